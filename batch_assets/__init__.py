@@ -1,0 +1,1 @@
+"""Hourly batch inference on Dagster and MySQL."""
