@@ -1,0 +1,132 @@
+"""Run a command with Oracle's MySQL to itself, where only Debian's packages are at hand.
+
+    python .ci/oracle_mysql.py .venv/bin/python -m pytest
+
+Debian packages MariaDB, not MySQL, except in its unstable suite. That suite's programs must not be mixed into
+this machine, so they live in a folder of their own, made once and kept in the user's cache. Each run has a data
+folder, a port and an account of its own; the command finds them in MYSQL_SERVER, MYSQL_PORT, MYSQL_USER and
+MYSQL_PASSWORD. Its exit status is ours. Without a command only the folder is made.
+
+Needs root (chroot, mount). No package of Python is needed to make the folder, PyMySQL to run a command.
+"""
+# ruff: noqa: S603 - the command is the one that the caller gave
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from batch_assets_tests.servers import PrivateServer, apt_install, run_to_end
+
+SUITE = "sid"
+DEFAULT_MIRROR = "http://deb.debian.org/debian"
+
+
+def main(command: list[str]) -> int:
+    """Makes the folder if it is missing, and runs the command with a server of its own."""
+    if os.geteuid() != 0:
+        print("oracle_mysql.py must run as root: it makes a root folder for the server.", file=sys.stderr)  # noqa: T201
+        return 2
+    # A signal must leave through the contexts that stop what they have started.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    root = prepared_root()
+    if not command:
+        return 0
+    with PrivateServer(binary="/usr/sbin/mysqld", root=root) as private:
+        environment = private.server.environment("")
+        del environment["MYSQL_DATABASE"]
+        with running(command, os.environ | environment) as process:
+            return process.wait()
+
+
+@contextlib.contextmanager
+def running(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """The command as a process that does not outlive the context."""
+    process = subprocess.Popen(command, env=environment)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def prepared_root() -> Path:
+    """The folder with MySQL's programs: made under another name first, so a broken one is never used."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "batch-assets"
+    cache.mkdir(parents=True, exist_ok=True)
+    root = cache / "mysql"
+    with (cache / "mysql.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not root.is_dir():
+            partial = cache / "mysql.partial"
+            try:
+                make_root(partial)
+            except RuntimeError:
+                # A mirror in the middle of an update, or a network that is away for a moment.
+                make_root(partial)
+            partial.rename(root)
+    return root
+
+
+def make_root(folder: Path) -> None:
+    """Installs MySQL's server and what it needs into an empty folder."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    if not shutil.which("debootstrap"):
+        apt_install("debootstrap", "debian-archive-keyring")
+    # In a mount namespace of its own: what debootstrap mounts is gone with it, even when it is killed.
+    command = ["unshare", "--mount", "--", "debootstrap", "--variant=minbase", "--include=mysql-server-core"]
+    run_to_end([*command, SUITE, str(folder), debian_mirror()])
+    run_to_end(["chroot", str(folder), "useradd", "--system", "--user-group", "mysql"])
+    for package in (folder / "var/cache/apt/archives").glob("*.deb"):
+        package.unlink()
+
+
+def debian_mirror() -> str:
+    """The Debian mirror that this machine's apt uses: the one with the machine's own suite."""
+    release = Path("/etc/os-release").read_text("utf-8")
+    codename = re.search(r"^VERSION_CODENAME=(\w+)", release, re.MULTILINE)
+    if not re.search(r"^ID=debian$", release, re.MULTILINE) or not codename:
+        return DEFAULT_MIRROR
+    for uri, suites in apt_sources():
+        if codename[1] in suites and re.match(r"(https?|file):", uri):
+            return uri
+    return DEFAULT_MIRROR
+
+
+def apt_sources() -> Iterator[tuple[str, list[str]]]:
+    """The addresses that apt is configured with, each with its suites, in both of apt's formats."""
+    for file in [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*.list"))]:
+        if file.is_file():
+            for line in file.read_text("utf-8").splitlines():
+                if match := re.match(r"\s*deb\s+(?:\[[^]]*\]\s*)?(\S+)\s+(\S+)", line):
+                    yield match[1], [match[2]]
+    for file in sorted(Path("/etc/apt/sources.list.d").glob("*.sources")):
+        text = re.sub(r"^#.*\n", "", file.read_text("utf-8"), flags=re.MULTILINE)
+        for stanza in re.split(r"\n\s*\n", text):
+            # A line that begins with a space continues the field before it.
+            fields = {
+                name.lower(): value.split()
+                for name, value in re.findall(r"^([\w-]+):((?:.*)(?:\n[ \t].*)*)", stanza, re.M)
+            }
+            if "deb" in fields.get("types", []) and fields.get("enabled") != ["no"]:
+                for uri in fields.get("uris", []):
+                    yield uri, fields.get("suites", [])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,80 @@
+# `make` alone lists what there is. Everything is installed into .venv, from the locks and nothing else, and
+# only when a lock or pyproject.toml has changed since.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test ui lint lock
+
+ifeq ($(origin PYTHON),undefined)
+# A version manager may leave a python3.11 on the path that only says it is not the one in use: run it to see.
+PYTHON := $(shell python3.11 -c '' >/dev/null 2>&1 && echo python3.11 || echo python3)
+endif
+UI_PORT ?= 3000
+UV ?= uv
+
+# For example: make test ARGS='-k hours -x', make lock ARGS=--upgrade
+ARGS ?=
+
+BIN := .venv/bin
+VENV := .venv/.made
+RUNTIME := .venv/.runtime-installed
+DEVELOPMENT := .venv/.development-installed
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --compile
+INSTALL_PACKAGE := $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+REPORT_INSTALLATION := { echo "make: installing from $$lock into .venv failed (see above); run make again to retry" >&2; exit 1; }
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo: $(RUNTIME) ## score a sample hour from beginning to end, on SQLite unless MYSQL_SERVER is set
+	@$(BIN)/batch-assets demo
+
+test: $(DEVELOPMENT) ## run the tests, on SQLite and on a real server: a private one unless MYSQL_SERVER is set
+	@$(BIN)/python -m pytest $(ARGS)
+
+ui: $(RUNTIME) ## open Dagster's UI and daemon on http://127.0.0.1:3000 (UI_PORT=...)
+	@set -e; \
+	if [ -n "$$MYSQL_SERVER" ]; then \
+		home="$${DAGSTER_HOME:-$(CURDIR)}"; \
+	else \
+		$(BIN)/batch-assets init-db; \
+		home="$${DAGSTER_HOME:-$${BATCH_ASSETS_HOME:-$(CURDIR)/.batch_assets}}"; \
+	fi; \
+	mkdir -p "$$home"; \
+	DAGSTER_HOME="$$(cd "$$home" && pwd)"; export DAGSTER_HOME; \
+	exec $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $(UI_PORT)
+
+lint: $(DEVELOPMENT) ## check style, formatting and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+# The build backend is locked with the rest, so that nothing outside the locks is ever installed.
+# Extras stay in the lock because the pip of Python 3.11 refuses "gql" where a package asks for "gql[requests]".
+lock: ## write the locks anew from pyproject.toml, keeping versions that still fit (ARGS=--upgrade: the newest)
+	@command -v $(UV) >/dev/null || { echo "make lock needs uv: python3 -m pip install uv, or UV=/path/to/uv" >&2; exit 1; }
+	@set -e; \
+	backend="$$($(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")')"; \
+	compile="$(UV) pip compile --quiet --universal --python-version 3.11 --no-strip-extras --generate-hashes $(ARGS)"; \
+	echo "$$backend" | $$compile --custom-compile-command "make lock" pyproject.toml - --output-file requirements.txt; \
+	echo "$$backend" | $$compile --custom-compile-command "make lock" pyproject.toml - --group dev \
+		--constraints requirements.txt --output-file requirements-dev.txt
+
+$(VENV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "make: Python 3.11 or later is needed, and $(PYTHON) is" \
+			"$$($(PYTHON) --version 2>/dev/null || echo missing). Name another with PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -m venv --clear .venv || { \
+		echo "make: $(PYTHON) cannot make a virtual environment (on Debian: apt-get install python3-venv)" >&2; exit 1; }
+	@touch $@
+
+$(RUNTIME): requirements.txt pyproject.toml $(VENV)
+	@echo "Installing into .venv (a minute or two the first time)"
+	@lock=requirements.txt; { $(PIP_INSTALL) --require-hashes -r $$lock && $(INSTALL_PACKAGE); } || $(REPORT_INSTALLATION)
+	@touch $@
+
+# This lock holds all of the other one, at the same versions: one installation serves both.
+$(DEVELOPMENT): requirements-dev.txt requirements.txt pyproject.toml $(VENV)
+	@echo "Installing into .venv, with what the tests need (a minute or two the first time)"
+	@lock=requirements-dev.txt; { $(PIP_INSTALL) --require-hashes -r $$lock && $(INSTALL_PACKAGE); } || $(REPORT_INSTALLATION)
+	@touch $(RUNTIME) $@

@@ -1,0 +1,77 @@
+"""Rows on their way: what an asset gets and gives when it does not want the whole slice in memory."""
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import sqlalchemy as sa
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class FailedRow(NamedTuple):
+    """A row of which nothing could be made: its key, the text that was read, a code and what is wrong."""
+
+    key: int
+    text: str | None
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A bounded number of rows.
+
+    Args:
+        columns: The names of the columns.
+        rows: A sequence of values in the order of `columns` for each row.
+        failed: What could not be made a row.
+    """
+
+    columns: tuple[str, ...]
+    rows: Sequence[Sequence[Any]]
+    failed: Sequence[FailedRow] = ()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def column(self, name: str) -> list[Any]:
+        """Returns the values of one column."""
+        position = self.columns.index(name)
+        return [row[position] for row in self.rows]
+
+
+@dataclass(frozen=True)
+class Batches:
+    """A slice of a table as a stream of batches, read or made one at a time.
+
+    An asset that annotates an input with it gets the slice lazily; an asset that returns one has it stored
+    batch by batch. Iterate over it for `Batch` objects or over `frames()` for pandas DataFrames.
+
+    Args:
+        source: The batches, as `Batch` objects or DataFrames, or a function without arguments that gives
+            them, so that they can be read more than once.
+        dtypes: The pandas type of each column, for `frames()`.
+        in_transaction: Called after each batch is written, in the transaction that writes it, for what must
+            be stored together with it or not at all.
+        metadata: Called after the last batch, for what is then known about all of them.
+    """
+
+    source: "Iterable[Batch | pd.DataFrame] | Callable[[], Iterable[Batch | pd.DataFrame]]"
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+    in_transaction: Callable[[sa.Connection, Batch], None] | None = None
+    metadata: Callable[[], Mapping[str, Any]] | None = None
+
+    def __iter__(self) -> Generator[Batch]:
+        from batch_assets.database.frames import batch_of  # noqa: PLC0415 - needs pandas for frames only
+
+        for batch in self.source() if callable(self.source) else self.source:
+            yield batch if isinstance(batch, Batch) else batch_of(batch)
+
+    def frames(self) -> "Iterator[pd.DataFrame]":
+        """Yields the batches as DataFrames, each column of the same type in every one of them."""
+        from batch_assets.database.frames import frame_of  # noqa: PLC0415 - imports pandas
+
+        for batch in self:
+            yield frame_of(batch.columns, batch.rows, self.dtypes)

@@ -1,0 +1,247 @@
+"""Hours of `items`: what stands in them, and what became of their failed items."""
+
+import datetime
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from batch_assets.database.batches import Batch
+from batch_assets.database.engine import snapshot
+from batch_assets.database.statements import batch_table, checksum, checksum_sql, statement_rows
+from batch_assets.database.tables import failed_items, items, run_summary
+
+SAMPLE_ROWS = 100
+HOUR_FORMAT = "%Y-%m-%d-%H:%M"
+
+
+@dataclass(frozen=True)
+class Hour:
+    """An hour of UTC, half open.
+
+    Args:
+        start: Its first moment, without a zone as the database has it.
+    """
+
+    start: datetime.datetime
+
+    @property
+    def end(self) -> datetime.datetime:
+        """The first moment that is no longer in it."""
+        return self.start + datetime.timedelta(hours=1)
+
+    @property
+    def key(self) -> str:
+        """How it is written as a partition, for example `2026-11-01-05:00`."""
+        return self.start.strftime(HOUR_FORMAT)
+
+
+@dataclass(frozen=True)
+class HourCounts:
+    """The items of an hour by what became of them: items = predicted + failed + pending."""
+
+    hour: Hour
+    items: int
+    predicted: int
+    failed: int
+
+    @property
+    def pending(self) -> int:
+        """Items with no prediction that have not failed either."""
+        return self.items - self.predicted - self.failed
+
+
+@dataclass(frozen=True)
+class Stock:
+    """What the service wrote in an hour.
+
+    Args:
+        counts: The items by what became of them.
+        first: Id and creation of the first item, None for an hour without items.
+        last: Id and creation of the last item, None for an hour without items.
+        shapes: Of a sample of the items, how many have values of which shape, for example
+            `{"list of 4": 99, "text": 1}`.
+    """
+
+    counts: HourCounts
+    first: tuple[int, datetime.datetime] | None
+    last: tuple[int, datetime.datetime] | None
+    shapes: dict[str, int]
+
+
+def take_stock(engine: sa.Engine, hour: Hour) -> Stock:
+    """Counts the items of an hour and looks at a sample of them; copies nothing.
+
+    Raises:
+        DatabaseError: A table is missing, or the server is away.
+    """
+    within = _within(hour.start, hour.end)
+    with snapshot(engine) as connection:
+        counts = _counts(connection, hour.start, hour.end).get(hour.start, HourCounts(hour, 0, 0, 0))
+        ends = [
+            connection.execute(
+                sa.select(items.c.id, items.c.created_datetime).where(within).order_by(*order).limit(1)
+            ).one_or_none()
+            for order in (
+                (items.c.created_datetime, items.c.id),
+                (items.c.created_datetime.desc(), items.c.id.desc()),
+            )
+        ]
+        sample = connection.execute(sa.select(items.c["values"]).where(within).limit(SAMPLE_ROWS)).scalars()
+        shapes = Counter(_shape(text) for text in sample)
+    first, last = ((row.id, row.created_datetime) if row else None for row in ends)
+    return Stock(counts, first, last, dict(shapes.most_common()))
+
+
+def count_by_hour(engine: sa.Engine, start: datetime.datetime, end: datetime.datetime) -> list[HourCounts]:
+    """Counts the items of each hour that has any, oldest first, all from one moment's view of the tables.
+
+    Args:
+        engine: The database.
+        start: Items created from here on, in UTC without a zone.
+        end: Items created before, in UTC without a zone.
+    """
+    with snapshot(engine) as connection:
+        return sorted(_counts(connection, start, end).values(), key=lambda counts: counts.hour.start)
+
+
+def model_versions(engine: sa.Engine, start: datetime.datetime, end: datetime.datetime) -> dict[Hour, str]:
+    """Returns with which model each hour was scored last, as its summary has it."""
+    statement = sa.select(run_summary.c.hour, run_summary.c.model_version).where(
+        run_summary.c.hour >= start, run_summary.c.hour < end, run_summary.c.model_version.is_not(None)
+    )
+    with snapshot(engine) as connection:
+        return {Hour(row.hour): row.model_version for row in connection.execute(statement)}
+
+
+def first_created(engine: sa.Engine) -> datetime.datetime | None:
+    """Returns when the oldest item was created, in UTC without a zone, None for a table without items."""
+    with snapshot(engine) as connection:
+        oldest: datetime.datetime | None = connection.execute(sa.select(sa.func.min(items.c.created_datetime))).scalar()
+    return oldest
+
+
+def failed_ids(engine: sa.Engine, hour: Hour) -> set[int]:
+    """Returns the ids of the items of an hour that have failed and have no prediction."""
+    statement = (
+        sa.select(failed_items.c.item_id)
+        .join(items, items.c.id == failed_items.c.item_id)
+        .where(_within(hour.start, hour.end), items.c.prediction.is_(None))
+    )
+    with snapshot(engine) as connection:
+        return set(connection.execute(statement).scalars())
+
+
+class FailedItems:
+    """The failed items of an hour while it is scored: who fails is recorded, who is predicted is taken off.
+
+    Args:
+        engine: The database. Rows of items that the service has deleted or predicted by itself since are
+            taken off at once.
+        hour: The hour.
+        model_version: Which model they failed with.
+        run_id: In which run.
+    """
+
+    def __init__(self, engine: sa.Engine, hour: Hour, model_version: str, run_id: str) -> None:
+        self._model_version = model_version
+        self._run_id = run_id
+        waiting = sa.exists().where(items.c.id == failed_items.c.item_id, items.c.prediction.is_(None))
+        with engine.begin() as connection:
+            connection.execute(sa.delete(failed_items).where(failed_items.c.hour == hour.start, ~waiting))
+            self._before = set(
+                connection.execute(sa.select(failed_items.c.item_id).where(failed_items.c.hour == hour.start)).scalars()
+            )
+
+    def record(self, connection: sa.Connection, batch: Batch) -> None:
+        """Brings the table in line with a batch of predictions, within the transaction that writes them.
+
+        Args:
+            connection: The connection of that transaction.
+            batch: The predictions by `id`, and the items that failed.
+        """
+        predicted = [key for key in batch.column("id") if key in self._before]
+        if predicted:
+            done = sa.exists().where(items.c.id == failed_items.c.item_id, items.c.prediction.is_not(None))
+            connection.execute(sa.delete(failed_items).where(failed_items.c.item_id.in_(predicted), done))
+        rows = [
+            (row.key, checksum(connection, row.text or ""), row.code, _storable(row.message)) for row in batch.failed
+        ]
+        for part in statement_rows(connection, rows):
+            self._insert(connection, part)
+
+    def _insert(self, connection: sa.Connection, rows: Sequence[Sequence[Any]]) -> None:
+        batch, parameters = batch_table(connection, ("item_id", "old_values", "code", "message"), rows)
+        sqlite = connection.dialect.name == "sqlite"
+        mark, values = ("?", 'items."values"') if sqlite else ("%s", "items.`values`")
+        hour = "strftime('%Y-%m-%d %H:00:00', items.created_datetime)"
+        if not sqlite:
+            hour = "DATE_FORMAT(items.created_datetime, '%%Y-%%m-%%d %%H:00:00')"
+        again, new = ("ON DUPLICATE KEY UPDATE", "batch")
+        if sqlite:
+            again, new = ("ON CONFLICT (item_id) DO UPDATE SET", "excluded")
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
+        made_by = (now, now, self._model_version, self._run_id)
+        # From items, so that nothing is recorded of an item that was deleted, corrected or predicted meanwhile.
+        connection.exec_driver_sql(
+            "INSERT INTO failed_items (item_id, hour, code, message, attempts, first_failed_at, last_failed_at, "
+            f"model_version, run_id) SELECT items.id, {hour}, batch.code, batch.message, 1, "
+            f"{', '.join(mark for _ in made_by)} FROM {batch} {'JOIN' if sqlite else 'STRAIGHT_JOIN'} items "
+            "ON items.id = batch.item_id WHERE items.prediction IS NULL "
+            f"AND {checksum_sql(connection, values)} = batch.old_values "
+            f"{again} attempts = failed_items.attempts + 1, code = {new}.code, message = {new}.message, "
+            f"last_failed_at = {mark}, model_version = {mark}, run_id = {mark}",
+            (*made_by, *parameters, now, self._model_version, self._run_id),
+        )
+
+
+def _counts(
+    connection: sa.Connection, start: datetime.datetime, end: datetime.datetime
+) -> dict[datetime.datetime, HourCounts]:
+    hour = _hour_of(connection)
+    counted = (
+        sa.select(hour.label("hour"), sa.func.count().label("items"), sa.func.count(items.c.prediction).label("done"))
+        .where(_within(start, end))
+        .group_by(sa.text("hour"))
+    )
+    failed = (
+        sa.select(hour.label("hour"), sa.func.count().label("failed"))
+        .select_from(failed_items.join(items, items.c.id == failed_items.c.item_id))
+        .where(_within(start, end), items.c.prediction.is_(None))
+        .group_by(sa.text("hour"))
+    )
+    # Both in one transaction: they see the same moment.
+    rows = connection.execute(counted).all()
+    failures = {row.hour: row.failed for row in connection.execute(failed)}
+    found = {}
+    for row in rows:
+        moment = datetime.datetime.fromisoformat(row.hour)
+        found[moment] = HourCounts(Hour(moment), row.items, row.done, failures.get(row.hour, 0))
+    return found
+
+
+def _hour_of(connection: sa.Connection) -> sa.ColumnElement[str]:
+    if connection.dialect.name == "sqlite":
+        return sa.func.strftime("%Y-%m-%d %H:00:00", items.c.created_datetime)
+    return sa.func.date_format(items.c.created_datetime, "%Y-%m-%d %H:00:00")
+
+
+def _within(start: datetime.datetime, end: datetime.datetime) -> sa.ColumnElement[bool]:
+    return sa.and_(items.c.created_datetime >= start, items.c.created_datetime < end)
+
+
+def _shape(text: str) -> str:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return "not JSON"
+    if isinstance(value, list):
+        return f"list of {len(value)}"
+    return "null" if value is None else type(value).__name__
+
+
+def _storable(message: str) -> str:
+    return message.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,63 @@
+"""The tables: `items`, which is the contract with the web service, and our own two.
+
+Times are UTC without an offset. JSON columns are read and written as their text.
+"""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
+
+JSON_TEXT = sa.Text()
+# SQLite numbers rows by itself for INTEGER only, and compares times as text: all must be of one length.
+IDENTIFIER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_SECONDS = sqlite.DATETIME(truncate_microseconds=True)  # type: ignore[no-untyped-call]
+TIME = sa.DateTime().with_variant(_SECONDS, "sqlite")
+TIMESTAMP = sa.TIMESTAMP().with_variant(_SECONDS, "sqlite")
+LONG_CODE = sa.String(64)
+
+metadata = sa.MetaData()
+
+items = sa.Table(
+    "items",
+    metadata,
+    sa.Column("id", IDENTIFIER, primary_key=True, autoincrement=True),
+    sa.Column("values", JSON_TEXT, nullable=False),
+    sa.Column("prediction", JSON_TEXT, nullable=True),
+    sa.Column("created_datetime", TIMESTAMP, nullable=False),
+    sa.Column("updated_datetime", TIMESTAMP, nullable=False),
+)
+
+failed_items = sa.Table(
+    "failed_items",
+    metadata,
+    sa.Column("item_id", IDENTIFIER, primary_key=True, autoincrement=False),
+    sa.Column("hour", TIME, nullable=False),
+    sa.Column("code", LONG_CODE, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("first_failed_at", TIME, nullable=False),
+    sa.Column("last_failed_at", TIME, nullable=False),
+    sa.Column("model_version", LONG_CODE, nullable=False),
+    sa.Column("run_id", LONG_CODE, nullable=False),
+)
+
+run_summary = sa.Table(
+    "run_summary",
+    metadata,
+    sa.Column("hour", TIME, primary_key=True),
+    sa.Column("items", sa.BigInteger, nullable=False),
+    sa.Column("predicted", sa.BigInteger, nullable=False),
+    sa.Column("failed", sa.BigInteger, nullable=False),
+    sa.Column("pending", sa.BigInteger, nullable=False),
+    sa.Column("label_counts", JSON_TEXT, nullable=False),
+    sa.Column("model_version", LONG_CODE),
+    sa.Column("retry", sa.String(16)),
+    sa.Column("run_id", LONG_CODE, nullable=False),
+    sa.Column("started_at", TIME),
+    sa.Column("finished_at", TIME, nullable=False),
+    sa.Column("scored", sa.BigInteger),
+    sa.Column("rows_per_second", sa.Double),
+    sa.Column("read_rows_per_second", sa.Double),
+    sa.Column("check_rows_per_second", sa.Double),
+    sa.Column("score_rows_per_second", sa.Double),
+    sa.Column("write_rows_per_second", sa.Double),
+)

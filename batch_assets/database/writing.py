@@ -1,0 +1,201 @@
+"""Writing a slice of a table: replacing its rows, or updating columns of them."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import sqlalchemy as sa
+
+from batch_assets.database.batches import Batch, Batches
+from batch_assets.database.engine import snapshot
+from batch_assets.database.slices import TableSlice, known_columns, reflect, slice_condition
+from batch_assets.database.statements import batch_table, checksum, checksum_sql, statement_rows
+from batch_assets.errors import TableError
+
+
+@dataclass(frozen=True)
+class ColumnUpdate:
+    """Which columns of existing rows are to be updated.
+
+    Args:
+        key: The column by which a row is found.
+        columns: The columns that are set.
+        unchanged: Columns of text or JSON that must still be as the batch has them: a row that somebody has
+            changed meanwhile is left as it is.
+    """
+
+    key: str
+    columns: tuple[str, ...]
+    unchanged: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Updated:
+    """What an update did: rows updated, rows left since they were gone or changed, seconds at the server."""
+
+    rows: int
+    left: int
+    seconds: float
+
+
+def replace_slice(engine: sa.Engine, table_slice: TableSlice, batches: Batches) -> int:
+    """Puts rows in the place of those of a slice, in one transaction: readers see the old ones or the new ones.
+
+    Args:
+        engine: The database.
+        table_slice: Whose rows are replaced.
+        batches: The new rows; their columns are matched by name.
+
+    Returns:
+        The number of new rows.
+
+    Raises:
+        TableError: A column is missing or unknown, or a row does not belong to the slice. The old rows stay.
+        DatabaseError: The database refused a row. The old rows stay.
+    """
+    with engine.begin() as connection:
+        table = reflect(connection, table_slice)
+        condition = slice_condition(table, table_slice)
+        connection.execute(sa.delete(table).where(condition))
+        stored = 0
+        for batch in batches:
+            _check_columns(table, batch.columns)
+            if batch.rows:
+                connection.execute(sa.insert(table), [dict(zip(batch.columns, row, strict=True)) for row in batch.rows])
+            if batches.in_transaction:
+                batches.in_transaction(connection, batch)
+            stored += len(batch)
+        # Counted by the server, whatever the expression and the types are: a row outside of its slice would
+        # never be replaced by the next run, but stored a second time.
+        inside = connection.execute(sa.select(sa.func.count()).select_from(table).where(condition)).scalar_one()
+        if inside != stored:
+            raise TableError(
+                f"{stored - inside} of {stored} rows do not belong to the partition that is being stored in "
+                f"{table_slice} ({', '.join(partition.expression for partition in table_slice.partitions)}): "
+                "nothing was stored, the old rows stay."
+            )
+    return stored
+
+
+def update_rows(engine: sa.Engine, table_slice: TableSlice, update: ColumnUpdate, batches: Batches) -> Updated:
+    """Updates columns of existing rows of a slice, a transaction for each batch.
+
+    The next batch is made while the server works on the last one.
+
+    Args:
+        engine: The database.
+        table_slice: Only its rows are updated.
+        update: By which column rows are found and which columns are set.
+        batches: The rows with the key, the columns to set and those that must be unchanged.
+
+    Returns:
+        What was done.
+
+    Raises:
+        TableError: A column is missing.
+    """
+    with snapshot(engine) as connection:
+        table = reflect(connection, table_slice)
+    wanted = (update.key, *update.columns, *update.unchanged)
+    known_columns(table, wanted)
+    write = partial(_write_batch, engine, table, table_slice, update, batches.in_transaction)
+    done: list[Updated] = []
+    with ThreadPoolExecutor(1, "writer") as writer, closing(iter(batches)) as source:
+        written: Future[Updated] | None = None
+        for batch in source:
+            _known_columns_of_batch(table, batch.columns, wanted)
+            if written:
+                done.append(written.result())
+            written = writer.submit(write, batch)
+        if written:
+            done.append(written.result())
+    return Updated(
+        sum(batch.rows for batch in done), sum(batch.left for batch in done), sum(batch.seconds for batch in done)
+    )
+
+
+def _write_batch(  # noqa: PLR0913, PLR0917 - what does not change from batch to batch is bound once
+    engine: sa.Engine,
+    table: sa.Table,
+    table_slice: TableSlice,
+    update: ColumnUpdate,
+    in_transaction: Callable[[sa.Connection, Batch], None] | None,
+    batch: Batch,
+) -> Updated:
+    start = time.perf_counter()
+    updated = 0
+    with engine.begin() as connection:
+        rows = _rows_to_send(connection, update, batch)
+        for part in statement_rows(connection, rows):
+            statement, parameters = _update_statement(connection, table, table_slice, update, part)
+            updated += connection.exec_driver_sql(statement, parameters).rowcount
+        if in_transaction:
+            in_transaction(connection, batch)
+    return Updated(updated, len(rows) - updated, time.perf_counter() - start)
+
+
+def _rows_to_send(connection: sa.Connection, update: ColumnUpdate, batch: Batch) -> list[tuple[Any, ...]]:
+    columns = [batch.column(name) for name in (update.key, *update.columns)]
+    columns += [[checksum(connection, text) for text in batch.column(name)] for name in update.unchanged]
+    return list(zip(*columns, strict=True))
+
+
+def _update_statement(
+    connection: sa.Connection,
+    table: sa.Table,
+    table_slice: TableSlice,
+    update: ColumnUpdate,
+    rows: Sequence[Sequence[Any]],
+) -> tuple[str, tuple[Any, ...]]:
+    preparer = connection.dialect.identifier_preparer
+    name, quote = preparer.format_table(table), preparer.quote
+    names = ["row_key", *(f"new_{i}" for i, _ in enumerate(update.columns))]
+    names += [f"old_{i}" for i, _ in enumerate(update.unchanged)]
+    batch, parameters = batch_table(connection, names, rows)
+    sqlite = connection.dialect.name == "sqlite"
+    # SQLite does not take the table's name in front of a column that is set.
+    target = "" if sqlite else f"{name}."
+    sets = ", ".join(f"{target}{quote(column)} = batch.new_{i}" for i, column in enumerate(update.columns))
+    conditions = [f"{name}.{quote(update.key)} = batch.row_key"]
+    conditions += [
+        f"{checksum_sql(connection, f'{name}.{quote(column)}')} = batch.old_{i}"
+        for i, column in enumerate(update.unchanged)
+    ]
+    condition = slice_condition(table, table_slice).compile(
+        dialect=connection.dialect, compile_kwargs={"literal_binds": True, "include_table": True}
+    )
+    where = " AND ".join([*conditions, f"({condition})"])
+    if sqlite:
+        return f"UPDATE {name} SET {sets} FROM {batch} WHERE {where}", parameters
+    return f"UPDATE {batch} STRAIGHT_JOIN {name} SET {sets} WHERE {where}", parameters
+
+
+def _known_columns_of_batch(table: sa.Table, names: Sequence[str], wanted: Sequence[str]) -> None:
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise TableError(
+            f"The rows for {table.fullname} have no column {', '.join(missing)}; they have {', '.join(names)}: "
+            "nothing of them was stored."
+        )
+
+
+def _check_columns(table: sa.Table, names: Sequence[str]) -> None:
+    unknown = [name for name in names if name not in table.columns]
+    missing = [column.name for column in table.columns if column.name not in names and not _filled_by_database(column)]
+    if unknown or missing:
+        faults = [f"{name} is not a column of the table" for name in unknown]
+        faults += [f"{name} is missing in the rows" for name in missing]
+        raise TableError(
+            f"The columns do not fit the table {table.fullname}: {'; '.join(faults)}. Nothing was stored, the old "
+            "rows stay: rename, add or drop the columns."
+        )
+
+
+def _filled_by_database(column: sa.Column[Any]) -> bool:
+    default = column.server_default
+    has_default = default is not None and str(getattr(default, "arg", "")).upper() != "NULL"
+    return has_default or column.computed is not None or column is column.table.autoincrement_column

@@ -1,0 +1,128 @@
+"""The summary of an hour: counted from the rows that stand in the table, not from what a run believes."""
+
+import datetime
+import json
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import orjson
+
+from batch_assets.database.batches import Batch
+
+# A prediction that has another number of probabilities than the model in force has labels.
+OTHER_LABELS = "(other labels)"
+
+
+@dataclass
+class Outcome:
+    """What became of the items of an hour.
+
+    Attributes:
+        items: All of them.
+        predicted: With a prediction.
+        failed: Without one, since they cannot be scored.
+        label_counts: Predicted items by their most probable label, every label of the model named.
+    """
+
+    items: int = 0
+    predicted: int = 0
+    failed: int = 0
+    label_counts: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def pending(self) -> int:
+        """Without a prediction and not failed."""
+        return self.items - self.predicted - self.failed
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The row of an hour in `run_summary`.
+
+    Args:
+        hour: Start of the hour, in UTC without a zone.
+        outcome: What became of its items.
+        run_id: The run that made the summary.
+        scoring: What the run that last scored the hour said of itself: `model_version`, `retry`, `started_at`,
+            `scored` and the seconds of its phases. Empty when nothing is known of one.
+    """
+
+    hour: datetime.datetime
+    outcome: Outcome
+    run_id: str
+    scoring: Mapping[str, Any]
+
+    def batch(self) -> Batch:
+        """Returns the row as it is stored."""
+        started = self.scoring.get("started_at")
+        row = {
+            "hour": self.hour,
+            "label_counts": json.dumps(self.outcome.label_counts),
+            "model_version": self.scoring.get("model_version"),
+            "retry": self.scoring.get("retry"),
+            "run_id": self.run_id,
+            "started_at": datetime.datetime.fromisoformat(started).replace(tzinfo=None) if started else None,
+            "finished_at": datetime.datetime.now(datetime.UTC).replace(tzinfo=None, microsecond=0),
+            **self._counts(),
+            **self._speeds(),
+        }
+        return Batch(tuple(row), [tuple(row.values())])
+
+    def numbers(self) -> dict[str, int | float]:
+        """Returns what is worth a plot; speeds are left out where nothing was scored."""
+        return {
+            **self._counts(),
+            **{name: speed for name, speed in self._speeds().items() if speed is not None},
+        }
+
+    def _counts(self) -> dict[str, int]:
+        outcome = self.outcome
+        return {
+            "items": outcome.items,
+            "predicted": outcome.predicted,
+            "failed": outcome.failed,
+            "pending": outcome.pending,
+        }
+
+    def _speeds(self) -> dict[str, int | float | None]:
+        rows = self.scoring.get("scored")
+        speeds: dict[str, int | float | None] = {"scored": rows}
+        for phase in ("", "read_", "check_", "score_", "write_"):
+            seconds = self.scoring.get(f"{phase}seconds")
+            speeds[f"{phase}rows_per_second"] = round(rows / seconds, 1) if rows and seconds else None
+        return speeds
+
+
+def count_outcome(batches: Iterable[Batch], failed: Collection[int], labels: Sequence[str]) -> Outcome:
+    """Counts the items of an hour by outcome and by label.
+
+    Args:
+        batches: All items of the hour with the columns `id` and `prediction` (JSON text or None).
+        failed: The ids of failed items.
+        labels: The labels in the order of the probabilities.
+    """
+    outcome = Outcome(label_counts=Counter(dict.fromkeys(labels, 0)))
+    for batch in batches:
+        predictions = [text for text in batch.column("prediction") if text is not None]
+        outcome.items += len(batch)
+        outcome.predicted += len(predictions)
+        outcome.failed += sum(
+            key in failed
+            for key, text in zip(batch.column("id"), batch.column("prediction"), strict=True)
+            if text is None
+        )
+        outcome.label_counts.update(_count_labels(predictions, labels))
+    return outcome
+
+
+def _count_labels(predictions: Sequence[str], labels: Sequence[str]) -> Counter[str]:
+    rows = [orjson.loads(text) for text in predictions]
+    known = [row for row in rows if isinstance(row, list) and len(row) == len(labels)]
+    winners = np.asarray(known, dtype=np.float64).reshape(-1, len(labels)).argmax(axis=1)
+    counted = Counter({label: int(np.count_nonzero(winners == index)) for index, label in enumerate(labels)})
+    if len(known) < len(rows):
+        counted[OTHER_LABELS] = len(rows) - len(known)
+    return counted

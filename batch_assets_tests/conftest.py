@@ -1,0 +1,107 @@
+"""What all tests share: a clean environment, real servers, and a way to look at tables without the package."""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from batch_assets_tests.servers import Rows, Server, server_for_tests
+
+# Which server to use is the developer's to say; all else of what is set on a machine would only change results.
+# Done on import: before any test module, and with it Dagster or the package, can have read it.
+SERVER_SETTINGS = {name: value for name, value in os.environ.items() if name.startswith("MYSQL_")}
+for name in list(os.environ):
+    if name.startswith(("MYSQL_", "BATCH_", "DAGSTER_")) or name in {
+        "MODEL_FILEPATH",
+        "LABEL_FILEPATH",
+        "SAMPLE_DATA_PATH",
+        # Doubles the time that every subprocess needs to start.
+        "PYTHONDONTWRITEBYTECODE",
+    }:
+        del os.environ[name]
+os.environ["DAGSTER_DISABLE_TELEMETRY"] = "yes"
+
+Sql = Callable[..., Rows]
+
+_servers_used: list[str] = []
+
+
+class _Database:
+    """The database of the running test, for the fixture `sql`."""
+
+    server: Server | None = None
+    name: str = ""
+    file: Path | None = None
+
+    def execute(self, statement: str, *parameters: object) -> Rows:
+        if self.server is not None:
+            return self.server.execute(statement, *parameters, database=self.name)
+        if self.file is None:
+            pytest.fail("`sql` needs `database_environment` or `server_environment` beside it")
+        if parameters:
+            statement = statement.replace("%s", "?").replace("%%", "%")
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(sqlite3.connect(self.file, timeout=30, isolation_level=None)) as connection:
+            return connection.execute(statement, parameters).fetchall()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A real server for the whole run, started when the first test asks for it."""
+    with server_for_tests(SERVER_SETTINGS) as server:
+        _servers_used.append(server.version)
+        yield server
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says which server the tests have seen: a result without it proves little."""
+    terminalreporter.write_line(f"database server: {', '.join(_servers_used) or 'none was needed'}")
+
+
+@pytest.fixture
+def _database() -> _Database:
+    return _Database()
+
+
+@pytest.fixture
+def server_environment(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _database: _Database
+) -> Iterator[dict[str, str]]:
+    """The environment of an empty database of its own on the server."""
+    with server.database() as name:
+        _database.server, _database.name = server, name
+        yield _set(monkeypatch, server.environment(name) | {"BATCH_ASSETS_HOME": str(tmp_path / "home")})
+
+
+@pytest.fixture(params=["sqlite", "server"])
+def database_environment(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    _database: _Database,
+) -> dict[str, str]:
+    """The environment of an empty database, once on SQLite and once on the server."""
+    if request.param == "server":
+        environment: dict[str, str] = request.getfixturevalue("server_environment")
+        return environment
+    home = tmp_path / "home"
+    _database.file = home / "batch.sqlite"
+    return _set(monkeypatch, {"BATCH_ASSETS_HOME": str(home)})
+
+
+@pytest.fixture
+def sql(_database: _Database) -> Sql:
+    """`sql(statement, *parameters)` returns rows, over a new connection each time: it sees what is committed.
+
+    Parameters are written %s on every database; a % that is none is doubled where there are parameters.
+    """
+    return _database.execute
+
+
+def _set(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> dict[str, str]:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return environment

@@ -1,0 +1,119 @@
+"""Training the iris model: what is written, that it is the same every time, and that nothing is half done."""
+
+import json
+import stat
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from batch_assets.errors import ModelError
+from batch_assets.inference import training
+from batch_assets.inference.model import ModelFiles, load_model
+from batch_assets.inference.training import TrainingReport, iris_classifier, iris_items, train_iris_model
+
+FILES = ["iris_svc.json", "iris_svc.onnx", "label.json", "sample.json"]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> TrainingReport:
+    return train_iris_model(tmp_path_factory.mktemp("training") / "models")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_the_written_model_loads_with_its_labels_and_its_sample(report):
+    model = load_model(ModelFiles(report.model_filepath, report.label_filepath, report.sample_data_path))
+    assert model.version == report.version
+    assert model.labels == ("setosa", "versicolor", "virginica")
+    assert model.width == 4
+
+
+def test_the_report_is_plain_numbers_of_a_good_model(report):
+    assert report.rows == 150
+    assert 0.9 < report.accuracy < 1
+    assert 0 < report.log_loss < 0.3
+    assert 0 <= report.largest_difference <= 1e-5
+    assert {type(value) for value in vars(report).values()} <= {int, float, str, type(report.model_filepath)}
+
+
+def test_training_twice_writes_the_same_bytes_and_leaves_nothing_else(report, tmp_path):
+    again = train_iris_model(tmp_path)
+    assert again.version == report.version
+    assert list(contents(tmp_path)) == FILES
+    assert contents(tmp_path) == contents(report.model_filepath.parent)
+    assert train_iris_model(tmp_path).version == report.version
+    assert list(contents(tmp_path)) == FILES
+
+
+def test_what_is_written_can_be_read_by_another_user(report):
+    modes = {stat.S_IMODE(path.stat().st_mode) & 0o044 for path in report.model_filepath.parent.iterdir()}
+    reference = report.model_filepath.parent / "reference"
+    reference.touch()
+    try:
+        assert modes == {stat.S_IMODE(reference.stat().st_mode) & 0o044}
+    finally:
+        reference.unlink()
+
+
+def test_the_description_holds_metrics_and_the_distribution_of_every_feature(report):
+    described = json.loads(report.description_filepath.read_text())
+    assert described["version"] == report.version
+    assert described["metrics"] == {"accuracy": report.accuracy, "log_loss": report.log_loss}
+    assert described["features"] == list(described["training_distribution"])
+    assert set(described["trained_with"]) == {"scikit-learn", "skl2onnx"}
+    for distribution in described["training_distribution"].values():
+        quantiles = [distribution["quantiles"][key] for key in ("0.05", "0.25", "0.5", "0.75", "0.95")]
+        inner = [distribution["min"], *quantiles, distribution["max"]]
+        assert all(low <= high for low, high in pairwise(inner))
+        assert distribution["std"] > 0
+
+
+def test_onnx_runtime_gives_what_scikit_learn_gives_for_new_items(report):
+    model = load_model(ModelFiles(report.model_filepath, report.label_filepath, None))
+    items = np.array(iris_items(1000, seed=3))
+    probabilities = model.probabilities(items.astype(np.float32))
+    np.testing.assert_allclose(probabilities, iris_classifier().predict_proba(items), atol=1e-5)
+
+
+def test_a_model_that_onnx_runtime_computes_otherwise_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "LARGEST_DIFFERENCE_ALLOWED", 0.0)
+    with pytest.raises(ModelError, match="Nothing was written"):
+        train_iris_model(tmp_path)
+    assert contents(tmp_path) == {}
+
+
+def test_a_folder_that_cannot_be_made_is_a_model_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelError, match="Cannot write the iris model into"):
+        train_iris_model(tmp_path / "file")
+
+
+def test_a_write_that_fails_midway_leaves_the_old_files_and_no_temporary_ones(report, tmp_path, monkeypatch):
+    train_iris_model(tmp_path)
+    (tmp_path / "label.json").write_text("old")
+    before = contents(tmp_path)
+    write_bytes = Path.write_bytes
+
+    def full_disk(path, content):
+        if "sample" in path.name:
+            raise OSError(28, "No space left on device")
+        return write_bytes(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(ModelError, match="No space left on device"):
+        train_iris_model(tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_demo_items_look_like_irises():
+    items = iris_items(500, seed=1)
+    assert items == iris_items(500, seed=1)
+    assert items != iris_items(500, seed=2)
+    assert {len(item) for item in items} == {4}
+    assert all(0.1 <= value < 9 and value == round(value, 1) for item in items for value in item)
+    assert len({tuple(item) for item in items}) > 300
+    assert iris_items(0, seed=1) == []
