@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
 
+from batch_assets.database.tables import SQLiteTime
 from batch_assets.errors import TableError
 
 
@@ -85,6 +87,8 @@ def reflect(connection: sa.Connection, table_slice: TableSlice) -> sa.Table:
     for column in table.columns:
         if isinstance(column.type, sa.JSON):  # as its text, which is what MariaDB and SQLite have anyway
             column.type = sa.Text()
+        if isinstance(column.type, sqlite.DATETIME):
+            column.type = SQLiteTime()  # type: ignore[no-untyped-call]
     return table
 
 

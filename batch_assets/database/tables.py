@@ -3,15 +3,26 @@
 Times are UTC without an offset. JSON columns are read and written as their text.
 """
 
+import datetime
+from collections.abc import Callable
+
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
+
+
+class SQLiteTime(sqlite.DATETIME):
+    """A time as CURRENT_TIMESTAMP writes it: SQLite compares texts, which must be of one form for that."""
+
+    def bind_processor(self, dialect: sa.Dialect) -> Callable[[datetime.datetime | None], str | None]:
+        """Returns what writes a time: fractions of a second only where there are any."""
+        return lambda value: None if value is None else value.isoformat(sep=" ")
+
 
 JSON_TEXT = sa.Text()
 # SQLite numbers rows by itself for INTEGER only, and compares times as text: all must be of one length.
 IDENTIFIER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-_SECONDS = sqlite.DATETIME(truncate_microseconds=True)  # type: ignore[no-untyped-call]
-TIME = sa.DateTime().with_variant(_SECONDS, "sqlite")
-TIMESTAMP = sa.TIMESTAMP().with_variant(_SECONDS, "sqlite")
+TIME = sa.DateTime().with_variant(SQLiteTime(), "sqlite")  # type: ignore[no-untyped-call]
+TIMESTAMP = sa.TIMESTAMP().with_variant(SQLiteTime(), "sqlite")  # type: ignore[no-untyped-call]
 LONG_CODE = sa.String(64)
 
 metadata = sa.MetaData()
