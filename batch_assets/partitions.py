@@ -3,6 +3,7 @@
 import datetime
 import os
 
+import click
 import dagster as dg
 
 from batch_assets.database.hours import HOUR_FORMAT, Hour
@@ -19,6 +20,10 @@ def _parse(key: str) -> datetime.datetime | None:
     return moment if moment.strftime(HOUR_FORMAT) == key and moment.minute == 0 else None
 
 
+def _not_an_hour(key: str) -> str:
+    return f"{key!r} is not an hour: write an hour of UTC as 2026-11-01-05:00."
+
+
 def first_hour() -> str:
     """Returns the first hour of the pipeline: `BATCH_FIRST_HOUR`, or the start of 2026.
 
@@ -31,7 +36,22 @@ def first_hour() -> str:
     return text
 
 
-hours = dg.HourlyPartitionsDefinition(start_date=first_hour(), fmt=HOUR_FORMAT, timezone="UTC")
+class Hours(dg.HourlyPartitionsDefinition):
+    """Hours of UTC that answer a key of another form with a sentence.
+
+    `dagster job execute` asks for the window of any key before a step has a say, and shows a `ClickException`
+    without a traceback.
+    """
+
+    # The original is a cached function, which the type checker takes for another kind of thing.
+    def time_window_for_partition_key(self, partition_key: str) -> dg.TimeWindow:  # type: ignore[override]
+        """Returns the window of an hour, whether it is a partition or not."""
+        if _parse(partition_key) is None:
+            raise click.ClickException(_not_an_hour(partition_key))
+        return super().time_window_for_partition_key(partition_key)
+
+
+hours = Hours(start_date=first_hour(), fmt=HOUR_FORMAT, timezone="UTC")
 
 
 def closed_hour(context: dg.AssetExecutionContext) -> Hour:
@@ -42,13 +62,14 @@ def closed_hour(context: dg.AssetExecutionContext) -> Hour:
     Raises:
         HourError: No hour was given, or it is not a closed hour of this pipeline.
     """
-    keys = context.partition_keys if context.has_partition_key or context.has_partition_key_range else []
-    if len(keys) != 1:
+    # From the tag: to ask the context for the key of an hour before the first one is an error of its own.
+    key = context.run.tags.get("dagster/partition")
+    if key is None:
         raise HourError(
-            f"This run has {len(keys) or 'no'} hours, and a step scores one: choose a partition in the UI, or pass "
+            "This run is not for one hour: choose a partition in the UI, or pass "
             '--tags \'{"dagster/partition": "2026-11-01-05:00"}\'.'
         )
-    return check_closed(keys[0])
+    return check_closed(key)
 
 
 def check_closed(key: str) -> Hour:
@@ -59,7 +80,7 @@ def check_closed(key: str) -> Hour:
     """
     start = _parse(key)
     if start is None:
-        raise HourError(f"{key!r} is not an hour: write an hour of UTC as 2026-11-01-05:00.")
+        raise HourError(_not_an_hour(key))
     hour, now = Hour(start), datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
     if hour.end > now:
         state = "is still open" if hour.start <= now else "lies in the future"

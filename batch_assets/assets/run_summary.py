@@ -1,5 +1,6 @@
 """The summary of an hour."""
 
+import datetime
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ from batch_assets.partitions import closed_hour, hours
 from batch_assets.reporting.summary import Summary, count_outcome
 from batch_assets.reporting.tables import shares
 from batch_assets.resources import Database, Model
+
+RUNS_TO_LOOK_AT = 100
 
 
 @dg.asset(
@@ -31,17 +34,25 @@ def run_summary(context: dg.AssetExecutionContext, predictions: Batches, databas
     """
     hour = closed_hour(context)
     outcome = count_outcome(predictions, failed_ids(database.engine(), hour), model.labels())
-    summary = Summary(hour.start, outcome, context.run_id, _last_scoring(context, hour))
+    summary = Summary(hour.start, outcome, _last_scoring(context, hour))
     return Batches([summary.batch()], metadata=lambda: _metadata(summary))
 
 
 def _last_scoring(context: dg.AssetExecutionContext, hour: Hour) -> Mapping[str, Any]:
-    """Returns what the last materialisation of the hour's predictions said of itself."""
+    """Returns what the last run that scored items of the hour said of itself, with its id and its end.
+
+    A run that found nothing to score says nothing about the predictions that stand in the table.
+    """
     found = context.instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset_key=predictions_asset.key, asset_partitions=[hour.key]), limit=1
+        dg.AssetRecordsFilter(asset_key=predictions_asset.key, asset_partitions=[hour.key]), limit=RUNS_TO_LOOK_AT
     )
-    materialization = found.records[0].asset_materialization if found.records else None
-    return {key: value.value for key, value in materialization.metadata.items()} if materialization else {}
+    for record in found.records:
+        metadata = record.asset_materialization.metadata if record.asset_materialization else {}
+        values = {key: value.value for key, value in metadata.items()}
+        if values.get("scored") or values.get("failed"):
+            finished = datetime.datetime.fromtimestamp(record.timestamp, datetime.UTC)
+            return {**values, "run_id": record.run_id, "finished_at": finished}
+    return {"run_id": context.run_id, "finished_at": datetime.datetime.now(datetime.UTC)}
 
 
 def _metadata(summary: Summary) -> Mapping[str, Any]:

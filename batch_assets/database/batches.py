@@ -64,10 +64,13 @@ class Batches:
     metadata: Callable[[], Mapping[str, Any]] | None = None
 
     def __iter__(self) -> Generator[Batch]:
-        from batch_assets.database.frames import batch_of  # noqa: PLC0415 - needs pandas for frames only
-
         for batch in self.source() if callable(self.source) else self.source:
-            yield batch if isinstance(batch, Batch) else batch_of(batch)
+            if isinstance(batch, Batch):
+                yield batch
+            else:
+                from batch_assets.database.frames import batch_of  # noqa: PLC0415 - imports pandas
+
+                yield batch_of(batch)
 
     def frames(self) -> "Iterator[pd.DataFrame]":
         """Yields the batches as DataFrames, each column of the same type in every one of them."""

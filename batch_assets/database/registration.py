@@ -1,20 +1,22 @@
-"""Reading a file of items to register: three formats in, the items' `values` as JSON text out.
-
-No database in here: who calls `read_items` inserts what it yields, in one transaction, since a fault may show
-only on the last line.
-"""
+"""Registering a file of items: three formats in, rows of `items` out, all of them or none."""
 
 import codecs
 import csv
+import datetime
 import json
 import math
 import re
 import reprlib
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from typing import BinaryIO
 
+import sqlalchemy as sa
+
+from batch_assets.database.tables import items
 from batch_assets.errors import RegistrationError
+
+REGISTERED_AT_ONCE = 10_000
 
 # What keeps memory bounded when a file has no line ends: far above any item a server takes by default.
 _MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -282,3 +284,24 @@ def _shown(value: object) -> str:
 
 def _count(values: int) -> str:
     return f"{values} value" if values == 1 else f"{values} values"
+
+
+def register_items(engine: sa.Engine, texts: Iterable[str], created_at: datetime.datetime | None) -> int:
+    """Registers items in one transaction: all of them or none.
+
+    Args:
+        engine: The database.
+        texts: The `values` of each item as JSON text.
+        created_at: When they were created, in UTC without a zone; None for now.
+
+    Returns:
+        How many there were.
+    """
+    times = {} if created_at is None else {"created_datetime": created_at, "updated_datetime": created_at}
+    count = 0
+    with engine.begin() as connection:
+        source = iter(texts)
+        while part := list(islice(source, REGISTERED_AT_ONCE)):
+            connection.execute(sa.insert(items), [{"values": text, **times} for text in part])
+            count += len(part)
+    return count

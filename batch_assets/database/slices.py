@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
 
 from batch_assets.database.tables import SQLiteTime
 from batch_assets.errors import TableError
@@ -87,7 +86,7 @@ def reflect(connection: sa.Connection, table_slice: TableSlice) -> sa.Table:
     for column in table.columns:
         if isinstance(column.type, sa.JSON):  # as its text, which is what MariaDB and SQLite have anyway
             column.type = sa.Text()
-        if isinstance(column.type, sqlite.DATETIME):
+        if connection.dialect.name == "sqlite" and isinstance(column.type, sa.DateTime):
             column.type = SQLiteTime()  # type: ignore[no-untyped-call]
     return table
 

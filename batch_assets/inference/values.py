@@ -159,7 +159,7 @@ def _convert_one_by_one(
 
 
 def _numbers(text: str | None, width: int, dtype: np.dtype[Any]) -> list[Any]:
-    """Return the numbers of one item, ready for the model's type."""
+    """Return the numbers of one item, integers as integers: float64 would drop digits above 2**53."""
     if text is None:
         raise _RefusedError("null_value", "the value is NULL")
     value = _parse(text)
@@ -171,8 +171,7 @@ def _numbers(text: str | None, width: int, dtype: np.dtype[Any]) -> list[Any]:
         raise _RefusedError("wrong_length", f"{counted(len(value), 'value')}, the model takes {width}")
     for position, number in enumerate(value, 1):
         _refuse_unfit(number, position, dtype)
-    # Through float64 an integer above 2**53 would lose its last digits: integers stay integers.
-    return list(map(int, value)) if dtype.kind == "i" else value
+    return value
 
 
 def _parse(text: str) -> Any:

@@ -45,14 +45,12 @@ class Summary:
     Args:
         hour: Start of the hour, in UTC without a zone.
         outcome: What became of its items.
-        run_id: The run that made the summary.
-        scoring: What the run that last scored the hour said of itself: `model_version`, `retry`, `started_at`,
-            `scored` and the seconds of its phases. Empty when nothing is known of one.
+        scoring: The run that last scored items of the hour: `run_id` and `finished_at`, and what it said of
+            itself: `model_version`, `retry`, `started_at`, `scored` and the seconds of its phases.
     """
 
     hour: datetime.datetime
     outcome: Outcome
-    run_id: str
     scoring: Mapping[str, Any]
 
     def batch(self) -> Batch:
@@ -63,9 +61,9 @@ class Summary:
             "label_counts": json.dumps(self.outcome.label_counts),
             "model_version": self.scoring.get("model_version"),
             "retry": self.scoring.get("retry"),
-            "run_id": self.run_id,
-            "started_at": datetime.datetime.fromisoformat(started).replace(tzinfo=None) if started else None,
-            "finished_at": datetime.datetime.now(datetime.UTC).replace(tzinfo=None, microsecond=0),
+            "run_id": self.scoring["run_id"],
+            "started_at": _in_seconds(datetime.datetime.fromisoformat(started)) if started else None,
+            "finished_at": _in_seconds(self.scoring["finished_at"]),
             **self._counts(),
             **self._speeds(),
         }
@@ -116,6 +114,10 @@ def count_outcome(batches: Iterable[Batch], failed: Collection[int], labels: Seq
         )
         outcome.label_counts.update(_count_labels(predictions, labels))
     return outcome
+
+
+def _in_seconds(moment: datetime.datetime) -> datetime.datetime:
+    return moment.replace(tzinfo=None, microsecond=0)
 
 
 def _count_labels(predictions: Sequence[str], labels: Sequence[str]) -> Counter[str]:

@@ -84,8 +84,10 @@ def test_a_model_that_skl2onnx_made_gives_what_scikit_learn_gives(tmp_path, zipm
     np.testing.assert_allclose(model.probabilities(features), classifier.predict_proba(features), atol=1e-5)
 
 
-def test_no_items_need_no_model_call(sampleless):
-    probabilities = sampleless.probabilities(np.empty((0, 4), np.float32))
+@pytest.mark.parametrize("zipmap", [None, "int64", "string"])
+def test_no_items_give_no_rows_of_all_columns(tmp_path, zipmap):
+    model = load_model(write_classifier(tmp_path, zipmap=zipmap))
+    probabilities = model.probabilities(np.empty((0, 4), np.float32))
     assert probabilities.shape == (0, 3)
     assert probabilities.dtype == np.float32
 
@@ -331,6 +333,22 @@ def test_a_model_that_returns_another_number_of_rows_is_refused(tmp_path, sample
     files.sample_data_path.write_text(sample)
     assert "returns an array of shape (1, 3) for 2 items and 3 labels, not (2, 3)" in refusal(files)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_model_that_scores_single_items_only_does_not_pass_with_an_hour(tmp_path):
+    files = summed_rows(tmp_path)
+    model = load_model(ModelFiles(files.model_filepath, files.label_filepath, None))
+    with pytest.raises(ModelError, match="returns an array of shape"):
+        check_sample(model, ["[1, 2, 3, 4]", "[5, 6, 7, 8]"], HOUR)
+
+
+def test_numbers_below_zero_are_no_probabilities_although_their_sum_is_one(tmp_path):
+    nodes = [
+        helper.make_node("MatMul", ["values", "weights"], ["zeros"]),
+        helper.make_node("Add", ["zeros", "row"], ["probabilities"]),
+    ]
+    constants = {"weights": np.zeros((4, 3), np.float32), "row": np.array([0.5, 1.0, -0.5], np.float32)}
+    assert "it is [0.5, 1.0, -0.5]" in refusal(write_table_model(tmp_path, nodes, constants=constants))
 
 
 def picky(folder: Path) -> OnnxModel:

@@ -1,0 +1,143 @@
+"""The command line `batch-assets`; hours are started with Dagster's own."""
+
+import datetime
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from batch_assets.database.engine import engine_from_environment
+from batch_assets.errors import BatchAssetsError
+from batch_assets.folders import home_folder
+
+
+class _Sentences(click.Group):
+    """Shows a fault as its sentence, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BatchAssetsError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Sentences)
+def main() -> None:
+    """Hourly batch inference on Dagster and MySQL.
+
+    The database is the one of MYSQL_SERVER, MYSQL_PORT, MYSQL_USER, MYSQL_PASSWORD and MYSQL_DATABASE, or an embedded
+    SQLite file without MYSQL_SERVER.
+    """
+
+
+@main.command("init-db")
+def init_db() -> None:
+    """Create what is missing in the database; adopt an items table that is there."""
+    from batch_assets.database.schema import initialize_database  # noqa: PLC0415 - imports Alembic
+
+    engine = engine_from_environment()
+    done = initialize_database(engine)
+    if not os.environ.get("MYSQL_SERVER"):
+        done += _make_home(home_folder(os.environ))
+    for sentence in done or ["nothing to do"]:
+        click.echo(sentence)
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True))
+@click.option(
+    "--created-at",
+    metavar="TIME",
+    help="When the items were created, in UTC, for example 2026-11-01T05:30; now without it.",
+)
+def register(file: Path, created_at: str | None) -> None:
+    """Register the items of FILE: a JSON array, JSON Lines or CSV, - for standard input.
+
+    All of them or, when one is malformed, none.
+    """
+    from batch_assets.database.registration import read_items, register_items  # noqa: PLC0415
+
+    moment = _utc(created_at) if created_at else None
+    with _opened(file) as (stream, name, size):
+        bar = click.progressbar(length=size, label=name, file=sys.stderr, hidden=size == 0)
+        with bar:
+            count = register_items(
+                engine_from_environment(), _advancing(read_items(stream, name), stream, bar, size), moment
+            )
+    click.echo(f"{count:,} items registered")
+
+
+@main.command()
+@click.option("--hours", "count", default=48, show_default=True, help="How many hours back from now.")
+def status(count: int) -> None:
+    """Show what became of the items of each hour that has any."""
+    from rich.console import Console  # noqa: PLC0415 - what only one command needs, the others do not wait for
+
+    from batch_assets.reporting.status import hours_status, status_table  # noqa: PLC0415
+
+    now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+    hours = hours_status(engine_from_environment(), now, count)
+    # A pipe has no width to fit the table to.
+    console = Console() if sys.stdout.isatty() else Console(width=120)
+    console.print(status_table(hours))
+    for remark in hours.remarks:
+        click.echo(remark)
+
+
+@main.command()
+def demo() -> None:
+    """Fill an empty database with 65,322 iris items of past hours and score them with `dagster job execute`."""
+    from batch_assets.demo import run_demo  # noqa: PLC0415 - imports scikit-learn
+
+    _make_home(home_folder(os.environ))
+    run_demo(click.echo)
+    click.echo()
+    click.get_current_context().invoke(status, count=48)
+    click.echo("\nThe same in Dagster's UI, where an hour can be materialised again and a range backfilled: make ui")
+
+
+def _make_home(home: Path) -> list[str]:
+    """Makes the Dagster instance of the embedded default, which keeps its runs in the same folder."""
+    settings = home / "dagster.yaml"
+    if settings.exists():
+        return []
+    home.mkdir(parents=True, exist_ok=True)
+    settings.write_text((Path(__file__).parent / "embedded_dagster.yaml").read_text())
+    return [f"made the Dagster instance {home}: export DAGSTER_HOME={home} to use it"]
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[tuple[BinaryIO, str, int]]:
+    if str(file) == "-":
+        yield sys.stdin.buffer, "standard input", 0
+        return
+    with file.open("rb") as stream:
+        yield stream, file.name, file.stat().st_size
+
+
+def _advancing(
+    items: Iterator[str], stream: BinaryIO, bar: "click._termui_impl.ProgressBar[int]", size: int
+) -> Iterator[str]:
+    seen = 0
+    for number, item in enumerate(items):
+        yield item
+        if size and number % 1000 == 0:
+            position = stream.tell()
+            bar.update(position - seen)
+            seen = position
+    if size:
+        bar.update(size - seen)
+
+
+def _utc(text: str) -> datetime.datetime:
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is not a time: write it as 2026-11-01T05:30.", param_hint="--created-at"
+        ) from None
+    return moment.astimezone(datetime.UTC).replace(tzinfo=None) if moment.tzinfo else moment

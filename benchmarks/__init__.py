@@ -1,0 +1,1 @@
+"""What the pipeline costs, measured beside something to compare it with."""
