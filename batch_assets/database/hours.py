@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -52,6 +52,14 @@ class HourCounts:
     def pending(self) -> int:
         """Items with no prediction that have not failed either."""
         return self.items - self.predicted - self.failed
+
+
+class HourLeft(NamedTuple):
+    """An hour that is not done: its failed and its pending items."""
+
+    hour: Hour
+    failed: int
+    pending: int
 
 
 @dataclass(frozen=True)
@@ -115,6 +123,28 @@ def model_versions(engine: sa.Engine, start: datetime.datetime, end: datetime.da
     )
     with snapshot(engine) as connection:
         return {Hour(row.hour): row.model_version for row in connection.execute(statement)}
+
+
+def hours_left(engine: sa.Engine) -> list[HourLeft]:
+    """Returns the hours that have failed or pending items, latest first.
+
+    The failed ones are those that stand in `failed_items` now; the pending ones those of the last summary, since to
+    count them anew would read the whole table of items.
+    """
+    failing = (
+        sa.select(failed_items.c.hour, sa.func.count().label("items"))
+        .join(items, items.c.id == failed_items.c.item_id)
+        .where(items.c.prediction.is_(None))
+        .group_by(failed_items.c.hour)
+    )
+    waiting = sa.select(run_summary.c.hour, run_summary.c.pending).where(run_summary.c.pending > 0)
+    with snapshot(engine) as connection:
+        failed = {row.hour: row.items for row in connection.execute(failing)}
+        pending = {row.hour: row.pending for row in connection.execute(waiting)}
+    return [
+        HourLeft(Hour(start), failed.get(start, 0), pending.get(start, 0))
+        for start in sorted(failed.keys() | pending.keys(), reverse=True)
+    ]
 
 
 def first_created(engine: sa.Engine) -> datetime.datetime | None:

@@ -1,6 +1,6 @@
 """Reading a slice of a table."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,7 +10,8 @@ from batch_assets.database.engine import snapshot
 from batch_assets.database.slices import TableSlice, reflect, selected_columns, slice_condition
 from batch_assets.database.statements import BATCH_CHARACTERS, BATCH_ROWS, characters_of
 
-FETCH_ROWS = 1_000
+# What is fetched at once may be large without a warning: rows before it were small. So it is not much.
+FETCH_ROWS = 100
 
 
 def read_batches(engine: sa.Engine, table_slice: TableSlice, batch_rows: int = BATCH_ROWS) -> Iterator[Batch]:
@@ -27,21 +28,10 @@ def read_batches(engine: sa.Engine, table_slice: TableSlice, batch_rows: int = B
     Raises:
         TableError: The table or a column is missing.
     """
-    connection = snapshot(engine).execution_options(stream_results=True, max_row_buffer=FETCH_ROWS)
+    connection = snapshot(engine).execution_options(stream_results=True, max_row_buffer=1)
     try:
         statement = _selection(reflect(connection, table_slice), table_slice)
-        result = connection.execute(statement)
-        names = tuple(result.keys())
-        rows: list[sa.Row[Any]] = []
-        characters = 0
-        while part := result.fetchmany(FETCH_ROWS):
-            rows += part
-            characters += characters_of(part)
-            if len(rows) + FETCH_ROWS > batch_rows or characters > BATCH_CHARACTERS:
-                yield Batch(names, rows)
-                rows, characters = [], 0
-        if rows:
-            yield Batch(names, rows)
+        yield from _cut(connection.execute(statement), batch_rows)
     except BaseException:
         # The driver would read what is left of the rows before it gives the connection back.
         connection.invalidate()
@@ -61,8 +51,33 @@ def read_columns(engine: sa.Engine, table_slice: TableSlice) -> list[sa.Column[A
     return selected_columns(table, table_slice)
 
 
+def count_rows(engine: sa.Engine, slices: Sequence[TableSlice]) -> list[int]:
+    """Counts the rows of slices of one table, all from one moment's view of it."""
+    with snapshot(engine) as connection:
+        table = reflect(connection, slices[0])
+        counted = sa.select(sa.func.count()).select_from(table)
+        return [connection.execute(counted.where(slice_condition(table, part))).scalar_one() for part in slices]
+
+
 def _selection(table: sa.Table, table_slice: TableSlice) -> sa.Select[Any]:
     selection = sa.select(*selected_columns(table, table_slice)).where(slice_condition(table, table_slice))
     if table_slice.where:
         selection = selection.where(sa.literal_column(f"({table_slice.where})"))
     return selection
+
+
+def _cut(result: sa.CursorResult[Any], batch_rows: int) -> Iterator[Batch]:
+    names = tuple(result.keys())
+    rows: list[sa.Row[Any]] = []
+    characters, fetch = 0, 1
+    while part := result.fetchmany(min(fetch, batch_rows - len(rows))):
+        rows += part
+        of_part = characters_of(part)
+        characters += of_part
+        fits = BATCH_CHARACTERS * len(part) // (4 * of_part + 1)
+        fetch = max(1, min(FETCH_ROWS, 4 * fetch, fits))
+        if len(rows) >= batch_rows or characters > BATCH_CHARACTERS:
+            yield Batch(names, rows)
+            rows, characters = [], 0
+    if rows:
+        yield Batch(names, rows)
