@@ -5,13 +5,11 @@ import dagster as dg
 from batch_assets.assets.predictions import predictions
 from batch_assets.assets.raw_items import raw_items
 from batch_assets.assets.run_summary import run_summary
-from batch_assets.partitions import hours
 
 batch_inference = dg.define_asset_job(
     "batch_inference",
     selection=dg.AssetSelection.assets(raw_items, predictions, run_summary),
     description="Scores the items of an hour and sums it up.",
-    partitions_def=hours,
 )
 
 hourly_batch_inference = dg.build_schedule_from_partitioned_job(

@@ -8,7 +8,7 @@ Driven by the asset's metadata, under the keys of Dagster's own database IO mana
 | `schema` | the database that holds the table; the key's prefix, or the connection's database without it |
 | `partition_expr` | the column or SQL expression of the partition; for multi-partitions one for each dimension |
 | `dagster/column_schema` | the columns (`dg.TableSchema`), of which a missing table is created |
-| `key` | the primary key |
+| `key` | the primary key: a column, or several |
 | `update_columns` | set these columns of existing rows, found by `key`, instead of replacing rows |
 | `unchanged_columns` | with `update_columns`: leave a row in which one of these texts has changed since it was read |
 
@@ -21,26 +21,34 @@ Driven by the asset's metadata, under the keys of Dagster's own database IO mana
 
 import re
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import dagster as dg
 import sqlalchemy as sa
-from dagster import MultiPartitionKey, TimeWindowPartitionsDefinition
 from pydantic import Field
 
-from batch_assets.database.batches import Batches
+from batch_assets.database.batches import Batches, is_frame
 from batch_assets.database.engine import engine_from_environment, engine_from_url
-from batch_assets.database.reading import read_batches, read_columns
-from batch_assets.database.slices import Keys, TableSlice, TimeWindows, create_table, dtype_of
+from batch_assets.database.reading import count_rows, read_batches, read_columns
+from batch_assets.database.slices import AnyOf, Keys, Partition, TableSlice, TimeWindows, create_table, dtype_of
 from batch_assets.database.statements import BATCH_ROWS
 from batch_assets.database.writing import ColumnUpdate, replace_slice, update_rows
 from batch_assets.errors import HourError, TableError
 from batch_assets.failures import explained
 
-# What may follow a column's name: a type with numbers or texts in brackets.
-_SQL_TYPE = re.compile(r"[A-Za-z]+( [A-Za-z]+)*( ?\([\w ,']+\))?( [A-Za-z]+)*")
+# What may follow a column's name: a type with numbers or texts in brackets. SQLite would take any word for a
+# type, and make numbers of texts that look like some.
+_SQL_TYPE = re.compile(
+    r"(TINYINT|SMALLINT|MEDIUMINT|INT|INTEGER|BIGINT|BOOL|BOOLEAN|FLOAT|DOUBLE|REAL|DECIMAL|NUMERIC|CHAR|VARCHAR"
+    r"|(TINY|MEDIUM|LONG)?(TEXT|BLOB)|BINARY|VARBINARY|DATE|TIME|DATETIME|TIMESTAMP|YEAR|JSON|ENUM|SET)"
+    r"( ?\([\w ,.'-]+\))?( \w+)*",
+    re.IGNORECASE,
+)
+_Context = dg.OutputContext | dg.InputContext
 
 
 class MySQLIOManager(dg.ConfigurableIOManager):
@@ -64,7 +72,7 @@ class MySQLIOManager(dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
         """Stores what an asset returned; the metadata say what was stored."""
         start = time.perf_counter()
-        batches = obj if isinstance(obj, Batches) else _one_batch(obj, context)
+        batches = _batches(obj, context)
         metadata = context.definition_metadata
         table_slice = self._slice(context, metadata)
         update = _update(metadata)
@@ -76,8 +84,7 @@ class MySQLIOManager(dg.ConfigurableIOManager):
         else:
             _create_declared(engine, table_slice, metadata)
             rows = replace_slice(engine, table_slice, batches)
-            counted = "dagster/partition_row_count" if context.has_asset_partitions else "dagster/row_count"
-            context.add_output_metadata({counted: rows})
+            self._add_counts(context, engine, table_slice, rows)
         if batches.metadata:
             context.add_output_metadata(batches.metadata())
         columns = read_columns(engine, table_slice)
@@ -94,82 +101,110 @@ class MySQLIOManager(dg.ConfigurableIOManager):
     def load_input(self, context: dg.InputContext) -> object:
         """Loads what an asset's annotation asks for: a DataFrame, or `Batches` that are read when they are used."""
         start = time.perf_counter()
+        _check_annotation(context)
         wanted = context.definition_metadata or {}
         upstream = context.upstream_output.definition_metadata if context.upstream_output else {}
-        table_slice = self._slice(context, {**upstream, **wanted})
+        table_slice = self._slice(context, {**upstream, **wanted}, wanted)
         engine = self._engine()
+        if context.has_asset_partitions and not context.asset_partition_keys:
+            # An asset that reads its own partition before the first one, when there is no table yet.
+            _create_declared(engine, table_slice, upstream)
         columns = read_columns(engine, table_slice)
-        read = partial(read_batches, engine, table_slice, wanted.get("batch_rows", BATCH_ROWS))
+        read = partial(read_batches, engine, table_slice, _batch_rows(context, wanted))
         described = {"table": str(table_slice), "columns": ", ".join(column.name for column in columns)}
         if context.dagster_type.typing_type is Batches:
-            context.add_input_metadata(described)
+            _describe(context, described)
             return Batches(read, _dtypes(columns))
-        _check_frame(context)
         from batch_assets.database.frames import frame_of  # noqa: PLC0415 - imports pandas
 
         names = [column.name for column in columns]
         frame = frame_of(names, [row for batch in read() for row in batch.rows], _dtypes(columns))
         seconds = round(time.perf_counter() - start, 3)
-        context.add_input_metadata({**described, "rows": len(frame), "seconds": seconds})
+        _describe(context, {**described, "rows": len(frame), "seconds": seconds})
         return frame
 
     def _engine(self) -> sa.Engine:
         return engine_from_url(self.url) if self.url else engine_from_environment()
 
-    def _slice(self, context: dg.OutputContext | dg.InputContext, metadata: Mapping[str, Any]) -> TableSlice:
+    def _slice(
+        self, context: _Context, metadata: Mapping[str, Any], wanted: Mapping[str, Any] | None = None
+    ) -> TableSlice:
         path = context.asset_key.path if context.has_asset_key else (context.name,)
         schema = metadata.get("schema") or self.schema_ or (path[-2] if len(path) > 1 else None)
-        columns = metadata.get("columns") if isinstance(context, dg.InputContext) else None
+        keys = context.asset_partition_keys if context.has_asset_partitions else []
+        columns = (wanted or {}).get("columns")
         return TableSlice(
             table=metadata.get("table") or path[-1],
             schema=schema,
-            partitions=_partitions(context, metadata),
-            columns=tuple(columns) if columns else None,
-            where=metadata.get("where") if isinstance(context, dg.InputContext) else None,
+            partitions=_partitions(context, metadata, keys) if context.has_asset_partitions else (),
+            columns=None if columns is None else _names(columns),
+            where=(wanted or {}).get("where"),
         )
 
+    def _add_counts(self, context: dg.OutputContext, engine: sa.Engine, table_slice: TableSlice, rows: int) -> None:
+        """Says how many rows there are, of each partition where a run has stored several."""
+        if not context.has_asset_partitions:
+            context.add_output_metadata({"dagster/row_count": rows})
+            return
+        keys = context.asset_partition_keys
+        if len(keys) == 1:
+            context.add_output_metadata({"dagster/partition_row_count": rows})
+            return
+        slices = [
+            replace(table_slice, partitions=_partitions(context, context.definition_metadata, [key])) for key in keys
+        ]
+        for key, count in zip(keys, count_rows(engine, slices) if slices else [], strict=True):
+            context.step_context.add_asset_metadata(
+                {"rows": count, "dagster/partition_row_count": count}, context.asset_key, key
+            )
 
-def _partitions(
-    context: dg.OutputContext | dg.InputContext, metadata: Mapping[str, Any]
-) -> tuple[TimeWindows | Keys, ...]:
-    if not context.has_asset_partitions:
-        return ()
-    expression = metadata.get("partition_expr")
-    if not expression:
-        raise TableError(
-            f"The asset {context.asset_key.to_user_string()} has partitions, but no column to find them by: add "
-            'metadata={"partition_expr": "the_column"} to it.'
-        )
-    definition, keys = context.asset_partitions_def, context.asset_partition_keys
+
+def _partitions(context: _Context, metadata: Mapping[str, Any], keys: Sequence[str]) -> tuple[Partition, ...]:
+    definition, expression = context.asset_partitions_def, metadata.get("partition_expr")
     _check_known(context, definition, keys)
-    if not isinstance(definition, dg.MultiPartitionsDefinition):
+    if isinstance(definition, dg.MultiPartitionsDefinition) and isinstance(expression, Mapping):
+        return _dimensions(definition, expression, keys)
+    if not isinstance(definition, dg.MultiPartitionsDefinition) and isinstance(expression, str):
         return (_condition(definition, expression, keys),)
-    return _dimensions(definition, expression, keys)
+    example = '"the_column"'
+    if isinstance(definition, dg.MultiPartitionsDefinition):
+        example = "{" + ", ".join(f'"{part.name}": "its_column"' for part in definition.partitions_defs) + "}"
+    raise TableError(
+        f"The asset {context.asset_key.to_user_string()} has partitions, and partition_expr, by which their rows are "
+        f'found, is {expression!r}: add metadata={{"partition_expr": {example}}} to it.'
+    )
 
 
 def _dimensions(
     definition: dg.MultiPartitionsDefinition, expressions: Mapping[str, str], keys: Sequence[str]
-) -> tuple[TimeWindows | Keys, ...]:
-    missing = [part.name for part in definition.partitions_defs if part.name not in expressions]
+) -> tuple[Partition, ...]:
+    """Returns a condition for each dimension if the keys are all combinations of theirs, else exactly the keys."""
+    first, second = definition.partitions_defs
+    missing = [part.name for part in (first, second) if part.name not in expressions]
     if missing:
         raise TableError(
             f"partition_expr names no column for the dimension {', '.join(missing)}: it needs one for each of "
-            f"{', '.join(part.name for part in definition.partitions_defs)}."
+            f"{first.name}, {second.name}."
         )
-    chosen = [key.keys_by_dimension for key in keys if isinstance(key, MultiPartitionKey)]
-    conditions = [
-        _condition(
-            part.partitions_def,
-            expressions[part.name],
-            list(dict.fromkeys(key[part.name] for key in chosen)),
+    firsts_of: defaultdict[str, list[str]] = defaultdict(list)
+    for key in keys:
+        names = definition.get_partition_key_from_str(key).keys_by_dimension
+        firsts_of[names[second.name]].append(names[first.name])
+    seconds_of: defaultdict[frozenset[str], list[str]] = defaultdict(list)
+    for name, firsts in firsts_of.items():
+        seconds_of[frozenset(firsts)].append(name)
+    rectangles = [
+        (
+            _condition(first.partitions_def, expressions[first.name], sorted(firsts)),
+            _condition(second.partitions_def, expressions[second.name], seconds),
         )
-        for part in definition.partitions_defs
+        for firsts, seconds in seconds_of.items()
     ]
-    return tuple(conditions)
+    return rectangles[0] if len(rectangles) == 1 else (AnyOf(tuple(rectangles)),)
 
 
 def _condition(definition: dg.PartitionsDefinition[Any], expression: str, keys: Sequence[str]) -> TimeWindows | Keys:
-    if not isinstance(definition, TimeWindowPartitionsDefinition):
+    if not isinstance(definition, dg.TimeWindowPartitionsDefinition):
         return Keys(expression, tuple(keys))
     windows: list[tuple[Any, Any]] = []
     for window in sorted(definition.time_window_for_partition_key(key) for key in keys):
@@ -180,11 +215,12 @@ def _condition(definition: dg.PartitionsDefinition[Any], expression: str, keys: 
     return TimeWindows(expression, tuple(windows))
 
 
-def _check_known(
-    context: dg.OutputContext | dg.InputContext, definition: dg.PartitionsDefinition[Any], keys: Sequence[str]
-) -> None:
+def _check_known(context: _Context, definition: dg.PartitionsDefinition[Any], keys: Sequence[str]) -> None:
     """Dagster's command line starts runs for any partition that it is given, known or not."""
-    unknown = [key for key in keys if not definition.has_partition_key(key)]
+    instance = context.instance if isinstance(context, dg.InputContext) else context.step_context.instance
+    with dg.partition_loading_context(dynamic_partitions_store=instance):
+        known = definition.filter_valid_partition_keys(set(keys))
+    unknown = [key for key in keys if key not in known]
     if unknown:
         raise HourError(
             f"{', '.join(map(repr, unknown))} is no partition of {context.asset_key.to_user_string()} (an hour or a "
@@ -192,14 +228,27 @@ def _check_known(
         )
 
 
+def _names(value: str | Sequence[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
 def _update(metadata: Mapping[str, Any]) -> ColumnUpdate | None:
     if not metadata.get("update_columns"):
         return None
-    if not metadata.get("key"):
-        raise TableError('update_columns needs the column by which rows are found: add "key" to the asset\'s metadata.')
-    return ColumnUpdate(
-        metadata["key"], tuple(metadata["update_columns"]), tuple(metadata.get("unchanged_columns", ()))
-    )
+    key = _names(metadata.get("key") or ())
+    if len(key) != 1:
+        raise TableError(
+            f'update_columns needs the one column by which rows are found, and the asset\'s metadata "key" is {key}: '
+            "name the column there."
+        )
+    return ColumnUpdate(key[0], _names(metadata["update_columns"]), _names(metadata.get("unchanged_columns") or ()))
+
+
+def _batch_rows(context: dg.InputContext, wanted: Mapping[str, Any]) -> int:
+    rows = wanted.get("batch_rows", BATCH_ROWS)
+    if not isinstance(rows, int) or rows < 1:
+        raise TableError(f"batch_rows of the input {context.name} is {rows!r}: make it a number of rows, 1 or more.")
+    return rows
 
 
 def _create_declared(engine: sa.Engine, table_slice: TableSlice, metadata: Mapping[str, Any]) -> None:
@@ -210,38 +259,42 @@ def _create_declared(engine: sa.Engine, table_slice: TableSlice, metadata: Mappi
     for column in schema.columns:
         if not _SQL_TYPE.fullmatch(column.type):
             raise TableError(
-                f"The type of column {column.name} is {column.type!r}, which is no SQL type: declare it as for "
+                f"The type of column {column.name} is {column.type!r}, which is no type of MySQL: declare it as for "
                 "example BIGINT or VARCHAR(40) in dagster/column_schema."
             )
         constraints = [] if column.constraints.nullable else ["NOT NULL"]
         constraints += ["UNIQUE"] if column.constraints.unique else []
         columns[column.name] = " ".join([column.type, *constraints, *column.constraints.other])
-    create_table(engine, table_slice, columns, metadata.get("key"))
+    create_table(engine, table_slice, columns, _names(metadata.get("key") or ()))
 
 
-def _one_batch(obj: object, context: dg.OutputContext) -> Batches:
-    if not _is_frame(type(obj)):
+def _batches(obj: object, context: dg.OutputContext) -> Batches:
+    if isinstance(obj, Batches):
+        return obj
+    if not is_frame(type(obj)):
+        nothing = " (or annotate it with -> None if it stores its rows by itself)" if obj is None else ""
         raise TableError(
             f"{context.step_key} returned {type(obj).__name__}, which cannot be stored in a table: return a pandas "
-            "DataFrame or Batches."
+            f"DataFrame or Batches{nothing}. Nothing was stored, the old rows stay."
         )
     return Batches([obj])  # type: ignore[list-item]
 
 
-def _check_frame(context: dg.InputContext) -> None:
+def _check_annotation(context: dg.InputContext) -> None:
     wanted = context.dagster_type.typing_type
-    if wanted is not Any and not _is_frame(wanted):
+    if wanted not in {Any, Batches} and not is_frame(wanted):
         raise TableError(
             f"The input {context.name} is annotated with {getattr(wanted, '__name__', wanted)}: annotate it with "
             "pandas.DataFrame or with Batches, or not at all for a DataFrame."
         )
 
 
-def _is_frame(kind: Any) -> bool:
-    """Whether it is pandas' DataFrame, asked without importing pandas."""
-    return any(
-        base.__name__ == "DataFrame" and base.__module__.startswith("pandas") for base in getattr(kind, "__mro__", ())
-    )
+def _describe(context: dg.InputContext, metadata: Mapping[str, Any]) -> None:
+    if context.has_asset_partitions and len(context.asset_partition_keys) != 1:
+        # Dagster takes metadata of an input for one partition only.
+        context.log.info("Input %s: %s", context.name, ", ".join(f"{key} {value}" for key, value in metadata.items()))
+    else:
+        context.add_input_metadata(metadata)
 
 
 def _dtypes(columns: Sequence[sa.Column[Any]]) -> dict[str, str]:

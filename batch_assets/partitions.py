@@ -6,34 +6,12 @@ import os
 import click
 import dagster as dg
 
-from batch_assets.database.hours import HOUR_FORMAT, Hour
-from batch_assets.errors import HourError, SettingsError
-
-FIRST_HOUR = "2026-01-01-00:00"
-
-
-def _parse(key: str) -> datetime.datetime | None:
-    try:
-        moment = datetime.datetime.strptime(key, HOUR_FORMAT)  # noqa: DTZ007 - UTC without a zone, as in the database
-    except ValueError:
-        return None
-    return moment if moment.strftime(HOUR_FORMAT) == key and moment.minute == 0 else None
+from batch_assets.database.hours import HOUR_FORMAT, Hour, first_hour, hour_of_key
+from batch_assets.errors import HourError
 
 
 def _not_an_hour(key: str) -> str:
     return f"{key!r} is not an hour: write an hour of UTC as 2026-11-01-05:00."
-
-
-def first_hour() -> str:
-    """Returns the first hour of the pipeline: `BATCH_FIRST_HOUR`, or the start of 2026.
-
-    Raises:
-        SettingsError: The variable is not an hour.
-    """
-    text = os.environ.get("BATCH_FIRST_HOUR") or FIRST_HOUR
-    if _parse(text) is None:
-        raise SettingsError(f"BATCH_FIRST_HOUR is {text!r}: write an hour of UTC as 2026-11-01-05:00.")
-    return text
 
 
 class Hours(dg.HourlyPartitionsDefinition):
@@ -46,12 +24,12 @@ class Hours(dg.HourlyPartitionsDefinition):
     # The original is a cached function, which the type checker takes for another kind of thing.
     def time_window_for_partition_key(self, partition_key: str) -> dg.TimeWindow:  # type: ignore[override]
         """Returns the window of an hour, whether it is a partition or not."""
-        if _parse(partition_key) is None:
+        if hour_of_key(partition_key) is None:
             raise click.ClickException(_not_an_hour(partition_key))
         return super().time_window_for_partition_key(partition_key)
 
 
-hours = Hours(start_date=first_hour(), fmt=HOUR_FORMAT, timezone="UTC")
+hours = Hours(start_date=first_hour(os.environ).key, fmt=HOUR_FORMAT, timezone="UTC")
 
 
 def closed_hour(context: dg.AssetExecutionContext) -> Hour:
@@ -78,10 +56,9 @@ def check_closed(key: str) -> Hour:
     Raises:
         HourError: It is not an hour, lies before the first one, or is still open or in the future.
     """
-    start = _parse(key)
-    if start is None:
+    hour, now = hour_of_key(key), datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+    if hour is None:
         raise HourError(_not_an_hour(key))
-    hour, now = Hour(start), datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
     if hour.end > now:
         state = "is still open" if hour.start <= now else "lies in the future"
         raise HourError(
@@ -90,7 +67,7 @@ def check_closed(key: str) -> Hour:
         )
     if not hours.has_partition_key(key):
         raise HourError(
-            f"The hour {key} lies before the first one, {first_hour()}: choose a later hour, or set BATCH_FIRST_HOUR "
-            "to an earlier one."
+            f"The hour {key} lies before the first one, {first_hour(os.environ).key}: choose a later hour, or set "
+            "BATCH_FIRST_HOUR to an earlier one."
         )
     return hour

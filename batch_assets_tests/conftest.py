@@ -93,6 +93,19 @@ def database_environment(
 
 
 @pytest.fixture
+def tables(database_environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The environment of a database with the empty tables, and of a Dagster instance of its own."""
+    from batch_assets.database.engine import engine_from_environment
+    from batch_assets.database.schema import initialize_database
+
+    initialize_database(engine_from_environment())
+    home = tmp_path / "dagster"
+    home.mkdir()
+    (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    return database_environment | _set(monkeypatch, {"DAGSTER_HOME": str(home)})
+
+
+@pytest.fixture
 def sql(_database: _Database) -> Sql:
     """`sql(statement, *parameters)` returns rows, over a new connection each time: it sees what is committed.
 

@@ -1,10 +1,13 @@
 """Rows on their way: what an asset gets and gives when it does not want the whole slice in memory."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
+
+from batch_assets.errors import TableError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,17 +67,37 @@ class Batches:
     metadata: Callable[[], Mapping[str, Any]] | None = None
 
     def __iter__(self) -> Generator[Batch]:
-        for batch in self.source() if callable(self.source) else self.source:
-            if isinstance(batch, Batch):
-                yield batch
-            else:
-                from batch_assets.database.frames import batch_of  # noqa: PLC0415 - imports pandas
+        source = self.source() if callable(self.source) else self.source
+        try:
+            for batch in source:
+                yield batch if isinstance(batch, Batch) else _batch_of(batch)
+        finally:
+            # Whatever happens: it holds a connection, which a traceback would keep open.
+            if isinstance(source, Generator):
+                source.close()
 
-                yield batch_of(batch)
-
-    def frames(self) -> "Iterator[pd.DataFrame]":
+    def frames(self) -> "Generator[pd.DataFrame]":
         """Yields the batches as DataFrames, each column of the same type in every one of them."""
         from batch_assets.database.frames import frame_of  # noqa: PLC0415 - imports pandas
 
-        for batch in self:
-            yield frame_of(batch.columns, batch.rows, self.dtypes)
+        with closing(iter(self)) as batches:
+            for batch in batches:
+                yield frame_of(batch.columns, batch.rows, self.dtypes)
+
+
+def is_frame(kind: Any) -> bool:
+    """Whether a type is pandas' DataFrame, asked without importing pandas."""
+    return any(
+        base.__name__ == "DataFrame" and base.__module__.startswith("pandas") for base in getattr(kind, "__mro__", ())
+    )
+
+
+def _batch_of(batch: Any) -> Batch:
+    if not is_frame(type(batch)):
+        raise TableError(
+            f"A batch is {type(batch).__name__}, which cannot be stored in a table: make it a Batch or a pandas "
+            "DataFrame."
+        )
+    from batch_assets.database.frames import batch_of  # noqa: PLC0415 - imports pandas, which batches do without
+
+    return batch_of(batch)

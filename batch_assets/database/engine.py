@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import ssl
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ _URL_FORM = "write it as mysql://user:password@server:3306/database or sqlite://
 
 # https://dev.mysql.com/doc/mysql-errors/9.7/en/server-error-reference.html and client-error-reference.html
 _UNAVAILABLE = {
+    1020: "found a row that another transaction had changed",
     1040: "has too many connections",
     1053: "is shutting down",
     1158: "could not read from the connection",
@@ -45,6 +47,7 @@ _UNAVAILABLE = {
     1836: "takes no writes at the moment (read only, as after a failover)",
     1317: "had the statement interrupted",
     1927: "had the connection killed",
+    1969: "ended the statement because it took too long",
     2006: "has closed the connection",
     2013: "was lost during the statement",
     2055: "was lost during the statement",
@@ -133,7 +136,10 @@ def _mysql(settings: MySQLSettings) -> sa.Engine:
 
 
 def _sqlite(settings: SQLiteSettings) -> sa.Engine:
-    settings.filepath.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.filepath.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable_folder(settings, str(error)) from error
     engine = sa.create_engine(
         sa.URL.create("sqlite", database=str(settings.filepath)),
         connect_args={"timeout": SQLITE_LOCK_TIMEOUT_SECONDS, "check_same_thread": False},
@@ -172,7 +178,7 @@ def _raise_sentence(settings: MySQLSettings | SQLiteSettings, context: Exception
 def _mysql_fault(settings: MySQLSettings, error: BaseException) -> DatabaseError:
     number = error.args[0] if error.args and isinstance(error.args[0], int) else 0
     reason = str(error.args[-1]) if error.args else str(error)
-    if "certificate" in reason.lower() or "ssl" in reason.lower():
+    if _is_tls_fault(number, error):
         return DatabaseError(
             f"No trusted connection to {settings.server}:{settings.port} ({reason}): mend MYSQL_SSL_MODE (now "
             f"{settings.tls.mode}), MYSQL_SSL_CA, MYSQL_SSL_CERT or MYSQL_SSL_KEY."
@@ -205,6 +211,13 @@ def _mysql_fault(settings: MySQLSettings, error: BaseException) -> DatabaseError
     )
 
 
+def _is_tls_fault(number: int, error: BaseException) -> bool:
+    # 2026: the server offers no encryption; 3159 and MariaDB's 1835 take no connection without it.
+    cause = getattr(error, "original_exception", None)
+    # The end of a connection is no matter of trust: a server that restarts ends it in the middle of the greeting.
+    return number in (2026, 3159) or (isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError))
+
+
 def _sqlite_fault(settings: SQLiteSettings, error: BaseException) -> DatabaseError:
     reason = str(error)
     if "locked" in reason or "busy" in reason:
@@ -219,8 +232,15 @@ def _sqlite_fault(settings: SQLiteSettings, error: BaseException) -> DatabaseErr
             f"A column is missing in {settings} ({reason}): `batch-assets init-db` says what the tables must look like."
         )
     if "unable to open" in reason:
+        return _unusable_folder(settings, reason)
+    if "not a database" in reason:
         return DatabaseError(
-            f"{settings} cannot be opened ({reason}): make its folder writable, or set BATCH_ASSETS_HOME to "
-            "another one."
+            f"{settings} is something else ({reason}): move it away, or set BATCH_ASSETS_HOME to another folder."
         )
     return DatabaseError(f"{settings} refused a statement ({reason}). Nothing of it was stored.")
+
+
+def _unusable_folder(settings: SQLiteSettings, reason: str) -> DatabaseError:
+    return DatabaseError(
+        f"{settings} cannot be opened ({reason}): make its folder writable, or set BATCH_ASSETS_HOME to another one."
+    )

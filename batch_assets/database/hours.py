@@ -3,7 +3,7 @@
 import datetime
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,9 +13,11 @@ from batch_assets.database.batches import Batch
 from batch_assets.database.engine import snapshot
 from batch_assets.database.statements import batch_table, checksum, checksum_sql, statement_rows
 from batch_assets.database.tables import failed_items, items, run_summary
+from batch_assets.errors import SettingsError
 
 SAMPLE_ROWS = 100
 HOUR_FORMAT = "%Y-%m-%d-%H:%M"
+FIRST_HOUR = "2026-11-01-00:00"
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,28 @@ class Hour:
     def key(self) -> str:
         """How it is written as a partition, for example `2026-11-01-05:00`."""
         return self.start.strftime(HOUR_FORMAT)
+
+
+def hour_of_key(key: str) -> Hour | None:
+    """Returns the hour that is written as `key`, None if it is none."""
+    try:
+        moment = datetime.datetime.strptime(key, HOUR_FORMAT)  # noqa: DTZ007 - UTC without a zone, as in the database
+    except ValueError:
+        return None
+    return Hour(moment) if Hour(moment).key == key and moment.minute == 0 else None
+
+
+def first_hour(environment: Mapping[str, str]) -> Hour:
+    """Returns the first hour of the pipeline: `BATCH_FIRST_HOUR`, or the start of November 2026.
+
+    Raises:
+        SettingsError: The variable is not an hour.
+    """
+    text = environment.get("BATCH_FIRST_HOUR") or FIRST_HOUR
+    hour = hour_of_key(text)
+    if hour is None:
+        raise SettingsError(f"BATCH_FIRST_HOUR is {text!r}: write an hour of UTC as 2026-11-01-05:00.")
+    return hour
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Making the tables: on an empty database, and around an `items` table that the service already lives on."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -8,9 +8,14 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import ReflectedColumn
 
+from batch_assets.database.migrations import VERSION_TABLE
+from batch_assets.database.tables import failed_items, items, run_summary
 from batch_assets.errors import DatabaseUnavailableError, TableError
 
 OTHER_PROCESS_SECONDS = 600
+# While the statement that adds the index waits for a transaction that uses the table, all others wait behind it.
+TABLE_LOCK_SECONDS = 10
+TABLES = (items.name, failed_items.name, run_summary.name)
 _TEXT = (sa.JSON, sa.Text, sa.String)
 _ITEMS = {
     "id": ("an integer", (sa.Integer,)),
@@ -24,7 +29,8 @@ _ITEMS = {
 def initialize_database(engine: sa.Engine) -> list[str]:
     """Creates the tables that are missing and adopts an `items` table with rows in it as it is.
 
-    Run twice it changes nothing; of two processes the second waits for the first.
+    Run twice it changes nothing; of two processes the second waits for the first. What was interrupted it finishes,
+    and a table that was dropped it creates anew.
 
     Args:
         engine: The database.
@@ -33,16 +39,20 @@ def initialize_database(engine: sa.Engine) -> list[str]:
         What was done, a sentence each; empty when there was nothing to do.
 
     Raises:
-        TableError: The `items` table that is there lacks a column or has one of another type.
-        DatabaseUnavailableError: Another process has been at it for ten minutes.
+        TableError: A table that is there lacks a column or has one of another type.
+        DatabaseUnavailableError: Another process has been at it for ten minutes, or uses the table `items` in a
+            transaction that does not end.
     """
     with engine.connect() as connection, _alone(connection):
         before = set(sa.inspect(connection).get_table_names())
-        if "items" in before:
+        if items.name in before:
             _check_items(connection)
-        _migrate(connection)
+        if VERSION_TABLE not in before:
+            _check_ours(connection, before)
+        _migrate(connection, anew=not before.issuperset(TABLES))
         after = set(sa.inspect(connection).get_table_names())
-        done = [f"created table {name}" for name in ("items", "failed_items", "run_summary") if name in after - before]
+        _check_ours(connection, after)
+        done = [f"created table {name}" for name in TABLES if name in after - before]
         if _add_index(connection):
             done.append("added an index on items.created_datetime")
         connection.commit()
@@ -69,7 +79,7 @@ def _alone(connection: sa.Connection) -> Iterator[None]:
         connection.execute(sa.select(sa.func.release_lock(name)))
 
 
-def _migrate(connection: sa.Connection) -> None:
+def _migrate(connection: sa.Connection, anew: bool) -> None:
     from alembic import command  # noqa: PLC0415 - what only init-db needs, nobody else waits for
     from alembic.config import Config  # noqa: PLC0415
 
@@ -77,6 +87,8 @@ def _migrate(connection: sa.Connection) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
+    if anew:  # every step looks first whether it has been done
+        command.stamp(config, "base")
     command.upgrade(config, "head")
 
 
@@ -84,13 +96,39 @@ def _check_items(connection: sa.Connection) -> None:
     there = {column["name"]: column for column in sa.inspect(connection).get_columns("items")}
     faults = [fault for name in _ITEMS for fault in _faults(name, there.get(name))]
     key = sa.inspect(connection).get_pk_constraint("items")["constrained_columns"]
-    if "id" in there and "id" not in key:
+    # A table that is partitioned by time needs the time as a further column of its key.
+    if "id" in there and key[:1] != ["id"]:
         faults.append(f"id must be the primary key (it is {', '.join(key) or 'none'})")
+    faults += _storage_faults(connection)
     if faults:
         raise TableError(
             f"The table items in {connection.engine.url.database!r} cannot be used as it is: {'; '.join(faults)}. "
             "Mend the table, or use another database; nothing was changed."
         )
+
+
+def _storage_faults(connection: sa.Connection) -> list[str]:
+    if connection.dialect.name == "sqlite":
+        return []
+    storage = connection.exec_driver_sql(
+        "SELECT tables.engine, engines.transactions FROM information_schema.tables JOIN information_schema.engines "
+        "ON engines.engine = tables.engine WHERE table_schema = DATABASE() AND table_name = 'items'"
+    ).one_or_none()
+    if storage is None or storage[1] == "YES":
+        return []
+    return [f"its storage engine {storage[0]} has no transactions (ALTER TABLE items ENGINE=InnoDB)"]
+
+
+def _check_ours(connection: sa.Connection, there: Container[str]) -> None:
+    for table in (failed_items, run_summary):
+        if table.name in there:
+            names = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
+            missing = [column.name for column in table.columns if column.name not in names]
+            if missing:
+                raise TableError(
+                    f"The table {table.name} in {connection.engine.url.database!r} has no {', '.join(missing)}: rename "
+                    "it and run `batch-assets init-db` again, which then creates it anew, or use another database."
+                )
 
 
 def _faults(name: str, column: ReflectedColumn | None) -> list[str]:
@@ -109,11 +147,15 @@ def _add_index(connection: sa.Connection) -> bool:
     indexes = sa.inspect(connection).get_indexes("items")
     if any(index["column_names"][0] == "created_datetime" for index in indexes):
         return False
-    # On MySQL the service goes on reading and writing meanwhile, or the statement is refused.
-    online = "" if connection.dialect.name == "sqlite" else ", ALGORITHM=INPLACE, LOCK=NONE"
-    connection.exec_driver_sql(
-        "CREATE INDEX ix_items_created_datetime ON items (created_datetime)"
-        if not online
-        else f"ALTER TABLE items ADD INDEX ix_items_created_datetime (created_datetime){online}"
-    )
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("CREATE INDEX ix_items_created_datetime ON items (created_datetime)")
+        return True
+    connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {TABLE_LOCK_SECONDS}")
+    try:
+        # The service goes on reading and writing meanwhile, or the statement is refused.
+        connection.exec_driver_sql(
+            "ALTER TABLE items ADD INDEX ix_items_created_datetime (created_datetime), ALGORITHM=INPLACE, LOCK=NONE"
+        )
+    finally:
+        connection.exec_driver_sql("SET SESSION lock_wait_timeout = DEFAULT")
     return True

@@ -28,14 +28,31 @@ class TLSSettings:
     key: Path | None = None
 
     def context(self) -> ssl.SSLContext:
-        """Returns what Python's `ssl` needs for every mode but `DISABLED` and `PREFERRED`."""
-        context = ssl.create_default_context(cafile=self.certificate_authority)
+        """Returns what Python's `ssl` needs for every mode but `DISABLED` and `PREFERRED`.
+
+        Raises:
+            SettingsError: A file is not PEM, the key is not that of the certificate, or it has a password.
+        """
+        try:
+            context = ssl.create_default_context(cafile=self.certificate_authority)
+        except ssl.SSLError as error:
+            raise SettingsError(
+                f"MYSQL_SSL_CA names {str(self.certificate_authority)!r}, which holds no certificate in PEM ({error}): "
+                "name the file of the authority that signed the server's certificate."
+            ) from error
         # The certificates that MySQL makes for itself lack extensions that the strict check demands.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         context.check_hostname = self.mode == "VERIFY_IDENTITY"
         context.verify_mode = ssl.CERT_NONE if self.mode == "REQUIRED" else ssl.CERT_REQUIRED
         if self.certificate:
-            context.load_cert_chain(self.certificate, self.key)
+            try:
+                # Without a password, Python would ask the terminal for that of an encrypted key.
+                context.load_cert_chain(self.certificate, self.key, password="")
+            except (ssl.SSLError, ValueError) as error:
+                raise SettingsError(
+                    f"MYSQL_SSL_CERT and MYSQL_SSL_KEY name {str(self.certificate)!r} and {str(self.key)!r}, which are "
+                    f"not a certificate and its key in PEM, without a password ({error}): mend the files."
+                ) from error
         return context
 
 
@@ -69,15 +86,18 @@ def database_settings(environment: Mapping[str, str]) -> MySQLSettings | SQLiteS
 
     Args:
         environment: For example `os.environ`. `MYSQL_SERVER` decides: with it, `MYSQL_USER`,
-            `MYSQL_PASSWORD` and `MYSQL_DATABASE` must be set too and `MYSQL_PORT` may; without it, the
-            database is the file `batch.sqlite` in the home folder.
+            `MYSQL_PASSWORD` (which may be empty) and `MYSQL_DATABASE` must be set too and `MYSQL_PORT`
+            may; without it, the database is the file `batch.sqlite` in the home folder.
 
     Raises:
         SettingsError: A variable is missing or has a value that cannot be used.
     """
     if not environment.get("MYSQL_SERVER"):
         return SQLiteSettings(home_folder(environment) / "batch.sqlite")
-    missing = [name for name in ("MYSQL_USER", "MYSQL_PASSWORD", "MYSQL_DATABASE") if environment.get(name) is None]
+    # There are accounts without a password, but none without a name.
+    missing = [name for name in ("MYSQL_USER", "MYSQL_DATABASE") if not environment.get(name)]
+    if environment.get("MYSQL_PASSWORD") is None:
+        missing.insert(1, "MYSQL_PASSWORD")
     if missing:
         raise SettingsError(
             f"MYSQL_SERVER is set to {environment['MYSQL_SERVER']!r}, but {' and '.join(missing)} "
@@ -116,5 +136,15 @@ def _tls_settings(environment: Mapping[str, str]) -> TLSSettings:
         raise SettingsError(
             f"MYSQL_SSL_MODE is {mode}, with which the files of MYSQL_SSL_CA, MYSQL_SSL_CERT and "
             "MYSQL_SSL_KEY would not be used: unset them, or set it to REQUIRED, VERIFY_CA or VERIFY_IDENTITY."
+        )
+    if mode == "REQUIRED" and files["MYSQL_SSL_CA"]:
+        raise SettingsError(
+            "MYSQL_SSL_MODE is REQUIRED, with which the server's certificate is not checked against MYSQL_SSL_CA: set "
+            "it to VERIFY_CA or VERIFY_IDENTITY, or unset MYSQL_SSL_CA."
+        )
+    if files["MYSQL_SSL_KEY"] and not files["MYSQL_SSL_CERT"]:
+        raise SettingsError(
+            "MYSQL_SSL_KEY is set, but MYSQL_SSL_CERT is not: set it to the file of the key's certificate, or unset "
+            "MYSQL_SSL_KEY."
         )
     return TLSSettings(mode, files["MYSQL_SSL_CA"], files["MYSQL_SSL_CERT"], files["MYSQL_SSL_KEY"])

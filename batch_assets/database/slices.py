@@ -1,11 +1,14 @@
 """Slices of tables: what they are, and what they are in SQL."""
 
 import datetime
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
 
 from batch_assets.database.tables import SQLiteTime
 from batch_assets.errors import TableError
@@ -38,6 +41,20 @@ class Keys:
 
 
 @dataclass(frozen=True)
+class AnyOf:
+    """A condition that holds where all conditions of one of some alternatives hold.
+
+    Args:
+        alternatives: The conditions of each.
+    """
+
+    alternatives: tuple[tuple[TimeWindows | Keys, ...], ...]
+
+
+Partition = TimeWindows | Keys | AnyOf
+
+
+@dataclass(frozen=True)
 class TableSlice:
     """The rows of a table that belong to some partitions.
 
@@ -51,12 +68,23 @@ class TableSlice:
 
     table: str
     schema: str | None = None
-    partitions: tuple[TimeWindows | Keys, ...] = ()
+    partitions: tuple[Partition, ...] = ()
     columns: tuple[str, ...] | None = None
     where: str | None = None
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.table}" if self.schema else self.table
+
+
+class _SQLiteDecimal(sa.TypeDecorator[Decimal]):
+    """A DECIMAL column of SQLite, which keeps a number with 15 digits."""
+
+    impl = sa.Double
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> Decimal | None:
+        """Returns the decimal that was meant."""
+        return None if value is None else Decimal(str(value))
 
 
 def reflect(connection: sa.Connection, table_slice: TableSlice) -> sa.Table:
@@ -65,10 +93,7 @@ def reflect(connection: sa.Connection, table_slice: TableSlice) -> sa.Table:
     Raises:
         TableError: There is no such table.
     """
-    if table_slice.schema and connection.dialect.name == "sqlite":
-        raise TableError(
-            f"{table_slice} names a schema, which SQLite does not have: set MYSQL_SERVER, or leave the schema out."
-        )
+    _check_schema(connection, table_slice)
     try:
         table = sa.Table(
             table_slice.table,
@@ -83,19 +108,38 @@ def reflect(connection: sa.Connection, table_slice: TableSlice) -> sa.Table:
             "if it is one of this pipeline's, or declare the columns of your own asset in its metadata "
             "`dagster/column_schema`, of which the table is then created."
         ) from None
+    finally:
+        # SQLAlchemy leaves this on the connection when it has looked for a table on MySQL: whatever the server
+        # refused from then on would not become a sentence.
+        connection.execution_options(skip_user_error_events=False)
+    table.info["dialect"] = connection.dialect.name
     for column in table.columns:
-        if isinstance(column.type, sa.JSON):  # as its text, which is what MariaDB and SQLite have anyway
-            column.type = sa.Text()
-        if connection.dialect.name == "sqlite" and isinstance(column.type, sa.DateTime):
-            column.type = SQLiteTime()  # type: ignore[no-untyped-call]
+        column.type = _type_to_use(connection, column.type)
     return table
+
+
+def _check_schema(connection: sa.Connection, table_slice: TableSlice) -> None:
+    if table_slice.schema and connection.dialect.name == "sqlite":
+        raise TableError(
+            f"{table_slice} names a schema, which SQLite does not have: set MYSQL_SERVER, or leave the schema out."
+        )
+
+
+def _type_to_use(connection: sa.Connection, kind: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
+    if isinstance(kind, sa.JSON):  # as its text, which is what MariaDB and SQLite have anyway
+        return sa.Text()
+    if connection.dialect.name == "sqlite" and isinstance(kind, sa.DateTime):
+        return SQLiteTime()  # type: ignore[no-untyped-call]
+    if connection.dialect.name == "sqlite" and isinstance(kind, sa.Numeric):
+        return _SQLiteDecimal()
+    return kind
 
 
 def create_table(
     engine: sa.Engine,
     table_slice: TableSlice,
     columns: Mapping[str, str],
-    key: str | None,
+    key: Sequence[str] = (),
 ) -> None:
     """Creates the table of a slice if it is not there, with an index on the columns that partition it.
 
@@ -103,24 +147,68 @@ def create_table(
         engine: The database.
         table_slice: Names the table.
         columns: What follows each column's name in SQL, for example `BIGINT NOT NULL`.
-        key: The column that is the primary key, None for none.
+        key: The columns of the primary key; none for a table without one.
+
+    Raises:
+        TableError: The key names a column that is not declared.
     """
-    quote = engine.dialect.identifier_preparer.quote
-    lines = [f"{quote(name)} {definition}" for name, definition in columns.items()]
-    if key:
-        lines.append(f"PRIMARY KEY ({quote(key)})")
-    name = ".".join(quote(part) for part in (table_slice.schema, table_slice.table) if part)
+    unknown = [name for name in key if name not in columns]
+    if unknown:
+        raise TableError(
+            f"The key of {table_slice} names {', '.join(unknown)}, and its declared columns are {', '.join(columns)}: "
+            "mend the asset's metadata."
+        )
     with engine.begin() as connection:
-        if sa.inspect(connection).has_table(table_slice.table, schema=table_slice.schema):
-            return
-        if table_slice.schema and engine.dialect.name != "sqlite":
-            connection.exec_driver_sql(f"CREATE DATABASE IF NOT EXISTS {quote(table_slice.schema)}")
-        options = "" if engine.dialect.name == "sqlite" else " CHARACTER SET utf8mb4"
-        connection.exec_driver_sql(f"CREATE TABLE IF NOT EXISTS {name} ({', '.join(lines)}){options}")
-        for position, partition in enumerate(table_slice.partitions):
-            if partition.expression in columns and partition.expression != key:
-                index = quote(f"ix_{table_slice.table}_{position}")
-                connection.exec_driver_sql(f"CREATE INDEX {index} ON {name} ({quote(partition.expression)})")
+        _check_schema(connection, table_slice)
+        there = sa.inspect(connection).has_table(table_slice.table, schema=table_slice.schema)
+        connection.execution_options(skip_user_error_events=False)  # as in `reflect`
+        if not there:
+            for statement in _create_statements(connection, table_slice, columns, key):
+                connection.exec_driver_sql(statement)
+
+
+def _create_statements(
+    connection: sa.Connection, table_slice: TableSlice, columns: Mapping[str, str], key: Sequence[str]
+) -> list[str]:
+    quote, sqlite = connection.dialect.identifier_preparer.quote, connection.dialect.name == "sqlite"
+    lines = [
+        f"{quote(name)} {_sqlite_type(definition) if sqlite else definition.replace('%', '%%')}"
+        # SQLite takes NULL for a primary key.
+        + (" NOT NULL" if name in key and "NOT NULL" not in definition.upper() else "")
+        for name, definition in columns.items()
+    ]
+    if key:
+        lines.append(f"PRIMARY KEY ({', '.join(map(quote, key))})")
+    indexed = [name for name in _expressions(table_slice.partitions) if name in columns and name not in key[:1]]
+    table = ".".join(quote(part) for part in (table_slice.schema, table_slice.table) if part)
+    if sqlite:
+        indexes = [
+            f"CREATE INDEX {quote(f'ix_{table_slice.table}_{name}')} ON {table} ({quote(name)})" for name in indexed
+        ]
+        return [f"CREATE TABLE {table} ({', '.join(lines)})", *indexes]
+    # In the statement that creates the table: another run may be at it too.
+    lines += [f"INDEX ({quote(name)})" for name in indexed]
+    create = f"CREATE TABLE IF NOT EXISTS {table} ({', '.join(lines)}) CHARACTER SET utf8mb4"
+    if not table_slice.schema or table_slice.schema in sa.inspect(connection).get_schema_names():
+        return [create]
+    return [f"CREATE DATABASE IF NOT EXISTS {quote(table_slice.schema)}", create]
+
+
+def _sqlite_type(definition: str) -> str:
+    """Says in SQLite's words what it would take for numbers: types that it does not know become NUMERIC."""
+    definition = re.sub(r"^(JSON|ENUM|SET)\b( ?\([^)]*\))?", "TEXT", definition, flags=re.IGNORECASE)
+    return re.sub(r"^(VARBINARY|BINARY)\b( ?\([^)]*\))?", "BLOB", definition, flags=re.IGNORECASE)
+
+
+def _expressions(partitions: Iterable[Partition]) -> list[str]:
+    """Returns the columns or expressions of some conditions, each once."""
+    found: dict[str, None] = {}
+    for partition in partitions:
+        if isinstance(partition, AnyOf):
+            found.update(dict.fromkeys(_expressions(partition.alternatives[0] if partition.alternatives else ())))
+        else:
+            found[partition.expression] = None
+    return list(found)
 
 
 def dtype_of(column: sa.Column[Any]) -> str:
@@ -130,7 +218,8 @@ def dtype_of(column: sa.Column[Any]) -> str:
     `datetime64[us]` in UTC; what pandas has no type for stays the Python object of the driver.
     """
     kind = column.type
-    if isinstance(kind, sa.Boolean):
+    # What MySQL makes of a column that is declared BOOLEAN.
+    if isinstance(kind, sa.Boolean) or getattr(kind, "display_width", None) == 1:
         return "boolean" if column.nullable else "bool"
     if isinstance(kind, sa.Integer):
         name = "UInt64" if getattr(kind, "unsigned", False) else "Int64"
@@ -165,22 +254,63 @@ def known_columns(table: sa.Table, names: Iterable[str]) -> None:
 
 
 def slice_condition(table: sa.Table, table_slice: TableSlice) -> sa.ColumnElement[bool]:
-    """Returns the condition that a row of the table belongs to the slice."""
-    return sa.and_(sa.true(), *(_partition_condition(table, partition) for partition in table_slice.partitions))
+    """Returns the condition that a row of the table belongs to the slice.
+
+    Raises:
+        TableError: A column cannot hold what the partitions are.
+    """
+    return _all_of(table, table_slice.partitions)
 
 
-def _partition_condition(table: sa.Table, partition: TimeWindows | Keys) -> sa.ColumnElement[bool]:
-    known = partition.expression in table.columns
-    column: sa.ColumnElement[Any] = (
-        table.columns[partition.expression] if known else sa.literal_column(f"({partition.expression})")
-    )
+def partition_columns(table_slice: TableSlice) -> str:
+    """Returns the columns or expressions by which the rows of the slice are found."""
+    return ", ".join(_expressions(table_slice.partitions))
+
+
+def _all_of(table: sa.Table, partitions: Iterable[Partition]) -> sa.ColumnElement[bool]:
+    return sa.and_(sa.true(), *(_partition_condition(table, partition) for partition in partitions))
+
+
+def _partition_condition(table: sa.Table, partition: Partition) -> sa.ColumnElement[bool]:
+    if isinstance(partition, AnyOf):
+        return sa.or_(sa.false(), *(_all_of(table, alternative) for alternative in partition.alternatives))
     if isinstance(partition, Keys):
-        return column.in_(sa.literal(key, sa.String) for key in partition.keys)
-    kind = column.type if known else sa.DateTime()
+        return _key_condition(table, partition)
+    column = _column(table, partition.expression)
+    kind = sa.DateTime() if column is None else column.type
+    if not isinstance(kind, (sa.DateTime, sa.Date, sa.String)):
+        raise TableError(
+            f"The column {partition.expression} of {table.fullname} is {kind}, which no time window can be compared "
+            "with: name a DATETIME, TIMESTAMP or DATE column in partition_expr, or an SQL expression that gives one."
+        )
+    moment: sa.ColumnElement[Any] = sa.literal_column(f"({partition.expression})") if column is None else column
+    if column is None and _is_sqlite(table):
+        moment = sa.func.datetime(moment)  # a day alone would come before its first moment, as a text
     return sa.or_(
         sa.false(),
-        *(sa.and_(column >= _bound(start, kind), column < _bound(end, kind)) for start, end in partition.windows),
+        *(sa.and_(moment >= _bound(start, kind), moment < _bound(end, kind)) for start, end in partition.windows),
     )
+
+
+def _key_condition(table: sa.Table, partition: Keys) -> sa.ColumnElement[bool]:
+    if not partition.keys:
+        return sa.false()
+    column = _column(table, partition.expression)
+    value: sa.ColumnElement[Any] = sa.literal_column(f"({partition.expression})") if column is None else column
+    keys = [sa.literal(key, sa.String) for key in partition.keys]
+    if _is_sqlite(table) or not (column is None or isinstance(column.type, sa.String)):
+        return value.in_(keys)
+    # By default MySQL takes A for a, and é for e: the partition of one would replace the rows of the other.
+    exact = sa.func.hex(sa.cast(value, mysql.CHAR(charset="utf8mb4")))
+    return sa.and_(value.in_(keys), exact.in_([key.encode().hex().upper() for key in partition.keys]))
+
+
+def _is_sqlite(table: sa.Table) -> bool:
+    return bool(table.info["dialect"] == "sqlite")
+
+
+def _column(table: sa.Table, expression: str) -> sa.Column[Any] | None:
+    return table.columns.get(expression)
 
 
 def _bound(moment: datetime.datetime, kind: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:

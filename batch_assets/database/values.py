@@ -62,7 +62,7 @@ def _time(column: sa.Column[Any], value: Any) -> str:
         digits = getattr(column.type, "fsp", 6) or 0
         # SQLite compares texts, so that a fraction of nothing must not be written.
         fraction = f".{value.microsecond:06d}"[: digits + 1] if digits and value.microsecond else ""
-        return value.isoformat(sep=" ", timespec="seconds") + fraction
+        return f"{value.isoformat(sep=' ', timespec='seconds')}{fraction}"
     if isinstance(value, datetime.date):
         return f"{value} 00:00:00"
     raise _fault(column, value, "which is no time: give it a datetime")

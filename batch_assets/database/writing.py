@@ -1,9 +1,9 @@
 """Writing a slice of a table: replacing its rows, or updating columns of them."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,9 +12,12 @@ import sqlalchemy as sa
 
 from batch_assets.database.batches import Batch, Batches
 from batch_assets.database.engine import snapshot
-from batch_assets.database.slices import TableSlice, known_columns, reflect, slice_condition
+from batch_assets.database.slices import TableSlice, known_columns, partition_columns, reflect, slice_condition
 from batch_assets.database.statements import batch_table, checksum, checksum_sql, statement_rows
-from batch_assets.errors import TableError
+from batch_assets.database.values import stored_values
+from batch_assets.errors import DatabaseUnavailableError, TableError
+
+_WITHOUT_TRANSACTIONS = {"MyISAM", "MRG_MyISAM", "Aria", "MEMORY", "CSV", "ARCHIVE", "BLACKHOLE"}
 
 
 @dataclass(frozen=True)
@@ -56,29 +59,78 @@ def replace_slice(engine: sa.Engine, table_slice: TableSlice, batches: Batches) 
     Raises:
         TableError: A column is missing or unknown, or a row does not belong to the slice. The old rows stay.
         DatabaseError: The database refused a row. The old rows stay.
+        DatabaseUnavailableError: Somebody else wrote to the slice at the same time. The old rows stay.
     """
-    with engine.begin() as connection:
+    with _replacing(engine) as connection, closing(iter(batches)) as source:
         table = reflect(connection, table_slice)
+        _check_transactional(table)
         condition = slice_condition(table, table_slice)
         connection.execute(sa.delete(table).where(condition))
         stored = 0
-        for batch in batches:
-            _check_columns(table, batch.columns)
-            if batch.rows:
-                connection.execute(sa.insert(table), [dict(zip(batch.columns, row, strict=True)) for row in batch.rows])
+        for batch in source:
+            _insert(connection, table, batch)
             if batches.in_transaction:
                 batches.in_transaction(connection, batch)
             stored += len(batch)
-        # Counted by the server, whatever the expression and the types are: a row outside of its slice would
-        # never be replaced by the next run, but stored a second time.
-        inside = connection.execute(sa.select(sa.func.count()).select_from(table).where(condition)).scalar_one()
-        if inside != stored:
-            raise TableError(
-                f"{stored - inside} of {stored} rows do not belong to the partition that is being stored in "
-                f"{table_slice} ({', '.join(partition.expression for partition in table_slice.partitions)}): "
-                "nothing was stored, the old rows stay."
-            )
+        _check_all_inside(connection, table, table_slice, stored)
     return stored
+
+
+@contextmanager
+def _replacing(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Begins a transaction that locks the rows it writes and no gaps between them.
+
+    A DELETE that finds nothing locks the gap in which its rows would lie, with REPEATABLE READ up to the next
+    row that there is: two runs that each store an hour of their own for the first time would end in a deadlock.
+    What the gaps would protect from, rows of others in the same slice, `_check_all_inside` finds.
+    """
+    with engine.connect() as connection:
+        if connection.dialect.name != "sqlite":
+            connection.execution_options(isolation_level="READ COMMITTED")
+        with connection.begin():
+            yield connection
+
+
+def _insert(connection: sa.Connection, table: sa.Table, batch: Batch) -> None:
+    _check_columns(table, batch.columns)
+    if not batch.rows:
+        return
+    preparer, sqlite = connection.dialect.identifier_preparer, connection.dialect.name == "sqlite"
+    names = ", ".join(preparer.quote(name) for name in batch.columns)
+    marks = ", ".join("?" if sqlite else "%s" for _ in batch.columns)
+    values = [stored_values(table.columns[name], batch.column(name)) for name in batch.columns]
+    connection.exec_driver_sql(
+        f"INSERT INTO {preparer.format_table(table)} ({names}) VALUES ({marks})", list(zip(*values, strict=True))
+    )
+
+
+def _check_all_inside(connection: sa.Connection, table: sa.Table, table_slice: TableSlice, stored: int) -> None:
+    """Has the server count, whatever the expression and the types are.
+
+    A row outside of its slice would never be replaced by the next run, but stored a second time. The count
+    waits for whoever is writing to the slice too; if that one waits for us, the server ends one of both.
+    """
+    counted = sa.select(sa.func.count()).select_from(table).where(slice_condition(table, table_slice))
+    inside = connection.execute(counted.with_for_update(read=True)).scalar_one()
+    if inside < stored:
+        raise TableError(
+            f"{stored - inside} of {stored} rows do not belong to the partition that is being stored in "
+            f"{table_slice} ({partition_columns(table_slice)}): nothing was stored, the old rows stay."
+        )
+    if inside > stored:
+        raise DatabaseUnavailableError(
+            f"Somebody else wrote {inside - stored} rows to the partition that is being stored in {table_slice}: "
+            "nothing was stored, the old rows stay. The same run may succeed when the other one is done."
+        )
+
+
+def _check_transactional(table: sa.Table) -> None:
+    kind = table.kwargs.get("mysql_engine") or table.kwargs.get("mariadb_engine")
+    if kind in _WITHOUT_TRANSACTIONS:
+        raise TableError(
+            f"The table {table.fullname} is kept by {kind}, which has no transactions, so that its rows cannot be "
+            f"replaced at once: ALTER TABLE {table.fullname} ENGINE=InnoDB."
+        )
 
 
 def update_rows(engine: sa.Engine, table_slice: TableSlice, update: ColumnUpdate, batches: Batches) -> Updated:
@@ -96,12 +148,14 @@ def update_rows(engine: sa.Engine, table_slice: TableSlice, update: ColumnUpdate
         What was done.
 
     Raises:
-        TableError: A column is missing.
+        TableError: A column is missing, or the key is not unique.
+        DatabaseError: The database refused a value. Batches before this one stay written.
     """
     with snapshot(engine) as connection:
         table = reflect(connection, table_slice)
+        table.info["collations"] = _collations(connection, table)
     wanted = (update.key, *update.columns, *update.unchanged)
-    known_columns(table, wanted)
+    _check_update(table, update)
     write = partial(_write_batch, engine, table, table_slice, update, batches.in_transaction)
     done: list[Updated] = []
     with ThreadPoolExecutor(1, "writer") as writer, closing(iter(batches)) as source:
@@ -129,7 +183,7 @@ def _write_batch(  # noqa: PLR0913, PLR0917 - what does not change from batch to
     start = time.perf_counter()
     updated = 0
     with engine.begin() as connection:
-        rows = _rows_to_send(connection, update, batch)
+        rows = _rows_to_send(connection, table, update, batch)
         for part in statement_rows(connection, rows):
             statement, parameters = _update_statement(connection, table, table_slice, update, part)
             updated += connection.exec_driver_sql(statement, parameters).rowcount
@@ -138,9 +192,14 @@ def _write_batch(  # noqa: PLR0913, PLR0917 - what does not change from batch to
     return Updated(updated, len(rows) - updated, time.perf_counter() - start)
 
 
-def _rows_to_send(connection: sa.Connection, update: ColumnUpdate, batch: Batch) -> list[tuple[Any, ...]]:
-    columns = [batch.column(name) for name in (update.key, *update.columns)]
-    columns += [[checksum(connection, text) for text in batch.column(name)] for name in update.unchanged]
+def _rows_to_send(
+    connection: sa.Connection, table: sa.Table, update: ColumnUpdate, batch: Batch
+) -> list[tuple[Any, ...]]:
+    columns = [stored_values(table.columns[name], batch.column(name)) for name in (update.key, *update.columns)]
+    columns += [
+        [None if text is None else checksum(connection, text) for text in batch.column(name)]
+        for name in update.unchanged
+    ]
     return list(zip(*columns, strict=True))
 
 
@@ -158,11 +217,11 @@ def _update_statement(
     batch, parameters = batch_table(connection, names, rows)
     sqlite = connection.dialect.name == "sqlite"
     # SQLite does not take the table's name in front of a column that is set.
-    target = "" if sqlite else f"{name}."
+    target, same = ("", "IS") if sqlite else (f"{name}.", "<=>")
     sets = ", ".join(f"{target}{quote(column)} = batch.new_{i}" for i, column in enumerate(update.columns))
-    conditions = [f"{name}.{quote(update.key)} = batch.row_key"]
+    conditions = [f"{name}.{quote(update.key)} = {_key_in_batch(table, update)}"]
     conditions += [
-        f"{checksum_sql(connection, f'{name}.{quote(column)}')} = batch.old_{i}"
+        f"{checksum_sql(connection, f'{name}.{quote(column)}')} {same} batch.old_{i}"
         for i, column in enumerate(update.unchanged)
     ]
     condition = slice_condition(table, table_slice).compile(
@@ -172,6 +231,51 @@ def _update_statement(
     if sqlite:
         return f"UPDATE {name} SET {sets} FROM {batch} WHERE {where}", parameters
     return f"UPDATE {batch} STRAIGHT_JOIN {name} SET {sets} WHERE {where}", parameters
+
+
+def _key_in_batch(table: sa.Table, update: ColumnUpdate) -> str:
+    """Returns the key of the rows to update, such that the server finds them by the index of the column."""
+    kind = table.columns[update.key].type
+    collation = table.info.get("collations", {}).get(update.key)
+    if collation:
+        return f"CONVERT(batch.row_key USING {collation.partition('_')[0]}) COLLATE {collation}"
+    if table.info["dialect"] != "sqlite" and isinstance(kind, (sa.DateTime, sa.Date)):
+        return f"CAST(batch.row_key AS {'DATETIME(6)' if isinstance(kind, sa.DateTime) else 'DATE'})"
+    return "batch.row_key"
+
+
+def _check_update(table: sa.Table, update: ColumnUpdate) -> None:
+    known_columns(table, (update.key, *update.columns, *update.unchanged))
+    unique = {tuple(column.name for column in table.primary_key)}
+    unique |= {tuple(index.columns.keys()) for index in table.indexes if index.unique}
+    unique |= {
+        tuple(constraint.columns.keys())
+        for constraint in table.constraints
+        if isinstance(constraint, sa.UniqueConstraint)
+    }
+    if (update.key,) not in unique:
+        raise TableError(
+            f"The column {update.key} of {table.fullname} is no key: rows to update must be found by the primary key "
+            'or a column with a unique index. Name one as "key" in the asset\'s metadata, or add the index.'
+        )
+    other = [name for name in update.unchanged if not isinstance(table.columns[name].type, sa.String)]
+    if other:
+        raise TableError(
+            f"unchanged_columns names {', '.join(other)} of {table.fullname}, which is neither text nor JSON: leave "
+            "it out."
+        )
+
+
+def _collations(connection: sa.Connection, table: sa.Table) -> dict[str, str]:
+    """Returns the collation of each text: the server does not compare texts of two, as rows in a statement are."""
+    if connection.dialect.name == "sqlite":
+        return {}
+    statement = sa.text(
+        "SELECT column_name, collation_name FROM information_schema.columns WHERE table_name = :table "
+        f"AND table_schema = {':schema' if table.schema else 'DATABASE()'} AND collation_name IS NOT NULL"
+    )
+    names = {"table": table.name} | ({"schema": table.schema} if table.schema else {})
+    return dict(connection.execute(statement, names).tuples().all())
 
 
 def _known_columns_of_batch(table: sa.Table, names: Sequence[str], wanted: Sequence[str]) -> None:

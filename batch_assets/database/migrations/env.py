@@ -2,10 +2,8 @@
 
 from alembic import context
 
-context.configure(
-    connection=context.config.attributes["connection"],
-    # The service and Dagster may keep a table `alembic_version` of their own in the same database.
-    version_table="batch_assets_alembic_version",
-)
+from batch_assets.database.migrations import VERSION_TABLE
+
+context.configure(connection=context.config.attributes["connection"], version_table=VERSION_TABLE)
 with context.begin_transaction():
     context.run_migrations()

@@ -16,6 +16,8 @@ depends_on = None
 JSON_TEXT = sa.Text().with_variant(mysql.JSON(), "mysql", "mariadb")
 IDENTIFIER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 NOW = sa.text("CURRENT_TIMESTAMP")
+# Whatever the defaults of the server and the database are: every text, and transactions.
+CHARSET, ENGINE = "utf8mb4", "InnoDB"
 
 
 def upgrade() -> None:
@@ -27,6 +29,9 @@ def upgrade() -> None:
         _create_failed_items()
     if "run_summary" not in there:
         _create_run_summary()
+    # An index is a statement of its own, before which the migration can have been interrupted.
+    if not any(index["column_names"] == ["hour"] for index in sa.inspect(op.get_bind()).get_indexes("failed_items")):
+        op.create_index("ix_failed_items_hour", "failed_items", ["hour"])
 
 
 def _create_items() -> None:
@@ -45,6 +50,8 @@ def _create_items() -> None:
         ),
         sa.Index("ix_items_created_datetime", "created_datetime"),
         sqlite_autoincrement=True,
+        mysql_charset=CHARSET,
+        mysql_engine=ENGINE,
     )
     if on_sqlite:  # which has no ON UPDATE
         op.execute(
@@ -66,8 +73,8 @@ def _create_failed_items() -> None:
         sa.Column("last_failed_at", sa.DateTime, nullable=False),
         sa.Column("model_version", sa.String(64), nullable=False),
         sa.Column("run_id", sa.String(64), nullable=False),
-        sa.Index("ix_failed_items_hour", "hour"),
-        mysql_charset="utf8mb4",
+        mysql_charset=CHARSET,
+        mysql_engine=ENGINE,
     )
 
 
@@ -91,5 +98,6 @@ def _create_run_summary() -> None:
         sa.Column("check_rows_per_second", sa.Double),
         sa.Column("score_rows_per_second", sa.Double),
         sa.Column("write_rows_per_second", sa.Double),
-        mysql_charset="utf8mb4",
+        mysql_charset=CHARSET,
+        mysql_engine=ENGINE,
     )

@@ -1,0 +1,196 @@
+"""What the end-to-end tests share: items of an hour, the real command, and the sums that must come out."""
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from batch_assets.folders import root_folder
+from batch_assets_tests.conftest import Sql
+
+HOUR = "2026-01-02-05:00"
+START, HALF_PAST, END = "2026-01-02 05:00:00", "2026-01-02 05:30:00", "2026-01-02 06:00:00"
+TABLES = ("items", "failed_items", "run_summary")
+
+GOOD = ["[5.1, 3.5, 1.4, 0.2]", "[6.3, 3.3, 6.0, 2.5]", "[5.7, 2.8, 4.1, 1.3]"]
+LABELS = ("setosa", "versicolor", "virginica")
+JOB_SECONDS = 120
+
+_TRACEBACK = re.compile(r"Traceback \(most recent call last\)|^Stack Trace:", re.MULTILINE)
+
+
+class Counts(NamedTuple):
+    """What became of the items of an hour."""
+
+    items: int
+    predicted: int
+    failed: int
+    pending: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run of the real command that has ended."""
+
+    status: int
+    output: str
+
+    @property
+    def run_id(self) -> str:
+        found = re.search(r" - batch_inference - ([0-9a-f-]{36}) - ", self.output)
+        assert found, self.output
+        return found[1]
+
+    def assert_succeeded(self) -> None:
+        assert self.status == 0, self.output
+
+    def assert_failed_with(self, *parts: str) -> None:
+        """It failed, and one line that has all these parts stands before any traceback."""
+        assert self.status != 0, self.output
+        traceback = _TRACEBACK.search(self.output)
+        lines = self.output[: traceback.start() if traceback else None].splitlines()
+        assert any(all(part in line for part in parts) for line in lines), f"{parts} not at the head of {self.output}"
+
+
+@contextlib.contextmanager
+def started_job(hour: str | None = HOUR, **environment: str | None) -> Iterator[subprocess.Popen[str]]:
+    """The real command on its way.
+
+    Args:
+        hour: The partition; None for a command without one.
+        environment: What is set (or with None unset) for this run only.
+    """
+    command = [sys.executable, "-m", "dagster", "job", "execute", "-m", "batch_assets.definitions"]
+    command += ["-j", "batch_inference"]
+    if hour is not None:
+        command += ["--tags", json.dumps({"dagster/partition": hour})]
+    changed = {**os.environ, "PYTHONPATH": str(root_folder()), **environment}
+    with subprocess.Popen(
+        command,
+        # Not in the checkout: Dagster would read a developer's .env there.
+        cwd=os.environ["DAGSTER_HOME"],
+        env={name: value for name, value in changed.items() if value is not None},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def run_job(hour: str | None = HOUR, **environment: str | None) -> Job:
+    """Runs the real command to its end; see `started_job`."""
+    with started_job(hour, **environment) as process:
+        return ended(process)
+
+
+def ended(process: subprocess.Popen[str]) -> Job:
+    """Waits for the end of the command."""
+    output, _ = process.communicate(timeout=JOB_SECONDS)
+    return Job(process.returncode, output)
+
+
+def insert_items(sql: Sql, texts: Sequence[str], created: str = HALF_PAST) -> list[int]:
+    """Writes items as the service does, and returns their ids."""
+    ids: list[int] = []
+    for start in range(0, len(texts), 5000):
+        part = texts[start : start + 5000]
+        (last,) = sql("SELECT COALESCE(MAX(id), 0) FROM items")[0]
+        rows = ", ".join(["(%s, %s, %s, %s)"] * len(part))
+        parameters = [
+            value for key, text in enumerate(part, last + 1) for value in (key, text, created, created)
+        ]
+        sql(f"INSERT INTO items (id, `values`, created_datetime, updated_datetime) VALUES {rows}", *parameters)
+        ids += range(last + 1, last + 1 + len(part))
+    return ids
+
+
+def correct(sql: Sql, key: int, text: str = GOOD[0]) -> None:
+    """Gives an item other values, as whoever mends the data does."""
+    sql("UPDATE items SET `values` = %s WHERE id = %s", text, key)
+
+
+def rows_of(sql: Sql, *tables: str) -> dict[str, list[tuple[Any, ...]]]:
+    """All that stands in the tables, times as they are stored."""
+    return {table: sorted(sql(f"SELECT * FROM {table}"), key=str) for table in tables or TABLES}
+
+
+def predictions_of(sql: Sql, start: str = START, end: str = END) -> dict[int, list[float] | None]:
+    """The predictions of an hour by id, None for an item without one."""
+    rows = sql(
+        "SELECT id, prediction FROM items WHERE created_datetime >= %s AND created_datetime < %s ORDER BY id",
+        start,
+        end,
+    )
+    return {key: None if text is None else json.loads(text) for key, text in rows}
+
+
+def failed_of(sql: Sql) -> dict[int, tuple[str, str, int]]:
+    """Code, message and attempts of each failed item."""
+    rows = sql("SELECT item_id, code, message, attempts FROM failed_items ORDER BY item_id")
+    return {key: tuple(rest) for key, *rest in rows}
+
+
+def summary_of(sql: Sql) -> dict[str, Any]:
+    """The row of the hour in `run_summary`; times as texts."""
+    names = "hour items predicted failed pending label_counts model_version retry run_id started_at finished_at scored"
+    rows = sql(f"SELECT {names.replace(' ', ', ')} FROM run_summary WHERE hour = %s", START)
+    assert len(rows) == 1
+    row = dict(zip(names.split(), rows[0], strict=True))
+    for name in ("hour", "started_at", "finished_at"):
+        row[name] = None if row[name] is None else str(row[name])
+    return {**row, "label_counts": json.loads(row["label_counts"])}
+
+
+def assert_hour_adds_up(sql: Sql, start: str = START, end: str = END) -> Counts:
+    """Every item of the hour is predicted, failed or pending, and in none of these twice.
+
+    By one statement that shares nothing with the package.
+    """
+    within = "created_datetime >= %s AND created_datetime < %s"
+    of_item = "FROM items WHERE items.id = failed_items.item_id"
+    (row,) = sql(
+        f"SELECT (SELECT COUNT(*) FROM items WHERE {within}),"
+        f" (SELECT COUNT(*) FROM items WHERE {within} AND prediction IS NOT NULL),"
+        " (SELECT COUNT(*) FROM failed_items WHERE hour = %s),"
+        f" (SELECT COUNT(*) FROM items WHERE {within} AND prediction IS NULL"
+        "   AND NOT EXISTS (SELECT * FROM failed_items WHERE failed_items.item_id = items.id)),"
+        f" (SELECT COUNT(*) FROM failed_items WHERE NOT EXISTS (SELECT * {of_item})),"
+        f" (SELECT COUNT(*) FROM failed_items WHERE EXISTS (SELECT * {of_item} AND prediction IS NOT NULL)),"
+        f" (SELECT COUNT(*) FROM failed_items WHERE hour = %s AND NOT EXISTS (SELECT * {of_item} AND {within})),"
+        f" (SELECT COUNT(*) FROM items WHERE {within} AND prediction IS NOT NULL AND prediction NOT LIKE %s)",
+        *(start, end, start, end, start, start, end, start, start, end, start, end, "[%]"),
+    )
+    items, predicted, failed, pending, orphans, failed_and_predicted, in_another_hour, not_a_list = row
+    assert items == predicted + failed + pending
+    assert orphans == 0
+    assert failed_and_predicted == 0
+    assert in_another_hour == 0
+    assert not_a_list == 0
+    return Counts(items, predicted, failed, pending)
+
+
+def iris_probabilities(texts: Sequence[str]) -> np.ndarray:
+    """What scikit-learn itself says of iris items."""
+    from batch_assets.inference.training import iris_classifier
+
+    return iris_classifier().predict_proba(np.array([json.loads(text) for text in texts]))
+
+
+def assert_predicted(sql: Sql, expected: dict[int, Sequence[float]]) -> None:
+    """These items, and no others of the hour, have these predictions."""
+    found = {key: prediction for key, prediction in predictions_of(sql).items() if prediction is not None}
+    assert found.keys() == expected.keys()
+    if expected:
+        difference = np.abs(np.array([found[key] for key in expected]) - np.array(list(expected.values())))
+        assert difference.max() <= 1e-5
