@@ -2,16 +2,20 @@
 
 import datetime
 import os
+import shlex
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
 import click
 
 from batch_assets.database.engine import engine_from_environment
-from batch_assets.errors import BatchAssetsError
+from batch_assets.database.hours import Hour, first_hour
+from batch_assets.errors import BatchAssetsError, SettingsError
 from batch_assets.folders import home_folder
 
 
@@ -62,25 +66,33 @@ def register(file: Path, created_at: str | None) -> None:
     from batch_assets.database.registration import read_items, register_items  # noqa: PLC0415
 
     moment = _utc(created_at) if created_at else None
-    with _opened(file) as (stream, name, size):
-        bar = click.progressbar(length=size, label=name, file=sys.stderr, hidden=size == 0)
-        with bar:
-            count = register_items(
-                engine_from_environment(), _advancing(read_items(stream, name), stream, bar, size), moment
-            )
+    for sentence in _remarks(moment):
+        click.echo(sentence, err=True)
+    engine = engine_from_environment()
+    with (
+        _opened(file) as (stream, name, size),
+        click.progressbar(length=size, label=name, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar,
+    ):
+        count = register_items(engine, _advancing(read_items(stream, name), stream, bar, size), moment)
     click.echo(f"{count:,} items registered")
 
 
 @main.command()
-@click.option("--hours", "count", default=48, show_default=True, help="How many hours back from now.")
+@click.option(
+    "--hours",
+    "count",
+    type=click.IntRange(1, 1_000_000),
+    default=48,
+    show_default=True,
+    help="How many hours back from now.",
+)
 def status(count: int) -> None:
     """Show what became of the items of each hour that has any."""
     from rich.console import Console  # noqa: PLC0415 - what only one command needs, the others do not wait for
 
     from batch_assets.reporting.status import hours_status, status_table  # noqa: PLC0415
 
-    now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
-    hours = hours_status(engine_from_environment(), now, count)
+    hours = hours_status(engine_from_environment(), _now(), count, first_hour(os.environ))
     # A pipe has no width to fit the table to.
     console = Console() if sys.stdout.isatty() else Console(width=120)
     console.print(status_table(hours))
@@ -102,21 +114,34 @@ def demo() -> None:
 
 def _make_home(home: Path) -> list[str]:
     """Makes the Dagster instance of the embedded default, which keeps its runs in the same folder."""
-    settings = home / "dagster.yaml"
-    if settings.exists():
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with (home / "dagster.yaml").open("x") as settings:
+            settings.write((Path(__file__).parent / "embedded_dagster.yaml").read_text())
+    except FileExistsError:
         return []
-    home.mkdir(parents=True, exist_ok=True)
-    settings.write_text((Path(__file__).parent / "embedded_dagster.yaml").read_text())
-    return [f"made the Dagster instance {home}: export DAGSTER_HOME={home} to use it"]
+    except OSError as error:
+        raise SettingsError(
+            f"The folder {home} cannot be used ({error}): make it writable, or set BATCH_ASSETS_HOME to another one."
+        ) from error
+    folder = shlex.quote(str(home))
+    return [f"made the Dagster instance {home}: export DAGSTER_HOME={folder} to use it"]
 
 
 @contextmanager
 def _opened(file: Path) -> Iterator[tuple[BinaryIO, str, int]]:
-    if str(file) == "-":
-        yield sys.stdin.buffer, "standard input", 0
+    """Opens a file; a pipe is read to its end first, so that no transaction waits for who writes to it."""
+    if file.is_file():
+        with file.open("rb") as stream:
+            yield stream, file.name, file.stat().st_size
         return
-    with file.open("rb") as stream:
-        yield stream, file.name, file.stat().st_size
+    name = "standard input" if str(file) == "-" else file.name
+    with tempfile.TemporaryFile() as copy:
+        with nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb") as pipe:
+            shutil.copyfileobj(pipe, copy)
+        size = copy.tell()
+        copy.seek(0)
+        yield copy, name, size
 
 
 def _advancing(
@@ -125,19 +150,41 @@ def _advancing(
     seen = 0
     for number, item in enumerate(items):
         yield item
-        if size and number % 1000 == 0:
+        if number % 1000 == 0:
             position = stream.tell()
             bar.update(position - seen)
             seen = position
-    if size:
-        bar.update(size - seen)
+    bar.update(size - seen)
 
 
 def _utc(text: str) -> datetime.datetime:
     try:
         moment = datetime.datetime.fromisoformat(text)
-    except ValueError:
+        moment = moment.astimezone(datetime.UTC).replace(tzinfo=None) if moment.tzinfo else moment
+    except (ValueError, OverflowError):
         raise click.BadParameter(
             f"{text!r} is not a time: write it as 2026-11-01T05:30.", param_hint="--created-at"
         ) from None
-    return moment.astimezone(datetime.UTC).replace(tzinfo=None) if moment.tzinfo else moment
+    # MySQL would round fractions of a second, into the next hour at worst.
+    return moment.replace(microsecond=0)
+
+
+def _remarks(created_at: datetime.datetime | None) -> Iterator[str]:
+    if created_at is None:
+        return
+    hour, first = Hour(created_at.replace(minute=0, second=0)), first_hour(os.environ)
+    if hour.start < first.start:
+        yield (
+            f"{created_at} lies before the first hour, {first.key}: these items are not scored unless BATCH_FIRST_HOUR "
+            f"is set to {hour.key} or earlier."
+        )
+    if created_at > _now():
+        yield f"{created_at} UTC lies in the future: these items can be scored from {hour.end} on."
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+
+
+if __name__ == "__main__":
+    main()

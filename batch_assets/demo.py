@@ -3,6 +3,7 @@
 import datetime
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from batch_assets.database.engine import engine_from_environment
 from batch_assets.database.hours import Hour, count_by_hour, first_created
 from batch_assets.database.registration import register_items
 from batch_assets.database.schema import initialize_database
-from batch_assets.errors import DatabaseError
+from batch_assets.errors import BatchAssetsError, DatabaseError
 from batch_assets.folders import home_folder
 
 ITEMS = 65_322
@@ -28,7 +29,8 @@ def run_demo(tell: Callable[[str], None]) -> None:
         tell: Is called with each sentence of progress.
 
     Raises:
-        DatabaseError: A server was named whose items table is not empty, or an hour could not be scored.
+        DatabaseError: A server was named whose items table is not empty.
+        BatchAssetsError: An hour could not be scored.
     """
     engine = engine_from_environment()
     initialize_database(engine)
@@ -69,4 +71,8 @@ def _execute(hour: Hour) -> None:
         command, env={**os.environ, "DAGSTER_HOME": str(home)}, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise DatabaseError(f"The hour {hour.key} could not be scored:\n{done.stderr}")
+        # What Dagster prints is long: the sentence of the failure, if there is one, stands in front of a traceback.
+        failure = re.search(r"^dagster\S+\.Failure: (.+)", done.stderr, re.MULTILINE)
+        raise BatchAssetsError(
+            f"The hour {hour.key} could not be scored: {failure[1] if failure else done.stderr.strip()}"
+        )

@@ -73,6 +73,7 @@ class MySQLIOManager(dg.ConfigurableIOManager):
         """Stores what an asset returned; the metadata say what was stored."""
         start = time.perf_counter()
         batches = _batches(obj, context)
+        _check_known(context)
         metadata = context.definition_metadata
         table_slice = self._slice(context, metadata)
         update = _update(metadata)
@@ -102,6 +103,7 @@ class MySQLIOManager(dg.ConfigurableIOManager):
         """Loads what an asset's annotation asks for: a DataFrame, or `Batches` that are read when they are used."""
         start = time.perf_counter()
         _check_annotation(context)
+        _check_known(context)
         wanted = context.definition_metadata or {}
         upstream = context.upstream_output.definition_metadata if context.upstream_output else {}
         table_slice = self._slice(context, {**upstream, **wanted}, wanted)
@@ -161,7 +163,6 @@ class MySQLIOManager(dg.ConfigurableIOManager):
 
 def _partitions(context: _Context, metadata: Mapping[str, Any], keys: Sequence[str]) -> tuple[Partition, ...]:
     definition, expression = context.asset_partitions_def, metadata.get("partition_expr")
-    _check_known(context, definition, keys)
     if isinstance(definition, dg.MultiPartitionsDefinition) and isinstance(expression, Mapping):
         return _dimensions(definition, expression, keys)
     if not isinstance(definition, dg.MultiPartitionsDefinition) and isinstance(expression, str):
@@ -215,16 +216,31 @@ def _condition(definition: dg.PartitionsDefinition[Any], expression: str, keys: 
     return TimeWindows(expression, tuple(windows))
 
 
-def _check_known(context: _Context, definition: dg.PartitionsDefinition[Any], keys: Sequence[str]) -> None:
-    """Dagster's command line starts runs for any partition that it is given, known or not."""
-    instance = context.instance if isinstance(context, dg.InputContext) else context.step_context.instance
-    with dg.partition_loading_context(dynamic_partitions_store=instance):
-        known = definition.filter_valid_partition_keys(set(keys))
-    unknown = [key for key in keys if key not in known]
+def _check_known(context: _Context) -> None:
+    """Dagster's command line starts runs for any partition that it is given, known or not.
+
+    Of a key that is none Dagster makes another one (of 05:30 the hour after) or no key at all.
+    """
+    try:
+        step = context.step_context
+    except dg.DagsterInvariantViolationError:  # loaded or stored outside of a run
+        return
+    definition = step.entity_partitions_def
+    if definition is None or not (step.has_partition_key or step.has_partition_key_range):
+        return
+    asked = step.partition_key_range
+    with dg.partition_loading_context(dynamic_partitions_store=step.instance):
+        ends = {asked.start, asked.end}
+        known = definition.filter_valid_partition_keys(ends)
+        unknown = ends - known
+        if not unknown:
+            unknown = ends - set(
+                definition.empty_subset().with_partition_key_range(definition, asked).get_partition_keys()
+            )
     if unknown:
         raise HourError(
-            f"{', '.join(map(repr, unknown))} is no partition of {context.asset_key.to_user_string()} (an hour or a "
-            "day must have passed to be one): choose one that the UI shows."
+            f"{', '.join(map(repr, sorted(unknown)))} is no partition of {step.op.name} (an "
+            "hour or a day must have passed to be one): choose one that the UI shows."
         )
 
 

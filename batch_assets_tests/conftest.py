@@ -1,14 +1,20 @@
 """What all tests share: a clean environment, real servers, and a way to look at tables without the package."""
 
 import contextlib
+import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from batch_assets_tests.servers import Rows, Server, server_for_tests
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # Which server to use is the developer's to say; all else of what is set on a machine would only change results.
 # Done on import: before any test module, and with it Dagster or the package, can have read it.
@@ -103,6 +109,16 @@ def tables(database_environment: dict[str, str], tmp_path: Path, monkeypatch: py
     home.mkdir()
     (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
     return database_environment | _set(monkeypatch, {"DAGSTER_HOME": str(home)})
+
+
+@pytest.fixture(scope="session")
+def many_items() -> tuple[list[str], "NDArray[np.float64]"]:
+    """As many items as an hour may well have, and what scikit-learn says of them."""
+    from batch_assets.inference.training import iris_items
+    from batch_assets_tests.pipeline import iris_probabilities
+
+    texts = [json.dumps(values) for values in iris_items(65_322, seed=7)]
+    return texts, iris_probabilities(texts)
 
 
 @pytest.fixture

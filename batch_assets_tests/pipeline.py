@@ -15,8 +15,8 @@ import numpy as np
 from batch_assets.folders import root_folder
 from batch_assets_tests.conftest import Sql
 
-HOUR = "2026-01-02-05:00"
-START, HALF_PAST, END = "2026-01-02 05:00:00", "2026-01-02 05:30:00", "2026-01-02 06:00:00"
+HOUR = "2026-11-02-05:00"
+START, HALF_PAST, END = "2026-11-02 05:00:00", "2026-11-02 05:30:00", "2026-11-02 06:00:00"
 TABLES = ("items", "failed_items", "run_summary")
 
 GOOD = ["[5.1, 3.5, 1.4, 0.2]", "[6.3, 3.3, 6.0, 2.5]", "[5.7, 2.8, 4.1, 1.3]"]
@@ -107,9 +107,7 @@ def insert_items(sql: Sql, texts: Sequence[str], created: str = HALF_PAST) -> li
         part = texts[start : start + 5000]
         (last,) = sql("SELECT COALESCE(MAX(id), 0) FROM items")[0]
         rows = ", ".join(["(%s, %s, %s, %s)"] * len(part))
-        parameters = [
-            value for key, text in enumerate(part, last + 1) for value in (key, text, created, created)
-        ]
+        parameters = [value for key, text in enumerate(part, last + 1) for value in (key, text, created, created)]
         sql(f"INSERT INTO items (id, `values`, created_datetime, updated_datetime) VALUES {rows}", *parameters)
         ids += range(last + 1, last + 1 + len(part))
     return ids

@@ -35,7 +35,7 @@ def predictions(context: dg.AssetExecutionContext, raw_items: Batches, database:
     does not fit fails the run before anything is written.
     """
     hour, classifier, progress = closed_hour(context), model.load(), Progress()
-    failed_items = FailedItems(database.engine(), hour, classifier.version, context.run_id)
+    failed_items = FailedItems(database.engine(), hour, classifier.version, context.run.run_id)
     scored = score(raw_items, classifier, progress, sample_known=model.files().sample_data_path is not None)
     described = {"model_version": classifier.version, "retry": "partial"}
     return Batches(scored, in_transaction=failed_items.record, metadata=lambda: {**described, **progress.metadata()})

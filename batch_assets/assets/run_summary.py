@@ -41,18 +41,24 @@ def run_summary(context: dg.AssetExecutionContext, predictions: Batches, databas
 def _last_scoring(context: dg.AssetExecutionContext, hour: Hour) -> Mapping[str, Any]:
     """Returns what the last run that scored items of the hour said of itself, with its id and its end.
 
-    A run that found nothing to score says nothing about the predictions that stand in the table.
+    A run that gave no item a prediction says nothing about those that stand in the table; it is described only
+    where no run did.
     """
     found = context.instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=predictions_asset.key, asset_partitions=[hour.key]), limit=RUNS_TO_LOOK_AT
     )
-    for record in found.records:
-        metadata = record.asset_materialization.metadata if record.asset_materialization else {}
-        values = {key: value.value for key, value in metadata.items()}
-        if values.get("scored") or values.get("failed"):
-            finished = datetime.datetime.fromtimestamp(record.timestamp, datetime.UTC)
-            return {**values, "run_id": record.run_id, "finished_at": finished}
-    return {"run_id": context.run_id, "finished_at": datetime.datetime.now(datetime.UTC)}
+    runs = [_said(record) for record in found.records]
+    for outcome in ("scored", "failed"):
+        for run in runs:
+            if run.get(outcome):
+                return run
+    return {"run_id": context.run.run_id, "finished_at": datetime.datetime.now(datetime.UTC)}
+
+
+def _said(record: dg.EventLogRecord) -> Mapping[str, Any]:
+    metadata = record.asset_materialization.metadata if record.asset_materialization else {}
+    finished = datetime.datetime.fromtimestamp(record.timestamp, datetime.UTC)
+    return {**{key: value.value for key, value in metadata.items()}, "run_id": record.run_id, "finished_at": finished}
 
 
 def _metadata(summary: Summary) -> Mapping[str, Any]:

@@ -41,6 +41,7 @@ _UNAVAILABLE = {
     1160: "could not write to the connection",
     1161: "waited too long for the connection",
     1203: "has too many connections of this user",
+    1226: "allows no more of this user at the moment",
     1205: "waited too long for a lock that another transaction holds",
     1213: "ended the transaction because of a deadlock",
     1290: "takes no writes at the moment (read only, as after a failover)",
@@ -48,7 +49,8 @@ _UNAVAILABLE = {
     1317: "had the statement interrupted",
     1927: "had the connection killed",
     1969: "ended the statement because it took too long",
-    2006: "has closed the connection",
+    # Also what becomes of a statement that is too large, if the server closes before the driver has read its answer.
+    2006: "has closed the connection (or takes no statement as large as that: see its max_allowed_packet)",
     2013: "was lost during the statement",
     2055: "was lost during the statement",
     3024: "ended the statement because it took too long",
@@ -118,6 +120,8 @@ def _mysql(settings: MySQLSettings) -> sa.Engine:
         "connect_timeout": 10,
         "read_timeout": ANSWER_TIMEOUT_SECONDS,
         "write_timeout": ANSWER_TIMEOUT_SECONDS,
+        # Not by an event: SQLAlchemy would have asked for the server's sql_mode by then, and quote names as it says.
+        "init_command": _SESSION,
     }
     if settings.tls.mode == "DISABLED":
         arguments["ssl_disabled"] = True
@@ -127,10 +131,11 @@ def _mysql(settings: MySQLSettings) -> sa.Engine:
         url, connect_args=arguments, pool_pre_ping=True, hide_parameters=True, isolation_level="REPEATABLE READ"
     )
 
-    @event.listens_for(engine, "connect")
-    def _(connection: Any, _record: object) -> None:
-        with connection.cursor() as cursor:
-            cursor.execute(_SESSION)
+    @event.listens_for(engine, "set_connection_execution_options")
+    def _(_connection: sa.Connection, options: dict[str, Any]) -> None:
+        # Looking at a table sets it for all statements that follow on the connection, whose faults would lose their
+        # sentences.
+        options.pop("skip_user_error_events", None)
 
     return engine
 
@@ -198,13 +203,18 @@ def _mysql_fault(settings: MySQLSettings, error: BaseException) -> DatabaseError
         {
             1044: f"User {settings.user!r} may not use {settings} ({reason}): grant it, or mend MYSQL_DATABASE.",
             1045: f"The MySQL server at {settings.server}:{settings.port} refuses user {settings.user!r} "
-            f"({reason}): mend MYSQL_USER or MYSQL_PASSWORD.",
+            f"({reason}): mend MYSQL_USER or MYSQL_PASSWORD, or set MYSQL_SSL_MODE, MYSQL_SSL_CERT and "
+            "MYSQL_SSL_KEY if it demands encryption or a certificate.",
             1049: f"There is no {settings}: create it, or mend MYSQL_DATABASE.",
             1054: f"A column is missing in {settings} ({reason}): `batch-assets init-db` says what the tables "
             "must look like.",
+            1130: f"The MySQL server at {settings.server}:{settings.port} takes no connections from this machine "
+            f"({reason}): allow it there.",
             1142: f"User {settings.user!r} lacks a right in {settings} ({reason}): grant it.",
             1143: f"User {settings.user!r} lacks a right in {settings} ({reason}): grant it.",
             1146: f"A table is missing in {settings} ({reason}): run `batch-assets init-db`.",
+            1153: f"{settings} takes no statement as large as that ({reason}): raise max_allowed_packet on the "
+            "server. Nothing of it was stored.",
             1698: f"The MySQL server at {settings.server}:{settings.port} refuses user {settings.user!r} "
             f"({reason}): mend MYSQL_USER or MYSQL_PASSWORD.",
         }.get(number, f"{settings} refused a statement ({number}: {reason}). Nothing of it was stored.")
@@ -212,7 +222,7 @@ def _mysql_fault(settings: MySQLSettings, error: BaseException) -> DatabaseError
 
 
 def _is_tls_fault(number: int, error: BaseException) -> bool:
-    # 2026: the server offers no encryption; 3159 and MariaDB's 1835 take no connection without it.
+    # 2026: the server offers no encryption; 3159: it demands it (MariaDB refuses the account then, 1045).
     cause = getattr(error, "original_exception", None)
     # The end of a connection is no matter of trust: a server that restarts ends it in the middle of the greeting.
     return number in (2026, 3159) or (isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError))

@@ -173,9 +173,12 @@ def hours_left(engine: sa.Engine) -> list[HourLeft]:
 
 def first_created(engine: sa.Engine) -> datetime.datetime | None:
     """Returns when the oldest item was created, in UTC without a zone, None for a table without items."""
-    with snapshot(engine) as connection:
-        oldest: datetime.datetime | None = connection.execute(sa.select(sa.func.min(items.c.created_datetime))).scalar()
-    return oldest
+    return _created(engine, sa.func.min(items.c.created_datetime))
+
+
+def last_created(engine: sa.Engine) -> datetime.datetime | None:
+    """Returns when the newest item was created, in UTC without a zone, None for a table without items."""
+    return _created(engine, sa.func.max(items.c.created_datetime))
 
 
 def failed_ids(engine: sa.Engine, hour: Hour) -> set[int]:
@@ -246,10 +249,17 @@ class FailedItems:
             f"{', '.join(mark for _ in made_by)} FROM {batch} {'JOIN' if sqlite else 'STRAIGHT_JOIN'} items "
             "ON items.id = batch.item_id WHERE items.prediction IS NULL "
             f"AND {checksum_sql(connection, values)} = batch.old_values "
-            f"{again} attempts = failed_items.attempts + 1, code = {new}.code, message = {new}.message, "
+            f"{again} hour = {'excluded.hour' if sqlite else hour}, attempts = failed_items.attempts + 1, "
+            f"code = {new}.code, message = {new}.message, "
             f"last_failed_at = {mark}, model_version = {mark}, run_id = {mark}",
             (*made_by, *parameters, now, self._model_version, self._run_id),
         )
+
+
+def _created(engine: sa.Engine, which: sa.ColumnElement[datetime.datetime]) -> datetime.datetime | None:
+    with snapshot(engine) as connection:
+        found: datetime.datetime | None = connection.execute(sa.select(which)).scalar()
+    return found
 
 
 def _counts(
@@ -257,23 +267,23 @@ def _counts(
 ) -> dict[datetime.datetime, HourCounts]:
     hour = _hour_of(connection)
     counted = (
-        sa.select(hour.label("hour"), sa.func.count().label("items"), sa.func.count(items.c.prediction).label("done"))
+        sa.select(hour.label("start"), sa.func.count().label("items"), sa.func.count(items.c.prediction).label("done"))
         .where(_within(start, end))
-        .group_by(sa.text("hour"))
+        .group_by(hour)
     )
     failed = (
-        sa.select(hour.label("hour"), sa.func.count().label("failed"))
+        sa.select(hour.label("start"), sa.func.count().label("failed"))
         .select_from(failed_items.join(items, items.c.id == failed_items.c.item_id))
         .where(_within(start, end), items.c.prediction.is_(None))
-        .group_by(sa.text("hour"))
+        .group_by(hour)
     )
     # Both in one transaction: they see the same moment.
     rows = connection.execute(counted).all()
-    failures = {row.hour: row.failed for row in connection.execute(failed)}
+    failures = {row.start: row.failed for row in connection.execute(failed)}
     found = {}
     for row in rows:
-        moment = datetime.datetime.fromisoformat(row.hour)
-        found[moment] = HourCounts(Hour(moment), row.items, row.done, failures.get(row.hour, 0))
+        moment = datetime.datetime.fromisoformat(row.start)
+        found[moment] = HourCounts(Hour(moment), row.items, row.done, failures.get(row.start, 0))
     return found
 
 

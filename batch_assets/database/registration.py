@@ -8,15 +8,14 @@ import math
 import re
 import reprlib
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from itertools import chain
 from typing import BinaryIO
 
 import sqlalchemy as sa
 
+from batch_assets.database.statements import BATCH_CHARACTERS, BATCH_ROWS
 from batch_assets.database.tables import items
 from batch_assets.errors import RegistrationError
-
-REGISTERED_AT_ONCE = 10_000
 
 # What keeps memory bounded when a file has no line ends: far above any item a server takes by default.
 _MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -300,8 +299,21 @@ def register_items(engine: sa.Engine, texts: Iterable[str], created_at: datetime
     times = {} if created_at is None else {"created_datetime": created_at, "updated_datetime": created_at}
     count = 0
     with engine.begin() as connection:
-        source = iter(texts)
-        while part := list(islice(source, REGISTERED_AT_ONCE)):
+        for part in _parts(texts):
             connection.execute(sa.insert(items), [{"values": text, **times} for text in part])
             count += len(part)
     return count
+
+
+def _parts(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Yields lists of texts that are bounded in number and in size, so that memory is too."""
+    part: list[str] = []
+    characters = 0
+    for text in texts:
+        part.append(text)
+        characters += len(text)
+        if len(part) >= BATCH_ROWS or characters > BATCH_CHARACTERS:
+            yield part
+            part, characters = [], 0
+    if part:
+        yield part

@@ -45,7 +45,7 @@ def initialize_database(engine: sa.Engine) -> list[str]:
     """
     with engine.connect() as connection, _alone(connection):
         before = set(sa.inspect(connection).get_table_names())
-        if items.name in before:
+        if items.name in before or items.name in sa.inspect(connection).get_view_names():
             _check_items(connection)
         if VERSION_TABLE not in before:
             _check_ours(connection, before)
@@ -76,7 +76,8 @@ def _alone(connection: sa.Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        connection.execute(sa.select(sa.func.release_lock(name)))
+        if not connection.invalidated:  # the lock ends with the connection
+            connection.execute(sa.select(sa.func.release_lock(name)))
 
 
 def _migrate(connection: sa.Connection, anew: bool) -> None:
@@ -99,6 +100,8 @@ def _check_items(connection: sa.Connection) -> None:
     # A table that is partitioned by time needs the time as a further column of its key.
     if "id" in there and key[:1] != ["id"]:
         faults.append(f"id must be the primary key (it is {', '.join(key) or 'none'})")
+    if items.name in sa.inspect(connection).get_view_names():
+        faults = ["it is a view, and must be a table"]
     faults += _storage_faults(connection)
     if faults:
         raise TableError(

@@ -95,9 +95,8 @@ def database_settings(environment: Mapping[str, str]) -> MySQLSettings | SQLiteS
     if not environment.get("MYSQL_SERVER"):
         return SQLiteSettings(home_folder(environment) / "batch.sqlite")
     # There are accounts without a password, but none without a name.
-    missing = [name for name in ("MYSQL_USER", "MYSQL_DATABASE") if not environment.get(name)]
-    if environment.get("MYSQL_PASSWORD") is None:
-        missing.insert(1, "MYSQL_PASSWORD")
+    unusable = {"MYSQL_USER": (None, ""), "MYSQL_PASSWORD": (None,), "MYSQL_DATABASE": (None, "")}
+    missing = [name for name, values in unusable.items() if environment.get(name) in values]
     if missing:
         raise SettingsError(
             f"MYSQL_SERVER is set to {environment['MYSQL_SERVER']!r}, but {' and '.join(missing)} "

@@ -95,6 +95,8 @@ def reflect(connection: sa.Connection, table_slice: TableSlice) -> sa.Table:
     """
     _check_schema(connection, table_slice)
     try:
+        if not _has_schema(connection, table_slice):
+            raise sa.exc.NoSuchTableError(table_slice.table)
         table = sa.Table(
             table_slice.table,
             sa.MetaData(),
@@ -108,10 +110,6 @@ def reflect(connection: sa.Connection, table_slice: TableSlice) -> sa.Table:
             "if it is one of this pipeline's, or declare the columns of your own asset in its metadata "
             "`dagster/column_schema`, of which the table is then created."
         ) from None
-    finally:
-        # SQLAlchemy leaves this on the connection when it has looked for a table on MySQL: whatever the server
-        # refused from then on would not become a sentence.
-        connection.execution_options(skip_user_error_events=False)
     table.info["dialect"] = connection.dialect.name
     for column in table.columns:
         column.type = _type_to_use(connection, column.type)
@@ -123,6 +121,10 @@ def _check_schema(connection: sa.Connection, table_slice: TableSlice) -> None:
         raise TableError(
             f"{table_slice} names a schema, which SQLite does not have: set MYSQL_SERVER, or leave the schema out."
         )
+
+
+def _has_schema(connection: sa.Connection, table_slice: TableSlice) -> bool:
+    return not table_slice.schema or table_slice.schema in sa.inspect(connection).get_schema_names()
 
 
 def _type_to_use(connection: sa.Connection, kind: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
@@ -160,9 +162,8 @@ def create_table(
         )
     with engine.begin() as connection:
         _check_schema(connection, table_slice)
-        there = sa.inspect(connection).has_table(table_slice.table, schema=table_slice.schema)
-        connection.execution_options(skip_user_error_events=False)  # as in `reflect`
-        if not there:
+        inspector = sa.inspect(connection)
+        if not _has_schema(connection, table_slice) or not inspector.has_table(table_slice.table, table_slice.schema):
             for statement in _create_statements(connection, table_slice, columns, key):
                 connection.exec_driver_sql(statement)
 
@@ -189,9 +190,9 @@ def _create_statements(
     # In the statement that creates the table: another run may be at it too.
     lines += [f"INDEX ({quote(name)})" for name in indexed]
     create = f"CREATE TABLE IF NOT EXISTS {table} ({', '.join(lines)}) CHARACTER SET utf8mb4"
-    if not table_slice.schema or table_slice.schema in sa.inspect(connection).get_schema_names():
+    if _has_schema(connection, table_slice):
         return [create]
-    return [f"CREATE DATABASE IF NOT EXISTS {quote(table_slice.schema)}", create]
+    return [f"CREATE DATABASE IF NOT EXISTS {quote(table_slice.schema or '')}", create]
 
 
 def _sqlite_type(definition: str) -> str:

@@ -92,7 +92,7 @@ def _replacing(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 
 def _insert(connection: sa.Connection, table: sa.Table, batch: Batch) -> None:
-    _check_columns(table, batch.columns)
+    _check_columns(table, batch)
     if not batch.rows:
         return
     preparer, sqlite = connection.dialect.identifier_preparer, connection.dialect.name == "sqlite"
@@ -275,7 +275,7 @@ def _collations(connection: sa.Connection, table: sa.Table) -> dict[str, str]:
         f"AND table_schema = {':schema' if table.schema else 'DATABASE()'} AND collation_name IS NOT NULL"
     )
     names = {"table": table.name} | ({"schema": table.schema} if table.schema else {})
-    return dict(connection.execute(statement, names).tuples().all())
+    return {row[0]: row[1] for row in connection.execute(statement, names)}
 
 
 def _known_columns_of_batch(table: sa.Table, names: Sequence[str], wanted: Sequence[str]) -> None:
@@ -287,7 +287,10 @@ def _known_columns_of_batch(table: sa.Table, names: Sequence[str], wanted: Seque
         )
 
 
-def _check_columns(table: sa.Table, names: Sequence[str]) -> None:
+def _check_columns(table: sa.Table, batch: Batch) -> None:
+    names = batch.columns
+    if not names and not batch.rows:
+        return
     unknown = [name for name in names if name not in table.columns]
     missing = [column.name for column in table.columns if column.name not in names and not _filled_by_database(column)]
     if unknown or missing:
@@ -302,4 +305,7 @@ def _check_columns(table: sa.Table, names: Sequence[str]) -> None:
 def _filled_by_database(column: sa.Column[Any]) -> bool:
     default = column.server_default
     has_default = default is not None and str(getattr(default, "arg", "")).upper() != "NULL"
-    return has_default or column.computed is not None or column is column.table.autoincrement_column
+    numbered = column is column.table.autoincrement_column
+    if column.table.info["dialect"] == "sqlite":  # which numbers rows by itself in a key of this type alone
+        numbered = numbered and type(column.type) is sa.INTEGER
+    return has_default or column.computed is not None or numbered

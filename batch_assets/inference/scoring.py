@@ -59,7 +59,7 @@ def score(items: Iterable[Batch], model: OnnxModel, progress: Progress, *, sampl
         model: The model.
         progress: Is kept up to date.
         sample_known: Whether the model has scored a sample that stands for these items. If not, the first of
-            them must be fit for it: a model of another kind would fail them all.
+            them must be fit for it, be they ever so few: a model of another kind would fail them all.
 
     Yields:
         Batches with the columns `id`, `values` as they were read and `prediction` (JSON text), and the
@@ -68,7 +68,7 @@ def score(items: Iterable[Batch], model: OnnxModel, progress: Progress, *, sampl
     Raises:
         ModelError: The model does not fit the items, or fails on a batch.
     """
-    source = iter(items)
+    source, first = iter(items), True
     while True:
         start = time.perf_counter()
         batch = next(source, None)
@@ -76,7 +76,10 @@ def score(items: Iterable[Batch], model: OnnxModel, progress: Progress, *, sampl
         if batch is None:
             return
         texts = batch.column("values")
-        sample_known = sample_known or check_sample(model, texts[:SAMPLE_ITEMS], "the items of the hour") > 0
+        # A few items that do not fit may be bad ones; so many of them are of another kind, whatever the sample is.
+        if not sample_known or (first and len(texts) >= SAMPLE_ITEMS):
+            sample_known = check_sample(model, texts[:SAMPLE_ITEMS], "the items of the hour") > 0 or sample_known
+        first = False
         yield _score_batch(batch.column("id"), texts, model, progress)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from rich.table import Table
 
-from batch_assets.database.hours import Hour, HourCounts, count_by_hour, first_created, model_versions
+from batch_assets.database.hours import Hour, HourCounts, count_by_hour, first_created, last_created, model_versions
 
 VERSION_CHARACTERS = 12
 
@@ -28,22 +28,36 @@ class HoursStatus:
     remarks: list[str]
 
 
-def hours_status(engine: sa.Engine, now: datetime.datetime, count: int) -> HoursStatus:
+def hours_status(engine: sa.Engine, now: datetime.datetime, count: int, first: Hour) -> HoursStatus:
     """Looks at the last hours.
 
     Args:
         engine: The database.
         now: The present, in UTC without a zone.
         count: How many hours to go back; the one that is open is shown too.
+        first: The first hour of the pipeline.
     """
     end = now.replace(minute=0, second=0, microsecond=0) + datetime.timedelta(hours=1)
     start = end - datetime.timedelta(hours=count + 1)
-    oldest = first_created(engine)
+    return HoursStatus(
+        count_by_hour(engine, start, end), model_versions(engine, start, end), now, _remarks(engine, start, end, first)
+    )
+
+
+def _remarks(engine: sa.Engine, start: datetime.datetime, end: datetime.datetime, first: Hour) -> list[str]:
+    oldest, newest = first_created(engine), last_created(engine)
     remarks = []
     if oldest and oldest < start:
         back = -int((oldest - end) // datetime.timedelta(hours=1)) - 1
         remarks.append(f"Items go back to {oldest:%Y-%m-%d %H:%M} UTC: --hours {back} shows them all.")
-    return HoursStatus(count_by_hour(engine, start, end), model_versions(engine, start, end), now, remarks)
+    if oldest and oldest < first.start:
+        remarks.append(
+            f"Items from before the first hour, {first.key}, are not scored: set BATCH_FIRST_HOUR to "
+            f"{Hour(oldest.replace(minute=0, second=0, microsecond=0)).key} if they should be."
+        )
+    if newest and newest >= end:
+        remarks.append(f"Items are dated up to {newest:%Y-%m-%d %H:%M} UTC: hours that have not begun are not shown.")
+    return remarks
 
 
 def status_table(status: HoursStatus) -> Table:

@@ -1,4 +1,5 @@
 import csv
+import datetime
 import io
 import json
 import math
@@ -10,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch_assets.database import registration
-from batch_assets.database.registration import read_items
+from batch_assets.database.engine import engine_from_environment
+from batch_assets.database.registration import read_items, register_items
+from batch_assets.database.schema import initialize_database
 from batch_assets.errors import RegistrationError
+from batch_assets_tests.conftest import Sql
 
 IRIS = ["[5.1,3.5,1.4,0.2]", "[4.9,3.0,1.4,0.2]"]
 
@@ -42,13 +46,9 @@ def refusal(content: str | bytes) -> str:
         pytest.param('{"values": [5.1, 3.5, 1.4, 0.2]}\n[4.9, 3.0, 1.4, 0.2]', id="JSON Lines, mixed"),
         pytest.param("[[5.1, 3.5, 1.4, 0.2], [4.9, 3.0, 1.4, 0.2]]", id="array of lists"),
         pytest.param('[{"values": [5.1, 3.5, 1.4, 0.2]}, {"values": [4.9, 3.0, 1.4, 0.2]}]', id="of objects"),
-        pytest.param(
-            "\n [\n [5.1, 3.5,\n 1.4, 0.2],\n [4.9, 3.0, 1.4, 0.2]\n]\n\n", id="array on many lines"
-        ),
+        pytest.param("\n [\n [5.1, 3.5,\n 1.4, 0.2],\n [4.9, 3.0, 1.4, 0.2]\n]\n\n", id="array on many lines"),
         pytest.param("5.10,3.5,1.4,0.2\n4.9,3.0,1.4,.2", id="CSV"),
-        pytest.param(
-            "sepal length (cm),b,c,d\r\n5.1,3.5,1.4,0.2\r\n4.9,3.0,1.4,0.2\r\n", id="CSV with a header"
-        ),
+        pytest.param("sepal length (cm),b,c,d\r\n5.1,3.5,1.4,0.2\r\n4.9,3.0,1.4,0.2\r\n", id="CSV with a header"),
         pytest.param('"5.1", "3.5", 1.4 ,+0.2\n4.9,3.0,14e-1,0.2', id="CSV with quotes and spaces"),
     ],
 )
@@ -192,9 +192,7 @@ def test_a_json_value_that_is_no_finite_number_is_refused(value: str, reason: st
 
 @pytest.mark.parametrize("digits", [400, 4000])
 @pytest.mark.parametrize("content", ["[1, {}]", "[[1, {}]]", "1,{}"])
-def test_an_integer_beyond_the_range_of_a_float_is_refused_in_a_short_message(
-    content: str, digits: int
-) -> None:
+def test_an_integer_beyond_the_range_of_a_float_is_refused_in_a_short_message(content: str, digits: int) -> None:
     message = refusal(content.format("9" * digits))
     assert "value 2 is not a finite number: 999" in message
     assert len(message) < 120
@@ -231,9 +229,7 @@ def test_a_csv_number_that_overflows_is_refused(field: str) -> None:
     assert "items, line 1: value 2 is not a finite number: " in refusal(f"1,{field}")
 
 
-@pytest.mark.parametrize(
-    "line", ["nan,nan", "null,null", "N/A,N/A", ",", "5.1cm,3.5cm", "\ufeff\ufeff5.1", "-,-"]
-)
+@pytest.mark.parametrize("line", ["nan,nan", "null,null", "N/A,N/A", ",", "5.1cm,3.5cm", "\ufeff\ufeff5.1", "-,-"])
 def test_a_broken_first_item_is_not_taken_for_a_header(line: str) -> None:
     assert refusal(f"{line}\n1,2\n").startswith("items, line 1: value 1 is not a number: ")
 
@@ -339,9 +335,7 @@ def test_another_encoding_is_refused_by_name(content: str, encoding: str, named:
 
 @pytest.mark.parametrize("content", ["1,2\nä,2\n", "[1, 2]\n[ä, 2]\n", "[[1, 2],\n[ä, 2]]"])
 def test_a_byte_that_is_not_utf8_is_refused_with_its_line(content: str) -> None:
-    assert refusal(content.encode("latin-1")).startswith(
-        "items, line 2: byte 0xe4 is not UTF-8 text (Latin-1"
-    )
+    assert refusal(content.encode("latin-1")).startswith("items, line 2: byte 0xe4 is not UTF-8 text (Latin-1")
 
 
 @pytest.mark.parametrize(
@@ -370,3 +364,47 @@ def test_a_line_without_end_is_refused_before_it_fills_the_memory(
 def test_an_array_on_one_line_may_be_longer_than_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registration, "_MAX_LINE_BYTES", 100)
     assert len(read(json.dumps([[1, 2]] * 200))) == 200
+
+
+# What is stored
+
+
+@pytest.mark.parametrize("created_at", [None, datetime.datetime(2026, 11, 1, 5, 30)])  # noqa: DTZ001 - UTC
+@pytest.mark.usefixtures("database_environment")
+def test_items_are_stored_in_order_with_their_time(created_at: datetime.datetime | None, sql: Sql) -> None:
+    engine = engine_from_environment()
+    initialize_database(engine)
+    before = datetime.datetime.now(datetime.UTC).replace(tzinfo=None, microsecond=0)
+    assert register_items(engine, (f"[{number}]" for number in range(25_000)), created_at) == 25_000
+    assert [row[0] for row in sql("SELECT `values` FROM items ORDER BY id")] == [f"[{n}]" for n in range(25_000)]
+    assert sql("SELECT COUNT(*) FROM items WHERE prediction IS NULL") == [(25_000,)]
+    for pair in sql("SELECT DISTINCT created_datetime, updated_datetime FROM items"):
+        first, second = (datetime.datetime.fromisoformat(str(moment)) for moment in pair)
+        assert first == second
+        assert first == created_at or (created_at is None and first >= before)
+
+
+@pytest.mark.usefixtures("database_environment")
+def test_items_before_a_fault_are_taken_back(sql: Sql) -> None:
+    engine = engine_from_environment()
+    initialize_database(engine)
+    file = io.BytesIO(b"1,2\n" * 25_000 + b"3\n")
+    with pytest.raises(RegistrationError, match="line 25001"):
+        register_items(engine, read_items(file, "items"), None)
+    assert sql("SELECT COUNT(*) FROM items") == [(0,)]
+
+
+@pytest.mark.usefixtures("database_environment")
+def test_memory_does_not_grow_with_the_items_nor_with_their_size(sql: Sql) -> None:
+    engine = engine_from_environment()
+    initialize_database(engine)
+    item = "[" + "1.5," * 100_000 + "1]"
+    tracemalloc.start()
+    try:
+        assert register_items(engine, (item + " " * number for number in range(200)), None) == 200
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert sql("SELECT COUNT(*) FROM items") == [(200,)]
+    # All of them together are 80 MB.
+    assert peak < 30_000_000

@@ -15,6 +15,9 @@ depends_on = None
 
 JSON_TEXT = sa.Text().with_variant(mysql.JSON(), "mysql", "mariadb")
 IDENTIFIER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+# Dagster, once imported, has SQLAlchemy's own types written with fractions of a second on MySQL.
+TIME = sa.DateTime().with_variant(mysql.DATETIME(), "mysql", "mariadb")
+TIMESTAMP = sa.TIMESTAMP().with_variant(mysql.TIMESTAMP(), "mysql", "mariadb")
 NOW = sa.text("CURRENT_TIMESTAMP")
 # Whatever the defaults of the server and the database are: every text, and transactions.
 CHARSET, ENGINE = "utf8mb4", "InnoDB"
@@ -41,10 +44,10 @@ def _create_items() -> None:
         sa.Column("id", IDENTIFIER, primary_key=True, autoincrement=True),
         sa.Column("values", JSON_TEXT, nullable=False),
         sa.Column("prediction", JSON_TEXT, nullable=True),
-        sa.Column("created_datetime", sa.TIMESTAMP, nullable=False, server_default=NOW),
+        sa.Column("created_datetime", TIMESTAMP, nullable=False, server_default=NOW),
         sa.Column(
             "updated_datetime",
-            sa.TIMESTAMP,
+            TIMESTAMP,
             nullable=False,
             server_default=NOW if on_sqlite else sa.text("CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP"),
         ),
@@ -65,12 +68,12 @@ def _create_failed_items() -> None:
     op.create_table(
         "failed_items",
         sa.Column("item_id", IDENTIFIER, primary_key=True, autoincrement=False),
-        sa.Column("hour", sa.DateTime, nullable=False),
+        sa.Column("hour", TIME, nullable=False),
         sa.Column("code", sa.String(64), nullable=False),
         sa.Column("message", sa.Text, nullable=False),
         sa.Column("attempts", sa.Integer, nullable=False),
-        sa.Column("first_failed_at", sa.DateTime, nullable=False),
-        sa.Column("last_failed_at", sa.DateTime, nullable=False),
+        sa.Column("first_failed_at", TIME, nullable=False),
+        sa.Column("last_failed_at", TIME, nullable=False),
         sa.Column("model_version", sa.String(64), nullable=False),
         sa.Column("run_id", sa.String(64), nullable=False),
         mysql_charset=CHARSET,
@@ -81,7 +84,7 @@ def _create_failed_items() -> None:
 def _create_run_summary() -> None:
     op.create_table(
         "run_summary",
-        sa.Column("hour", sa.DateTime, primary_key=True),
+        sa.Column("hour", TIME, primary_key=True),
         sa.Column("items", sa.BigInteger, nullable=False),
         sa.Column("predicted", sa.BigInteger, nullable=False),
         sa.Column("failed", sa.BigInteger, nullable=False),
@@ -90,8 +93,8 @@ def _create_run_summary() -> None:
         sa.Column("model_version", sa.String(64)),
         sa.Column("retry", sa.String(16)),
         sa.Column("run_id", sa.String(64), nullable=False),
-        sa.Column("started_at", sa.DateTime),
-        sa.Column("finished_at", sa.DateTime, nullable=False),
+        sa.Column("started_at", TIME),
+        sa.Column("finished_at", TIME, nullable=False),
         sa.Column("scored", sa.BigInteger),
         sa.Column("rows_per_second", sa.Double),
         sa.Column("read_rows_per_second", sa.Double),

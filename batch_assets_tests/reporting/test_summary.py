@@ -1,0 +1,111 @@
+"""The summary of an hour: counted from rows, whatever the rows are."""
+
+import datetime
+import json
+
+from batch_assets.database.batches import Batch
+from batch_assets.reporting.summary import OTHER_LABELS, Outcome, Summary, count_outcome
+
+LABELS = ("setosa", "versicolor", "virginica")
+HOUR = datetime.datetime(2026, 11, 2, 5)  # noqa: DTZ001 - UTC without a zone, as in the database
+FINISHED = datetime.datetime(2026, 11, 2, 6, 19, 3, 999_999, datetime.UTC)
+SCORING = {
+    "run_id": "a run",
+    "model_version": "a version",
+    "retry": "partial",
+    "started_at": "2026-11-02T06:19:01+00:00",
+    "finished_at": FINISHED,
+    "scored": 300,
+    "seconds": 2.0,
+    "read_seconds": 0.5,
+    "check_seconds": 0.0,
+    "score_seconds": 0.15,
+}
+
+
+def batch(*rows: tuple[int, str | None]) -> Batch:
+    return Batch(("id", "prediction"), list(rows))
+
+
+def row_of(summary: Summary) -> dict[str, object]:
+    stored = summary.batch()
+    assert len(stored) == 1
+    return dict(zip(stored.columns, stored.rows[0], strict=True))
+
+
+def test_items_are_counted_by_what_became_of_them_over_all_batches():
+    outcome = count_outcome(
+        [
+            batch((1, "[0.9, 0.1, 0.0]"), (2, None), (3, None)),
+            batch((4, "[0.1, 0.2, 0.7]"), (5, "[0.0, 0.1, 0.9]")),
+            batch(),
+        ],
+        {3, 99},
+        LABELS,
+    )
+    assert (outcome.items, outcome.predicted, outcome.failed, outcome.pending) == (5, 3, 1, 1)
+    assert outcome.label_counts == {"setosa": 1, "versicolor": 0, "virginica": 2}
+
+
+def test_an_item_with_a_prediction_has_not_failed_whatever_the_failed_items_say():
+    outcome = count_outcome([batch((1, "[1, 0, 0]"))], {1}, LABELS)
+    assert (outcome.items, outcome.predicted, outcome.failed, outcome.pending) == (1, 1, 0, 0)
+
+
+def test_an_hour_without_items_counts_every_label_with_zero():
+    outcome = count_outcome([], set(), LABELS)
+    assert (outcome.items, outcome.predicted, outcome.failed, outcome.pending) == (0, 0, 0, 0)
+    assert outcome.label_counts == dict.fromkeys(LABELS, 0)
+
+
+def test_predictions_of_another_model_are_counted_apart():
+    texts = ["[0.5, 0.5]", "[0.2, 0.5, 0.3]", "[1]", "null", '{"setosa": 1}', "[]"]
+    outcome = count_outcome([batch(*enumerate(texts))], set(), LABELS)
+    assert outcome.predicted == 6
+    assert outcome.label_counts == {"setosa": 0, "versicolor": 1, "virginica": 0, OTHER_LABELS: 5}
+
+
+def test_the_row_says_how_the_hour_was_scored_in_whole_seconds():
+    outcome = count_outcome([batch((1, "[1, 0, 0]"), (2, None))], {2}, LABELS)
+    row = row_of(Summary(HOUR, outcome, SCORING))
+    assert json.loads(str(row.pop("label_counts"))) == {"setosa": 1, "versicolor": 0, "virginica": 0}
+    assert row == {
+        "hour": HOUR,
+        "items": 2,
+        "predicted": 1,
+        "failed": 1,
+        "pending": 0,
+        "model_version": "a version",
+        "retry": "partial",
+        "run_id": "a run",
+        "started_at": HOUR.replace(hour=6, minute=19, second=1),
+        "finished_at": HOUR.replace(hour=6, minute=19, second=3),
+        "scored": 300,
+        "rows_per_second": 150.0,
+        "read_rows_per_second": 600.0,
+        "check_rows_per_second": None,
+        "score_rows_per_second": 2000.0,
+        "write_rows_per_second": None,
+    }
+
+
+def test_an_hour_that_nobody_has_scored_has_a_row_with_no_more_than_its_counts():
+    row = row_of(Summary(HOUR, Outcome(), {"run_id": "a run", "finished_at": FINISHED}))
+    known = {name: value for name, value in row.items() if value is not None}
+    assert known == {
+        "hour": HOUR,
+        "items": 0,
+        "predicted": 0,
+        "failed": 0,
+        "pending": 0,
+        "label_counts": "{}",
+        "run_id": "a run",
+        "finished_at": HOUR.replace(hour=6, minute=19, second=3),
+    }
+
+
+def test_what_is_plotted_are_plain_numbers():
+    numbers = Summary(HOUR, count_outcome([batch((1, "[1, 0, 0]"))], set(), LABELS), SCORING).numbers()
+    assert {type(number) for number in numbers.values()} == {int, float}
+    assert numbers["rows_per_second"] == 150.0
+    assert "write_rows_per_second" not in numbers
