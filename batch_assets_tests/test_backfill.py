@@ -80,16 +80,16 @@ def test_a_backfill_of_several_hours_scores_each_of_them(instance: Instance, sql
     assert [run["status"] for run in ended["runs"]] == ["SUCCESS"] * len(HOURS)
     nodes = instance.query(STATUSES, keys=[{"path": [name]} for name in ASSETS])["assetNodes"]
     for node in nodes:
-        assert node["assetPartitionStatuses"]["ranges"] == [
-            {"startKey": HOURS[0], "endKey": HOURS[-1], "status": "MATERIALIZED"}
-        ]
+        # At minute 19 the instance's own schedule adds the last hour.
+        ranges = [found for found in node["assetPartitionStatuses"]["ranges"] if found["startKey"] <= HOURS[-1]]
+        assert ranges == [{"startKey": HOURS[0], "endKey": HOURS[-1], "status": "MATERIALIZED"}]
     assert sql(
-        "SELECT created_datetime < '2026-11-01 09:00:00', COUNT(*), COUNT(prediction) FROM items GROUP BY 1"
+        "SELECT created_datetime < '2026-11-01 09:00:00', COUNT(*), COUNT(prediction) FROM items GROUP BY 1 ORDER BY 1"
     ) == [
         (0, 1, 0),
         (1, 5, 4),
     ]
-    summaries = sql("SELECT items, predicted, failed, pending FROM run_summary ORDER BY hour")
+    summaries = sql("SELECT items, predicted, failed, pending FROM run_summary WHERE hour < '2026-11-02' ORDER BY hour")
     assert summaries == [(2, 2, 0, 0), (2, 1, 1, 0), (0, 0, 0, 0), (1, 1, 0, 0)]
 
     [repository] = instance.query(SCHEDULES)["repositoriesOrError"]["nodes"]
