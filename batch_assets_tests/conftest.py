@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from batch_assets_tests.servers import Rows, Server, server_for_tests
@@ -29,6 +30,9 @@ for name in list(os.environ):
     }:
         del os.environ[name]
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "yes"
+
+# The same examples everywhere, and no time limit for one: two suites side by side make any machine slow.
+hypothesis.settings.load_profile("ci")
 
 Sql = Callable[..., Rows]
 
