@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +31,9 @@ for name in list(os.environ):
     }:
         del os.environ[name]
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "yes"
+
+# A shell that runs the tests in the background has them ignore SIGINT, and with them all that they start and end so.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples everywhere, and no time limit for one: two suites side by side make any machine slow.
 hypothesis.settings.load_profile("ci")

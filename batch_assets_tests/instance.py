@@ -83,14 +83,21 @@ def running_instance(home: Path, settings: Path, environment: Mapping[str, str])
         for name, (module, *arguments) in commands.items():
             logs.append(home / f"{name}.log")
             command = [sys.executable, "-m", module, *arguments, "-w", "workspace.yaml"]
-            stack.enter_context(_running(command, env, logs[-1]))
+            stack.enter_context(running_process(command, env, logs[-1]))
         instance = Instance(f"http://127.0.0.1:{port}", tuple(logs))
         _await_answer(instance)
         yield instance
 
 
 @contextlib.contextmanager
-def _running(command: list[str], env: Mapping[str, str], log: Path) -> Iterator[None]:
+def running_process(command: list[str], env: Mapping[str, str], log: Path) -> Iterator[None]:
+    """Runs a command in the repository's folder, and ends it with all that it has started.
+
+    Args:
+        command: The command and its arguments.
+        env: Its whole environment.
+        log: Gets what it prints.
+    """
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True

@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from batch_assets_tests.conftest import Sql
+from batch_assets_tests.instance import running_process
 from batch_assets_tests.servers import free_port
 
 ROOT = Path(__file__).parents[1]
@@ -96,21 +96,10 @@ def test_its_links_lead_somewhere() -> None:
 
 
 def test_make_ui_opens_the_ui(tmp_path: Path) -> None:
-    port = free_port()
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(
-            ["make", "ui", f"UI_PORT={port}"],
-            cwd=ROOT,
-            env={**os.environ, "BATCH_ASSETS_HOME": str(tmp_path / "home")},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        assert "dagster" in _first_page(port, tmp_path / "log").lower()
-    finally:
-        os.killpg(process.pid, signal.SIGINT)
-        process.wait(60)
+    port, log = free_port(), tmp_path / "log"
+    environment = {**os.environ, "BATCH_ASSETS_HOME": str(tmp_path / "home")}
+    with running_process(["make", "ui", f"UI_PORT={port}"], environment, log):
+        assert "dagster" in _first_page(port, log).lower()
 
 
 def _first_page(port: int, log: Path) -> str:
