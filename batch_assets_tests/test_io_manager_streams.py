@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,17 @@ def test_frames_of_batches_have_the_types_of_the_table(sql: Sql) -> None:
         assert frame.dtypes.astype(str).tolist() == ["int64", "Int64", "datetime64[us]", "str"]
 
 
+def stored_in_orders(body: Callable[[Batches], Batches]) -> dg.AssetsDefinition:
+    """An asset that puts what it makes of the orders of an hour in their place."""
+    return dg.asset(
+        name="moved",
+        partitions_def=HOURS,
+        ins={"loaded": dg.AssetIn("orders")},
+        metadata={"table": "orders", "partition_expr": "at"},
+        io_manager_key="mysql_io_manager",
+    )(body)
+
+
 def test_a_stream_reads_one_table_while_it_is_stored_in_another(sql: Sql) -> None:
     # On SQLite both are one file, with one writer.
     orders(sql, 25_000)
@@ -154,13 +166,7 @@ def test_a_stream_may_replace_the_rows_that_it_reads(sql: Sql) -> None:
             Batch(batch.columns, [(key + 1_000_000, at, text) for key, at, text in batch.rows]) for batch in loaded
         )
 
-    same = dg.asset(
-        name="moved",
-        partitions_def=HOURS,
-        ins={"loaded": dg.AssetIn("orders")},
-        metadata={"table": "orders", "partition_expr": "at"},
-        io_manager_key="mysql_io_manager",
-    )(body)
+    same = stored_in_orders(body)
     assert run(source(), same, only=same, partition=FIRST).success
     assert sql("SELECT COUNT(*), MIN(id), MAX(id) FROM orders") == [(25_000, 1_000_000, 1_024_999)]
 
@@ -188,13 +194,7 @@ def test_no_connection_is_left_by_a_run_that_fails(sql: Sql) -> None:
     def body(loaded: Batches) -> Batches:
         return Batches(batch if not position else Batch(("colour",), [(1,)]) for position, batch in enumerate(loaded))
 
-    bad = dg.asset(
-        name="moved",
-        partitions_def=HOURS,
-        ins={"loaded": dg.AssetIn("orders")},
-        metadata={"table": "orders", "partition_expr": "at"},
-        io_manager_key="mysql_io_manager",
-    )(body)
+    bad = stored_in_orders(body)
     assert "colour is not a column" in failure_of(run(source(), bad, only=bad, partition=FIRST))
     assert engine_from_environment().pool.checkedout() == 0  # type: ignore[attr-defined]
     assert sql("SELECT COUNT(*) FROM orders") == [(25_000,)]
