@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batch_assets_tests.servers import free_port
+from batch_assets_tests.servers import free_port, run_to_end
 
 ROOT = Path(__file__).parents[1]
 
@@ -78,6 +78,8 @@ def running_instance(home: Path, settings: Path, environment: Mapping[str, str])
         "daemon": ["dagster._daemon", "run"],
     }
     env = {**os.environ, **environment, "DAGSTER_HOME": str(home)}
+    # Both would create the tables of an instance on SQLite at the same time, and one of them fail.
+    run_to_end([sys.executable, "-c", "import dagster; dagster.DagsterInstance.get()"], env=env)
     with contextlib.ExitStack() as stack:
         logs = []
         for name, (module, *arguments) in commands.items():
