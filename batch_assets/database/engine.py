@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import ssl
+import zlib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,7 @@ def _sqlite(settings: SQLiteSettings) -> sa.Engine:
         connection.isolation_level = None
         connection.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not wait for each other
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.create_function("CRC32", 1, _crc32, deterministic=True)  # which MySQL has
 
     @event.listens_for(engine, "begin")
     def _(connection: sa.Connection) -> None:
@@ -166,6 +168,10 @@ def _sqlite(settings: SQLiteSettings) -> sa.Engine:
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _crc32(text: str | None) -> int | None:
+    return None if text is None else zlib.crc32(text.encode("utf-8", "surrogatepass"))
 
 
 def _raise_sentence(settings: MySQLSettings | SQLiteSettings, context: ExceptionContext) -> None:
@@ -206,8 +212,8 @@ def _mysql_fault(settings: MySQLSettings, error: BaseException) -> DatabaseError
             f"({reason}): mend MYSQL_USER or MYSQL_PASSWORD, or set MYSQL_SSL_MODE, MYSQL_SSL_CERT and "
             "MYSQL_SSL_KEY if it demands encryption or a certificate.",
             1049: f"There is no {settings}: create it, or mend MYSQL_DATABASE.",
-            1054: f"A column is missing in {settings} ({reason}): `batch-assets init-db` says what the tables "
-            "must look like.",
+            1054: f"A column is missing in {settings} ({reason}): run `batch-assets init-db`, which adds it "
+            "or says what it must look like.",
             1130: f"The MySQL server at {settings.server}:{settings.port} takes no connections from this machine "
             f"({reason}): allow it there.",
             1142: f"User {settings.user!r} lacks a right in {settings} ({reason}): grant it.",
@@ -239,7 +245,8 @@ def _sqlite_fault(settings: SQLiteSettings, error: BaseException) -> DatabaseErr
         return DatabaseError(f"A table is missing in {settings} ({reason}): run `batch-assets init-db`.")
     if "no such column" in reason:
         return DatabaseError(
-            f"A column is missing in {settings} ({reason}): `batch-assets init-db` says what the tables must look like."
+            f"A column is missing in {settings} ({reason}): run `batch-assets init-db`, which adds it or says what it "
+            "must look like."
         )
     if "unable to open" in reason:
         return _unusable_folder(settings, reason)

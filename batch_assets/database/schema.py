@@ -9,13 +9,17 @@ import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import ReflectedColumn
 
 from batch_assets.database.migrations import VERSION_TABLE
-from batch_assets.database.tables import failed_items, items, run_summary
-from batch_assets.errors import DatabaseUnavailableError, TableError
+from batch_assets.database.pending import COLUMN, INDEX
+from batch_assets.database.tables import failed_items, hour_locks, hour_requests, items, run_summary
+from batch_assets.errors import DatabaseError, DatabaseUnavailableError, TableError
 
 OTHER_PROCESS_SECONDS = 600
 # While the statement that adds the index waits for a transaction that uses the table, all others wait behind it.
 TABLE_LOCK_SECONDS = 10
-TABLES = (items.name, failed_items.name, run_summary.name)
+OURS = (failed_items, run_summary, hour_locks, hour_requests)
+TABLES = (items.name, *(table.name for table in OURS))
+# The server cannot do it at once, or not without keeping the service out.
+_WOULD_REWRITE = {1845, 1846}
 _TEXT = (sa.JSON, sa.Text, sa.String)
 _ITEMS = {
     "id": ("an integer", (sa.Integer,)),
@@ -55,6 +59,7 @@ def initialize_database(engine: sa.Engine) -> list[str]:
         done = [f"created table {name}" for name in TABLES if name in after - before]
         if _add_index(connection):
             done.append("added an index on items.created_datetime")
+        done += _add_pending(connection)
         connection.commit()
     return done
 
@@ -123,7 +128,7 @@ def _storage_faults(connection: sa.Connection) -> list[str]:
 
 
 def _check_ours(connection: sa.Connection, there: Container[str]) -> None:
-    for table in (failed_items, run_summary):
+    for table in OURS:
         if table.name in there:
             names = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
             missing = [column.name for column in table.columns if column.name not in names]
@@ -147,18 +152,65 @@ def _faults(name: str, column: ReflectedColumn | None) -> list[str]:
 
 
 def _add_index(connection: sa.Connection) -> bool:
-    indexes = sa.inspect(connection).get_indexes("items")
-    if any(index["column_names"][0] == "created_datetime" for index in indexes):
+    if _has_index(connection, ["created_datetime"]):
         return False
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("CREATE INDEX ix_items_created_datetime ON items (created_datetime)")
         return True
+    _alter_online(connection, "ADD INDEX ix_items_created_datetime (created_datetime), ALGORITHM=INPLACE, LOCK=NONE")
+    return True
+
+
+def _add_pending(connection: sa.Connection) -> list[str]:
+    """Makes what has no prediction cost what there is of it, see `pending.py`."""
+    if connection.dialect.name == "sqlite":
+        if any(index["name"] == INDEX for index in sa.inspect(connection).get_indexes("items")):
+            return []
+        connection.exec_driver_sql(f"CREATE INDEX {INDEX} ON items (created_datetime) WHERE prediction IS NULL")
+        return ["added an index on the items without a prediction"]
+    done = []
+    if COLUMN not in {column["name"] for column in sa.inspect(connection).get_columns("items")}:
+        refusal = _add_pending_column(connection)
+        if refusal:
+            return [refusal]
+        done.append(f"added the virtual column items.{COLUMN}")
+    if not _has_index(connection, [COLUMN, "created_datetime"]):
+        _alter_online(connection, f"ADD INDEX {INDEX} ({COLUMN}, created_datetime), ALGORITHM=INPLACE, LOCK=NONE")
+        done.append(f"added an index on items.{COLUMN}")
+    return done
+
+
+def _add_pending_column(connection: sa.Connection) -> str | None:
+    """Adds the column; returns a sentence if the server would have to write the table anew for it."""
+    # In a comment for MySQL alone, which knows the word since 8.0.23.
+    invisible = "INVISIBLE" if getattr(connection.dialect, "is_mariadb", False) else "/*!80023 INVISIBLE */"
+    column = f"{COLUMN} TINYINT GENERATED ALWAYS AS (prediction IS NULL) VIRTUAL {invisible}"
+    try:
+        _alter_online(connection, f"ADD COLUMN {column}, ALGORITHM=INSTANT")
+    except DatabaseError as error:
+        number = error.__cause__.args[0] if error.__cause__ else None
+        if number not in _WOULD_REWRITE:
+            raise
+        return (
+            f"items goes without the column {COLUMN}, which cannot be added to it online: what is pending is found by "
+            "reading whole hours. To have it, in an hour in which the service can do without the table: "
+            f"ALTER TABLE items ADD COLUMN {column}; then run init-db again."
+        )
+    return None
+
+
+def _has_index(connection: sa.Connection, columns: list[str]) -> bool:
+    indexes = sa.inspect(connection).get_indexes("items")
+    # SQLite's index of the pending items begins with the time too, and has no others.
+    whole = [index for index in indexes if connection.dialect.name != "sqlite" or index["name"] != INDEX]
+    return any(index["column_names"][: len(columns)] == columns for index in whole)
+
+
+def _alter_online(connection: sa.Connection, change: str) -> None:
+    """Changes the table while the service goes on reading and writing, or is refused."""
     connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {TABLE_LOCK_SECONDS}")
     try:
-        # The service goes on reading and writing meanwhile, or the statement is refused.
-        connection.exec_driver_sql(
-            "ALTER TABLE items ADD INDEX ix_items_created_datetime (created_datetime), ALGORITHM=INPLACE, LOCK=NONE"
-        )
+        connection.exec_driver_sql(f"ALTER TABLE items {change}")
     finally:
-        connection.exec_driver_sql("SET SESSION lock_wait_timeout = DEFAULT")
-    return True
+        if not connection.invalidated:
+            connection.exec_driver_sql("SET SESSION lock_wait_timeout = DEFAULT")

@@ -113,7 +113,19 @@ def reflect(connection: sa.Connection, table_slice: TableSlice) -> sa.Table:
     table.info["dialect"] = connection.dialect.name
     for column in table.columns:
         column.type = _type_to_use(connection, column.type)
+    table.info["invisible"] = _invisible_columns(connection, table)
     return table
+
+
+def _invisible_columns(connection: sa.Connection, table: sa.Table) -> set[str]:
+    """Returns the columns that `SELECT *` leaves out: helpers like ours, which are computed."""
+    if connection.dialect.name == "sqlite" or not any(column.computed is not None for column in table.columns):
+        return set()
+    statement = sa.text(
+        "SELECT column_name FROM information_schema.columns WHERE table_name = :table AND extra LIKE '%INVISIBLE%' "
+        "AND table_schema = COALESCE(:schema, DATABASE())"
+    )
+    return set(connection.execute(statement, {"table": table.name, "schema": table.schema}).scalars())
 
 
 def _check_schema(connection: sa.Connection, table_slice: TableSlice) -> None:
@@ -239,7 +251,7 @@ def selected_columns(table: sa.Table, table_slice: TableSlice) -> list[sa.Column
         TableError: The table lacks one of them.
     """
     if table_slice.columns is None:
-        return list(table.columns)
+        return [column for column in table.columns if column.name not in table.info["invisible"]]
     known_columns(table, table_slice.columns)
     return [table.columns[name] for name in table_slice.columns]
 

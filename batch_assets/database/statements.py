@@ -57,14 +57,14 @@ def statement_rows(connection: sa.Connection, rows: Sequence[Sequence[Any]]) -> 
         yield part
 
 
-def checksum(connection: sa.Connection, text: str) -> str | int:
+def checksum(text: str) -> int:
     """Returns what `checksum_sql` of the same text gives: short, where the text would have to travel."""
-    return text if connection.dialect.name == "sqlite" else zlib.crc32(text.encode("utf-8", "surrogatepass"))
+    return zlib.crc32(text.encode("utf-8", "surrogatepass"))
 
 
 def checksum_sql(connection: sa.Connection, column: str) -> str:
     """Returns the SQL of a column's checksum. MySQL 9.6 and later have neither MD5 nor SHA1."""
-    return column if connection.dialect.name == "sqlite" else f"CRC32(CONVERT({column} USING utf8mb4))"
+    return f"CRC32({column})" if connection.dialect.name == "sqlite" else f"CRC32(CONVERT({column} USING utf8mb4))"
 
 
 def characters_of(rows: Sequence[Sequence[Any]]) -> int:

@@ -1,4 +1,4 @@
-"""The tables: `items`, which is the contract with the web service, and our own two.
+"""The tables: `items`, which is the contract with the web service, and our own.
 
 Times are UTC without an offset. JSON columns are read and written as their text.
 """
@@ -49,6 +49,27 @@ failed_items = sa.Table(
     sa.Column("last_failed_at", TIME, nullable=False),
     sa.Column("model_version", LONG_CODE, nullable=False),
     sa.Column("run_id", LONG_CODE, nullable=False),
+    sa.Column("values_checksum", sa.BigInteger, nullable=False),
+)
+
+hour_locks = sa.Table(
+    "hour_locks",
+    metadata,
+    sa.Column("hour", TIME, primary_key=True),
+    sa.Column("run_id", LONG_CODE, nullable=False),
+    sa.Column("taken_at", TIME, nullable=False),
+)
+
+hour_requests = sa.Table(
+    "hour_requests",
+    metadata,
+    sa.Column("hour", TIME, primary_key=True),
+    sa.Column("requests", sa.Integer, nullable=False),
+    sa.Column("reason", LONG_CODE, nullable=False),
+    sa.Column("left_over", LONG_CODE, nullable=False),
+    sa.Column("requested_at", TIME, nullable=False),
+    sa.Column("given_up_at", TIME),
+    sa.Column("given_up_because", sa.Text),
 )
 
 run_summary = sa.Table(

@@ -21,7 +21,10 @@ from batch_assets_tests.servers import Rows, Server
 
 ITEM = "[5.1, 3.5, 1.4, 0.2]"
 INDEX = "added an index on items.created_datetime"
-OURS = ["created table failed_items", "created table run_summary"]
+OURS = [f"created table {name}" for name in ("failed_items", "run_summary", "hour_locks", "hour_requests")]
+PENDING_ON_SQLITE = ["added an index on the items without a prediction"]
+PENDING = ["added the virtual column items.prediction_pending", "added an index on items.prediction_pending"]
+MADE = len(["created table items", *OURS, *PENDING])  # on an empty server
 NOW = "DEFAULT CURRENT_TIMESTAMP"
 # The five columns of the contract, in the shapes that services have.
 SHAPES = {
@@ -46,13 +49,13 @@ SHAPES = {
         "KEY by_tenant (tenant, created_datetime), FOREIGN KEY (parent) REFERENCES items (id)) "
         "CHARACTER SET latin1 COMMENT='the service''s own' ROW_FORMAT=COMPACT -- ("
     ),
-    "partitioned by time": (
-        "id BIGINT NOT NULL AUTO_INCREMENT, `values` JSON NOT NULL, prediction JSON, "
-        f"created_datetime DATETIME NOT NULL {NOW}, updated_datetime DATETIME NOT NULL {NOW}, "
-        "PRIMARY KEY (id, created_datetime)) PARTITION BY RANGE COLUMNS (created_datetime) "
-        "(PARTITION p0 VALUES LESS THAN ('2026-11-01'), PARTITION p1 VALUES LESS THAN (MAXVALUE)) -- ("
-    ),
 }
+PARTITIONED = (
+    "id BIGINT NOT NULL AUTO_INCREMENT, `values` JSON NOT NULL, prediction JSON, "
+    f"created_datetime DATETIME NOT NULL {NOW}, updated_datetime DATETIME NOT NULL {NOW}, "
+    "PRIMARY KEY (id, created_datetime)) PARTITION BY RANGE COLUMNS (created_datetime) "
+    "(PARTITION p0 VALUES LESS THAN ('2026-11-01'), PARTITION p1 VALUES LESS THAN (MAXVALUE)) -- ("
+)
 SQLITE_SHAPES = {
     "contract": (
         "id INTEGER PRIMARY KEY AUTOINCREMENT, `values` JSON NOT NULL, prediction JSON, created_datetime TIMESTAMP NOT "
@@ -120,11 +123,18 @@ def test_a_table_of_a_service_is_adopted_without_being_rewritten(
     rows, statement, stored = sql("SELECT * FROM items"), created(sql), storage(sql, server)
     assert len(rows) == 2
     assert stored
-    assert initialize_database(on_server) == [*OURS, INDEX]
+    assert initialize_database(on_server) == [*OURS, INDEX, *PENDING]
     assert sql("SELECT * FROM items") == rows
     assert storage(sql, server) == stored
-    added, count = re.subn(r",\n  KEY `ix_items_created_datetime` \(`created_datetime`\)", "", created(sql))
-    assert (added, count) == (statement, 1)
+    added, count = re.subn(
+        r",\n  KEY `ix_items_created_datetime` \(`created_datetime`\)"
+        r"|,\n  KEY `ix_items_prediction_pending` \(`prediction_pending`,`created_datetime`\)"
+        r"|,\n  `prediction_pending` tinyint.* GENERATED ALWAYS AS \(\(?`prediction` is null\)?\) VIRTUAL"
+        r".* INVISIBLE(?: \*/)?",
+        "",
+        created(sql),
+    )
+    assert (added, count) == (statement, 3)
     assert initialize_database(on_server) == []
     # The deleted id is not given away again, and what the service writes is counted.
     register_items(on_server, [ITEM], None)
@@ -132,6 +142,26 @@ def test_a_table_of_a_service_is_adopted_without_being_rewritten(
     start, end = sql("SELECT MIN(created_datetime), NOW() + INTERVAL 1 HOUR FROM items")[0]
     counts = count_by_hour(on_server, start.replace(minute=0, second=0, microsecond=0), end)
     assert [(hour.items, hour.predicted, hour.pending) for hour in counts] == [(1, 0, 1), (1, 1, 0), (1, 0, 1)]
+
+
+def test_a_partitioned_table_is_adopted_without_what_would_rewrite_it(
+    on_server: sa.Engine, server: Server, sql: Sql
+) -> None:
+    make_items(sql, PARTITIONED)
+    rows, stored = sql("SELECT * FROM items"), storage(sql, server)
+    done = initialize_database(on_server)
+    assert done[: len(OURS) + 1] == [*OURS, INDEX]
+    if server.is_mariadb:
+        (remark,) = done[len(OURS) + 1 :]
+        assert remark.startswith("items goes without the column prediction_pending, which cannot be added to it online")
+        assert initialize_database(on_server) == [remark]
+        sql(re.findall("(ALTER TABLE .*);", remark)[0])
+        assert initialize_database(on_server) == [PENDING[1]]
+    else:
+        assert done[len(OURS) + 1 :] == PENDING
+        assert storage(sql, server) == stored
+    assert sql("SELECT * FROM items") == rows
+    assert initialize_database(on_server) == []
 
 
 @pytest.mark.parametrize("shape", SQLITE_SHAPES)
@@ -142,11 +172,12 @@ def test_a_table_of_a_service_on_sqlite_is_adopted(
         return
     make_items(sql, SQLITE_SHAPES[shape])
     before = sql("SELECT * FROM items"), sql("SELECT * FROM sqlite_master WHERE tbl_name = 'items'")
-    assert initialize_database(engine_from_environment()) == [*OURS, INDEX]
+    assert initialize_database(engine_from_environment()) == [*OURS, INDEX, *PENDING_ON_SQLITE]
     after = sql("SELECT * FROM items"), sql("SELECT * FROM sqlite_master WHERE tbl_name = 'items' AND type = 'table'")
     assert after == before
-    assert sql("SELECT name FROM sqlite_master WHERE tbl_name = 'items' AND type != 'table'") == [
-        ("ix_items_created_datetime",)
+    assert sql("SELECT name FROM sqlite_master WHERE tbl_name = 'items' AND type != 'table' ORDER BY name") == [
+        ("ix_items_created_datetime",),
+        ("ix_items_prediction_pending",),
     ]
     assert initialize_database(engine_from_environment()) == []
 
@@ -166,8 +197,9 @@ def test_an_index_that_begins_with_the_time_is_enough(
     on_sqlite = engine.dialect.name == "sqlite"
     make_items(sql, SQLITE_SHAPES["contract"] if on_sqlite else SHAPES["contract"])
     sql(f"CREATE INDEX theirs ON items ({columns})")
-    assert initialize_database(engine) == ([*OURS] if is_enough else [*OURS, INDEX])
-    names = {index["name"] for index in sa.inspect(engine).get_indexes("items")}
+    pending = PENDING_ON_SQLITE if on_sqlite else PENDING
+    assert initialize_database(engine) == [*OURS, *([] if is_enough else [INDEX]), *pending]
+    names = {index["name"] for index in sa.inspect(engine).get_indexes("items")} - {"ix_items_prediction_pending"}
     assert names == ({"theirs"} if is_enough else {"theirs", "ix_items_created_datetime"})
 
 
@@ -177,7 +209,7 @@ def test_a_migration_history_of_the_service_is_left_alone(engine: sa.Engine, sql
     initialize_database(engine)
     assert initialize_database(engine) == []
     assert sql("SELECT * FROM alembic_version") == [("deadbeef",)]
-    assert sql("SELECT * FROM batch_assets_alembic_version") == [("0001",)]
+    assert sql("SELECT * FROM batch_assets_alembic_version") == [("0002",)]
 
 
 def test_the_service_goes_on_writing_while_the_index_is_added(on_server: sa.Engine, server: Server, sql: Sql) -> None:
@@ -223,7 +255,7 @@ def test_a_transaction_that_keeps_the_table_busy_stops_init_db_and_not_the_servi
             initialize_database(on_server)
         assert time.monotonic() - start < 8
         sql(f"INSERT INTO items (`values`) VALUES ('{ITEM}')")
-    assert initialize_database(on_server) == [INDEX]
+    assert initialize_database(on_server) == [INDEX, *PENDING]
 
 
 # Refusing what does not fit
@@ -361,10 +393,10 @@ def test_what_was_interrupted_anywhere_is_finished_by_the_next_one(engine: sa.En
         assert run(limit) == limit
         initialize_database(engine)
         assert snapshot_of(engine, sql) == whole
-        assert sql("SELECT * FROM batch_assets_alembic_version") == [("0001",)]
+        assert sql("SELECT * FROM batch_assets_alembic_version") == [("0002",)]
 
 
-@pytest.mark.parametrize("name", ["items", "failed_items", "run_summary", "batch_assets_alembic_version"])
+@pytest.mark.parametrize("name", [*metadata.tables, "batch_assets_alembic_version"])
 def test_a_table_that_was_dropped_is_made_anew_and_the_others_keep_their_rows(
     name: str, engine: sa.Engine, sql: Sql
 ) -> None:
@@ -373,6 +405,8 @@ def test_a_table_that_was_dropped_is_made_anew_and_the_others_keep_their_rows(
     register_items(engine, [ITEM], None)
     sql(f"DROP TABLE {name}")
     made = [] if name.endswith("version") else [f"created table {name}"]
+    if name == "items":
+        made += PENDING_ON_SQLITE if engine.dialect.name == "sqlite" else PENDING
     assert initialize_database(engine) == made
     assert snapshot_of(engine, sql) == whole
     assert sql("SELECT COUNT(*) FROM items") == [(0 if name == "items" else 1,)]
@@ -380,8 +414,12 @@ def test_a_table_that_was_dropped_is_made_anew_and_the_others_keep_their_rows(
 
 def test_an_index_that_was_dropped_is_made_anew(engine: sa.Engine, sql: Sql) -> None:
     initialize_database(engine)
-    sql("DROP INDEX ix_items_created_datetime" + ("" if engine.dialect.name == "sqlite" else " ON items"))
-    assert initialize_database(engine) == [INDEX]
+    whole = snapshot_of(engine, sql)
+    pending = PENDING_ON_SQLITE if engine.dialect.name == "sqlite" else PENDING
+    for name, said in (("created_datetime", INDEX), ("prediction_pending", pending[-1])):
+        sql(f"DROP INDEX ix_items_{name}" + ("" if engine.dialect.name == "sqlite" else " ON items"))
+        assert initialize_database(engine) == [said]
+    assert sorted(snapshot_of(engine, sql)[0]) == sorted(whole[0])
 
 
 # What the tables are
@@ -392,7 +430,7 @@ def test_the_tables_that_the_migrations_make_are_those_of_the_package(engine: sa
     inspector = sa.inspect(engine)
     families = (sa.Integer, sa.Float, sa.DateTime)
     for table in metadata.tables.values():
-        found = inspector.get_columns(table.name)
+        found = [column for column in inspector.get_columns(table.name) if column["name"] != "prediction_pending"]
         assert [column["name"] for column in found] == [column.name for column in table.columns]
         for column, declared in zip(found, table.columns, strict=True):
             where = f"{table.name}.{declared.name}"
@@ -427,7 +465,7 @@ def test_any_name_of_a_database_will_do(
     try:
         monkeypatch.setenv("MYSQL_DATABASE", name)
         engine = engine_from_environment()
-        assert len(initialize_database(engine)) == 3
+        assert len(initialize_database(engine)) == MADE
         assert initialize_database(engine) == []
         register_items(engine, [ITEM], None)
         assert server.execute(f"SELECT COUNT(*) FROM {quoted}.items") == [(1,)]
@@ -446,8 +484,8 @@ def test_one_process_waits_for_another_on_the_same_database_only(
         assert tables(on_server) == set()
         with server.database() as name:
             monkeypatch.setenv("MYSQL_DATABASE", name)
-            assert len(initialize_database(engine_from_environment())) == 3
-    assert len(initialize_database(on_server)) == 3
+            assert len(initialize_database(engine_from_environment())) == MADE
+    assert len(initialize_database(on_server)) == MADE
 
 
 def test_the_lock_is_given_back_also_after_a_refusal(
@@ -460,7 +498,7 @@ def test_the_lock_is_given_back_also_after_a_refusal(
     sql("DROP TABLE items")
     # From another session than the one in the pool.
     other = sa.create_engine(on_server.url)
-    assert len(initialize_database(other)) == 3
+    assert len(initialize_database(other)) == MADE
     other.dispose()
 
 

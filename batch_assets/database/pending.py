@@ -1,0 +1,27 @@
+"""Finding the items without a prediction at the cost of what there is of them, not of what the table holds.
+
+On the servers by a virtual column with an index, on SQLite by an index of those rows alone. A table to which the server
+cannot add the column without writing it anew (one that is partitioned) goes without: it is read as far as it is asked
+for.
+"""
+
+import sqlalchemy as sa
+
+COLUMN = "prediction_pending"
+INDEX = f"ix_items_{COLUMN}"
+
+_has_column: dict[str, bool] = {}
+
+
+def pending_sql(connection: sa.Connection) -> str:
+    """Returns the condition in SQL that an item of `items` has no prediction, such that an index finds it."""
+    if connection.dialect.name == "sqlite":
+        return "items.prediction IS NULL"
+    url = connection.engine.url.render_as_string()
+    if not _has_column.get(url):  # once it is there, it stays
+        names = sa.text(
+            "SELECT COUNT(*) FROM information_schema.columns "
+            "WHERE table_schema = DATABASE() AND table_name = 'items' AND column_name = :name"
+        )
+        _has_column[url] = bool(connection.execute(names, {"name": COLUMN}).scalar_one())
+    return f"items.{COLUMN} = 1" if _has_column[url] else "items.prediction IS NULL"
