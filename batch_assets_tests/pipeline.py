@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,7 +16,12 @@ from batch_assets.folders import root_folder
 from batch_assets_tests.conftest import Sql
 
 HOUR = "2026-11-02-05:00"
-START, HALF_PAST, END = "2026-11-02 05:00:00", "2026-11-02 05:30:00", "2026-11-02 06:00:00"
+START, HALF_PAST, LAST, END = (
+    "2026-11-02 05:00:00",
+    "2026-11-02 05:30:00",
+    "2026-11-02 05:59:59",
+    "2026-11-02 06:00:00",
+)
 TABLES = ("items", "failed_items", "run_summary")
 
 GOOD = ["[5.1, 3.5, 1.4, 0.2]", "[6.3, 3.3, 6.0, 2.5]", "[5.7, 2.8, 4.1, 1.3]"]
@@ -176,6 +181,25 @@ def assert_hour_adds_up(sql: Sql, start: str = START, end: str = END) -> Counts:
     assert in_another_hour == 0
     assert not_a_list == 0
     return Counts(items, predicted, failed, pending)
+
+
+def meddling(meddle: Callable[[], object]) -> Any:
+    """The resource of the model, with something that happens in the database between reading a batch and writing it."""
+    from batch_assets.inference.model import OnnxModel
+    from batch_assets.resources import Model
+
+    class Meddling(OnnxModel):
+        def probabilities(self, features):
+            meddle()
+            return super().probabilities(features)
+
+    class MeddlingModel(Model):
+        def load(self):
+            model = super().load()
+            model.__class__ = Meddling
+            return model
+
+    return MeddlingModel()
 
 
 def iris_probabilities(texts: Sequence[str]) -> np.ndarray:

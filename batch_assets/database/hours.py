@@ -1,17 +1,14 @@
-"""Hours of `items`: what stands in them, and what became of their failed items."""
+"""Hours of `items`: what stands in them."""
 
 import datetime
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from batch_assets.database.batches import Batch
 from batch_assets.database.engine import snapshot
-from batch_assets.database.statements import batch_table, checksum, checksum_sql, statement_rows
 from batch_assets.database.tables import failed_items, items, run_summary
 from batch_assets.errors import SettingsError
 
@@ -78,14 +75,6 @@ class HourCounts:
         return self.items - self.predicted - self.failed
 
 
-class HourLeft(NamedTuple):
-    """An hour that is not done: its failed and its pending items."""
-
-    hour: Hour
-    failed: int
-    pending: int
-
-
 @dataclass(frozen=True)
 class Stock:
     """What the service wrote in an hour.
@@ -149,28 +138,6 @@ def model_versions(engine: sa.Engine, start: datetime.datetime, end: datetime.da
         return {Hour(row.hour): row.model_version for row in connection.execute(statement)}
 
 
-def hours_left(engine: sa.Engine) -> list[HourLeft]:
-    """Returns the hours that have failed or pending items, latest first.
-
-    The failed ones are those that stand in `failed_items` now; the pending ones those of the last summary, since to
-    count them anew would read the whole table of items.
-    """
-    failing = (
-        sa.select(failed_items.c.hour, sa.func.count().label("items"))
-        .join(items, items.c.id == failed_items.c.item_id)
-        .where(items.c.prediction.is_(None))
-        .group_by(failed_items.c.hour)
-    )
-    waiting = sa.select(run_summary.c.hour, run_summary.c.pending).where(run_summary.c.pending > 0)
-    with snapshot(engine) as connection:
-        failed = {row.hour: row.items for row in connection.execute(failing)}
-        pending = {row.hour: row.pending for row in connection.execute(waiting)}
-    return [
-        HourLeft(Hour(start), failed.get(start, 0), pending.get(start, 0))
-        for start in sorted(failed.keys() | pending.keys(), reverse=True)
-    ]
-
-
 def first_created(engine: sa.Engine) -> datetime.datetime | None:
     """Returns when the oldest item was created, in UTC without a zone, None for a table without items."""
     return _created(engine, sa.func.min(items.c.created_datetime))
@@ -179,81 +146,6 @@ def first_created(engine: sa.Engine) -> datetime.datetime | None:
 def last_created(engine: sa.Engine) -> datetime.datetime | None:
     """Returns when the newest item was created, in UTC without a zone, None for a table without items."""
     return _created(engine, sa.func.max(items.c.created_datetime))
-
-
-def failed_ids(engine: sa.Engine, hour: Hour) -> set[int]:
-    """Returns the ids of the items of an hour that have failed and have no prediction."""
-    statement = (
-        sa.select(failed_items.c.item_id)
-        .join(items, items.c.id == failed_items.c.item_id)
-        .where(_within(hour.start, hour.end), items.c.prediction.is_(None))
-    )
-    with snapshot(engine) as connection:
-        return set(connection.execute(statement).scalars())
-
-
-class FailedItems:
-    """The failed items of an hour while it is scored: who fails is recorded, who is predicted is taken off.
-
-    Args:
-        engine: The database. Rows of items that the service has deleted or predicted by itself since are
-            taken off at once.
-        hour: The hour.
-        model_version: Which model they failed with.
-        run_id: In which run.
-    """
-
-    def __init__(self, engine: sa.Engine, hour: Hour, model_version: str, run_id: str) -> None:
-        self._model_version = model_version
-        self._run_id = run_id
-        waiting = sa.exists().where(items.c.id == failed_items.c.item_id, items.c.prediction.is_(None))
-        with engine.begin() as connection:
-            connection.execute(sa.delete(failed_items).where(failed_items.c.hour == hour.start, ~waiting))
-            self._before = set(
-                connection.execute(sa.select(failed_items.c.item_id).where(failed_items.c.hour == hour.start)).scalars()
-            )
-
-    def record(self, connection: sa.Connection, batch: Batch) -> None:
-        """Brings the table in line with a batch of predictions, within the transaction that writes them.
-
-        Args:
-            connection: The connection of that transaction.
-            batch: The predictions by `id`, and the items that failed.
-        """
-        predicted = [key for key in batch.column("id") if key in self._before]
-        if predicted:
-            done = sa.exists().where(items.c.id == failed_items.c.item_id, items.c.prediction.is_not(None))
-            connection.execute(sa.delete(failed_items).where(failed_items.c.item_id.in_(predicted), done))
-        rows = [
-            (row.key, checksum(connection, row.text or ""), row.code, _storable(row.message)) for row in batch.failed
-        ]
-        for part in statement_rows(connection, rows):
-            self._insert(connection, part)
-
-    def _insert(self, connection: sa.Connection, rows: Sequence[Sequence[Any]]) -> None:
-        batch, parameters = batch_table(connection, ("item_id", "old_values", "code", "message"), rows)
-        sqlite = connection.dialect.name == "sqlite"
-        mark, values = ("?", 'items."values"') if sqlite else ("%s", "items.`values`")
-        hour = "strftime('%Y-%m-%d %H:00:00', items.created_datetime)"
-        if not sqlite:
-            hour = "DATE_FORMAT(items.created_datetime, '%%Y-%%m-%%d %%H:00:00')"
-        again, new = ("ON DUPLICATE KEY UPDATE", "batch")
-        if sqlite:
-            again, new = ("ON CONFLICT (item_id) DO UPDATE SET", "excluded")
-        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
-        made_by = (now, now, self._model_version, self._run_id)
-        # From items, so that nothing is recorded of an item that was deleted, corrected or predicted meanwhile.
-        connection.exec_driver_sql(
-            "INSERT INTO failed_items (item_id, hour, code, message, attempts, first_failed_at, last_failed_at, "
-            f"model_version, run_id) SELECT items.id, {hour}, batch.code, batch.message, 1, "
-            f"{', '.join(mark for _ in made_by)} FROM {batch} {'JOIN' if sqlite else 'STRAIGHT_JOIN'} items "
-            "ON items.id = batch.item_id WHERE items.prediction IS NULL "
-            f"AND {checksum_sql(connection, values)} = batch.old_values "
-            f"{again} hour = {'excluded.hour' if sqlite else hour}, attempts = failed_items.attempts + 1, "
-            f"code = {new}.code, message = {new}.message, "
-            f"last_failed_at = {mark}, model_version = {mark}, run_id = {mark}",
-            (*made_by, *parameters, now, self._model_version, self._run_id),
-        )
 
 
 def _created(engine: sa.Engine, which: sa.ColumnElement[datetime.datetime]) -> datetime.datetime | None:
@@ -305,7 +197,3 @@ def _shape(text: str) -> str:
     if isinstance(value, list):
         return f"list of {len(value)}"
     return "null" if value is None else type(value).__name__
-
-
-def _storable(message: str) -> str:
-    return message.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""Hours of `items`: counted right, and their failed items recorded with what is written, or not at all."""
+"""Hours of `items`: counted right."""
 
 import datetime
 
@@ -7,19 +7,16 @@ import sqlalchemy as sa
 
 from batch_assets.database.batches import Batch, FailedRow
 from batch_assets.database.engine import engine_from_environment
+from batch_assets.database.failed_items import FailedItems, failed_ids
 from batch_assets.database.hours import (
-    FailedItems,
     Hour,
-    HourLeft,
     count_by_hour,
-    failed_ids,
     first_created,
-    hours_left,
     model_versions,
     take_stock,
 )
 from batch_assets_tests.conftest import Sql
-from batch_assets_tests.pipeline import END, GOOD, START, assert_hour_adds_up, correct, failed_of, insert_items
+from batch_assets_tests.pipeline import END, GOOD, START, insert_items
 
 pytestmark = pytest.mark.usefixtures("tables")
 
@@ -39,7 +36,8 @@ def failed(key: int, text: str, code: str = "code", message: str = "message") ->
 
 def recorded(engine: sa.Engine, *rows: FailedRow, predicted: tuple[int, ...] = (), run_id: str = "run") -> None:
     """Records a batch as a run does."""
-    failed_items = FailedItems(engine, HOUR, "version", run_id)
+    failed_items = FailedItems(engine, HOUR, "version", run_id, max_attempts=3)
+    failed_items.begin()
     with engine.begin() as connection:
         failed_items.record(connection, Batch(("id",), [(key,) for key in predicted], rows))
 
@@ -124,116 +122,7 @@ def test_failed_rows_of_items_that_are_gone_or_predicted_are_not_counted(engine,
     assert take_stock(engine, HOUR).counts == counts
 
 
-# Failed items
-
-
-def test_a_failed_item_is_recorded_with_its_reason_hour_run_and_model(engine, sql: Sql):
-    (bad,) = insert_items(sql, ["[1]"], LAST)
-    before = datetime.datetime.now(datetime.UTC).replace(tzinfo=None, microsecond=0)
-    recorded(engine, failed(bad, "[1]", "wrong_length", "1 Wert, das Modell nimmt 4, 花"))
-    (row,) = sql("SELECT * FROM failed_items")
-    key, hour, code, message, attempts, first, last, version, run_id = row
-    assert (key, str(hour), code, message) == (bad, START, "wrong_length", "1 Wert, das Modell nimmt 4, 花")
-    assert (attempts, version, run_id) == (1, "version", "run")
-    assert first == last
-    after = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
-    assert before <= datetime.datetime.fromisoformat(str(first)) <= after
-
-
-def test_another_failure_counts_one_attempt_more_and_keeps_the_first_time(engine, sql: Sql):
-    (bad,) = insert_items(sql, ["[1]"])
-    recorded(engine, failed(bad, "[1]"), run_id="first")
-    sql("UPDATE failed_items SET first_failed_at = %s, last_failed_at = %s", START, START)
-    recorded(engine, failed(bad, "[1]", "other", "another reason"), run_id="second")
-    assert failed_of(sql) == {bad: ("other", "another reason", 2)}
-    ((first, last, run_id),) = sql("SELECT first_failed_at, last_failed_at, run_id FROM failed_items")
-    assert str(first) == START
-    assert str(last) > END
-    assert run_id == "second"
-
-
-def test_many_failed_items_are_recorded_at_once(engine, sql: Sql):
-    texts = [f'["{"ü%s?" * 30}", {number}]' for number in range(12_000)]
-    ids = insert_items(sql, texts)
-    recorded(engine, *(failed(key, text) for key, text in zip(ids, texts, strict=True)))
-    assert set(failed_of(sql)) == set(ids)
-    recorded(engine, predicted=tuple(ids))  # which have no prediction in the table
-    assert set(failed_of(sql)) == set(ids)
-    sql("UPDATE items SET prediction = '[1, 0, 0]'")
-    recorded(engine)
-    assert failed_of(sql) == {}
-
-
-def test_an_item_that_was_predicted_is_taken_off_in_the_transaction_that_predicts_it(engine, sql: Sql):
-    one, other = insert_items(sql, ["[1]", "[2]"])
-    recorded(engine, failed(one, "[1]"), failed(other, "[2]"))
-    failed_items = FailedItems(engine, HOUR, "version", "run")
-    with engine.begin() as connection:
-        connection.execute(sa.text("UPDATE items SET prediction = '[1, 0, 0]' WHERE id = :key"), {"key": one})
-        failed_items.record(connection, Batch(("id",), [(one,)]))
-        assert set(failed_of(sql)) == {one, other}
-    assert set(failed_of(sql)) == {other}
-    assert_hour_adds_up(sql)
-
-
-def test_nothing_is_recorded_when_the_transaction_is_undone(engine, sql: Sql):
-    one, other = insert_items(sql, ["[1]", "[2]"])
-    recorded(engine, failed(one, "[1]"))
-    failed_items = FailedItems(engine, HOUR, "version", "run")
-    with engine.connect() as connection, connection.begin() as transaction:
-        connection.execute(sa.text("UPDATE items SET prediction = '[1, 0, 0]' WHERE id = :key"), {"key": one})
-        failed_items.record(connection, Batch(("id",), [(one,)], [failed(other, "[2]")]))
-        transaction.rollback()
-    assert failed_of(sql) == {one: ("code", "message", 1)}
-    assert assert_hour_adds_up(sql) == (2, 0, 1, 1)
-
-
-def test_nothing_is_recorded_of_an_item_that_was_corrected_deleted_or_predicted_meanwhile(engine, sql: Sql):
-    corrected, deleted, predicted, bad = insert_items(sql, ["[1]", "[2]", "[3]", "[4]"])
-    rows = [failed(key, f"[{number}]") for number, key in enumerate((corrected, deleted, predicted, bad), 1)]
-    correct(sql, corrected)
-    sql("DELETE FROM items WHERE id = %s", deleted)
-    sql("UPDATE items SET prediction = '[1, 0, 0]' WHERE id = %s", predicted)
-    recorded(engine, *rows)
-    assert set(failed_of(sql)) == {bad}
-    assert assert_hour_adds_up(sql) == (3, 1, 1, 1)
-
-
-def test_failed_rows_whose_items_the_service_deleted_or_scored_are_taken_off_at_once(engine, sql: Sql):
-    gone, done, bad = insert_items(sql, ["[1]", "[2]", "[3]"])
-    recorded(engine, failed(gone, "[1]"), failed(done, "[2]"), failed(bad, "[3]"))
-    sql("INSERT INTO failed_items SELECT 77, %s, code, message, attempts, first_failed_at, last_failed_at,"
-        " model_version, run_id FROM failed_items WHERE item_id = %s", END, bad)  # fmt: skip
-    sql("DELETE FROM items WHERE id = %s", gone)
-    sql("UPDATE items SET prediction = '[1, 0, 0]' WHERE id = %s", done)
-    FailedItems(engine, HOUR, "version", "run")
-    assert set(failed_of(sql)) == {bad, 77}  # the other hour's row is that hour's business
-
-
-def test_a_message_that_no_database_can_hold_is_recorded_all_the_same(engine, sql: Sql):
-    (bad,) = insert_items(sql, ["[1]"])
-    recorded(engine, failed(bad, "[1]", message="half a letter: \ud800"))
-    assert failed_of(sql) == {bad: ("code", "half a letter: \\ud800", 1)}
-
-
-# What is left
-
-
-def test_hours_with_failed_or_pending_items_are_left_latest_first(engine, sql: Sql):
-    (bad,) = insert_items(sql, ["[1]"])
-    (worse,) = insert_items(sql, ["[2]"], "2026-11-02 08:10:00")
-    recorded(engine, failed(bad, "[1]"), failed(worse, "[2]"))
-    summarise(sql, START, 3)
-    summarise(sql, "2026-11-02 04:00:00", 0)
-    summarise(sql, "2026-11-02 07:00:00", 4)
-    assert [(left.hour.key, left.failed, left.pending) for left in hours_left(engine)] == [
-        ("2026-11-02-08:00", 1, 0),
-        ("2026-11-02-07:00", 0, 4),
-        ("2026-11-02-05:00", 1, 3),
-    ]
-    sql("DELETE FROM items")
-    sql("DELETE FROM run_summary WHERE hour > %s", START)
-    assert hours_left(engine) == [HourLeft(HOUR, 0, 3)]
+# Models
 
 
 def test_the_model_of_each_hour_is_that_of_its_summary(engine, sql: Sql):
