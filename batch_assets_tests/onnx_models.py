@@ -97,3 +97,19 @@ def write_table_model(
     sample = folder / "sample.json"
     sample.write_text("[[1, 2, 3, 4], [5, 6, 7, 8]]")
     return ModelFiles(path, labels, sample)
+
+
+def write_picky_classifier(folder: Path) -> ModelFiles:
+    """Writes a model that is sure of the class whose number is the first value, and fails on a batch with one above 2.
+
+    It really fails: ONNX Runtime finds no such row in a table of three.
+    """
+    nodes = [
+        helper.make_node("Gather", ["values", "zero"], ["first"], axis=1),
+        helper.make_node("Cast", ["first"], ["index"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "index"], ["probabilities"], axis=0),
+    ]
+    files = write_table_model(folder, nodes, constants={"zero": np.array(0), "table": np.eye(3, dtype=np.float32)})
+    assert files.sample_data_path is not None
+    files.sample_data_path.write_text("[[0, 0, 0, 0], [2, 0, 0, 0]]")
+    return files

@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from batch_assets.errors import ModelError
+from batch_assets.errors import ModelError, ModelRunError
 from batch_assets.folders import root_folder
 from batch_assets.inference.values import check_values, counted, shown
 
@@ -115,16 +115,24 @@ class OnnxModel:
             numbers are the model's: whether they are probabilities is looked at for a sample only.
 
         Raises:
-            ModelError: The model failed on this batch, or returned something other than a row per item.
+            ModelRunError: The model failed on this batch.
+            ModelError: It cannot be run at all, or returned something other than a row per item.
         """
         if len(features) == 0:
             return np.empty((0, len(self.labels)), self._output_dtype)
         try:
             (output,) = self._session.run([self._output_name], {self._input_name: features})
+        except _run_errors() as error:
+            reason = _one_line(error)
+            raise ModelRunError(
+                f"The model {self.model_filepath.name} fails on {counted(len(features), 'item')}: "
+                f"{reason}. Look at these items, or use another model (MODEL_FILEPATH).",
+                reason,
+            ) from None
         except _onnxruntime_errors() as error:
             raise ModelError(
-                f"The model {self.model_filepath.name} fails on {counted(len(features), 'item')}: "
-                f"{_one_line(error)}. Look at these items, or use another model (MODEL_FILEPATH)."
+                f"The model {self.model_filepath.name} cannot be run: {_one_line(error)}. Use another model "
+                "(MODEL_FILEPATH)."
             ) from None
         table = self._table(output) if isinstance(output, list) else np.asarray(output)
         expected = (len(features), len(self.labels))
@@ -353,6 +361,17 @@ def _onnxruntime_errors() -> tuple[type[Exception], ...]:
 
     own = [value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception)]
     return (*own, RuntimeError, ValueError, TypeError)
+
+
+def _run_errors() -> tuple[type[Exception], ...]:
+    """Return what ONNX Runtime raises where a node fails on what it is given.
+
+    Memory that does not suffice is among it, where fewer items may do or one item asks for too much. All else says
+    that the model does not load, is not known or does not take such an input, whatever the items are.
+    """
+    from onnxruntime.capi import onnxruntime_pybind11_state as state  # noqa: PLC0415 - as above
+
+    return (state.Fail, state.InvalidArgument, state.RuntimeException)
 
 
 def _one_line(error: Exception) -> str:

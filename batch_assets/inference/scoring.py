@@ -3,7 +3,7 @@
 import datetime
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +12,14 @@ import orjson
 from numpy.typing import NDArray
 
 from batch_assets.database.batches import Batch, FailedRow
-from batch_assets.errors import ModelError
+from batch_assets.errors import ModelError, ModelRunError
 from batch_assets.inference.model import OnnxModel, check_sample
-from batch_assets.inference.values import check_values
+from batch_assets.inference.values import BadValues, check_values, counted
 
 SAMPLE_ITEMS = 100
+
+# ONNX Runtime takes ten times as long to fail as to score: below this, further halving costs more than it saves.
+ONE_BY_ONE_ITEMS = 8
 
 
 @dataclass
@@ -51,7 +54,14 @@ class Progress:
         }
 
 
-def score(items: Iterable[Batch], model: OnnxModel, progress: Progress, *, sample_known: bool) -> Iterator[Batch]:
+def score(
+    items: Iterable[Batch],
+    model: OnnxModel,
+    progress: Progress,
+    *,
+    sample_known: bool,
+    failed_before: Collection[int] = (),
+) -> Iterator[Batch]:
     """Scores items batch by batch; what cannot be scored is handed on with the reason, its neighbours are scored.
 
     Args:
@@ -60,13 +70,14 @@ def score(items: Iterable[Batch], model: OnnxModel, progress: Progress, *, sampl
         progress: Is kept up to date.
         sample_known: Whether the model has scored a sample that stands for these items. If not, the first of
             them must be fit for it, be they ever so few: a model of another kind would fail them all.
+        failed_before: Ids of items that say nothing about the model, since they have failed before.
 
     Yields:
         Batches with the columns `id`, `values` as they were read and `prediction` (JSON text), and the
         items that failed.
 
     Raises:
-        ModelError: The model does not fit the items, or fails on a batch.
+        ModelError: The model does not fit the items, or fails on every one of many.
     """
     source, first = iter(items), True
     while True:
@@ -75,12 +86,15 @@ def score(items: Iterable[Batch], model: OnnxModel, progress: Progress, *, sampl
         progress.seconds["read"] += time.perf_counter() - start
         if batch is None:
             return
-        texts = batch.column("values")
+        ids, texts = batch.column("id"), batch.column("values")
+        sample = [text for key, text in zip(ids, texts, strict=True) if key not in failed_before][:SAMPLE_ITEMS]
+        if model.width is None:  # which they must tell, whatever else they say
+            sample = sample or texts[:SAMPLE_ITEMS]
         # A few items that do not fit may be bad ones; so many of them are of another kind, whatever the sample is.
-        if not sample_known or (first and len(texts) >= SAMPLE_ITEMS):
-            sample_known = check_sample(model, texts[:SAMPLE_ITEMS], "the items of the hour") > 0 or sample_known
+        if (sample and not sample_known) or (first and len(sample) >= SAMPLE_ITEMS):
+            sample_known = check_sample(model, sample, "the items of the hour") > 0 or sample_known
         first = False
-        yield _score_batch(batch.column("id"), texts, model, progress)
+        yield _score_batch(ids, texts, model, progress)
 
 
 def _score_batch(ids: list[int], texts: list[str], model: OnnxModel, progress: Progress) -> Batch:
@@ -92,22 +106,63 @@ def _score_batch(ids: list[int], texts: list[str], model: OnnxModel, progress: P
         )
     checked = check_values(texts, model.width, model.dtype)
     checked_at = time.perf_counter()
-    probabilities = model.probabilities(checked.features)
+    probabilities, reasons = _answers(model, checked.features)
     finite = np.isfinite(probabilities).all(axis=1)
     predictions = _json_texts(probabilities)
-    rows, failed = [], [FailedRow(ids[i], texts[i], code, message) for i, code, message in checked.bad]
-    for position, text, fine in zip(checked.positions.tolist(), predictions, finite.tolist(), strict=True):
+    positions = checked.positions.tolist()
+    faults = [
+        *checked.bad,
+        *(BadValues(positions[row], "model_error", f"the model fails: {reason}") for row, reason in reasons.items()),
+    ]
+    rows = []
+    answered = [position for row, position in enumerate(positions) if row not in reasons]
+    for position, text, fine in zip(answered, predictions, finite.tolist(), strict=True):
         if fine:
             rows.append((ids[position], texts[position], text))
         else:
-            failed.append(
-                FailedRow(ids[position], texts[position], "model_not_finite", f"the model's answer is {text}")
-            )
+            faults.append(BadValues(position, "model_not_finite", f"the model's answer is {text}"))
+    failed = [FailedRow(ids[index], texts[index], code, message) for index, code, message in faults]
     progress.seconds["check"] += checked_at - start
     progress.seconds["score"] += time.perf_counter() - checked_at
     progress.scored += len(rows)
     progress.codes.update(row.code for row in failed)
     return Batch(("id", "values", "prediction"), rows, failed)
+
+
+def _answers(model: OnnxModel, features: NDArray[Any]) -> tuple[NDArray[Any], dict[int, str]]:
+    """Scores a batch; the items on which the model fails are left out.
+
+    Returns:
+        The answers to the other items, in their order; and for the index of each item that was left out, what the
+        model says.
+
+    Raises:
+        ModelError: It fails on every one of the items, and they are too many for all of them to be to blame.
+    """
+    probabilities, reasons = _split(model, features)
+    if len(reasons) == len(features) >= SAMPLE_ITEMS:
+        raise ModelError(
+            f"The model {model.model_filepath.name} fails on every one of {counted(len(features), 'item')}, on the "
+            f"first of them with: {reasons[0]}. Nothing of this batch is written: use another model (MODEL_FILEPATH), "
+            "or mend the items."
+        )
+    return probabilities, reasons
+
+
+def _split(model: OnnxModel, features: NDArray[Any]) -> tuple[NDArray[Any], dict[int, str]]:
+    """Scores a batch, or each half of it by itself if the model fails on it, down to the single item."""
+    try:
+        return model.probabilities(features), {}
+    except ModelRunError as error:
+        if len(features) == 1:
+            return model.probabilities(features[:0]), {0: error.reason}
+    step = 1 if len(features) <= ONE_BY_ONE_ITEMS else -(-len(features) // 2)
+    tables, reasons = [], {}
+    for start in range(0, len(features), step):
+        table, of_part = _split(model, features[start : start + step])
+        tables.append(table)
+        reasons.update({start + row: reason for row, reason in of_part.items()})
+    return np.concatenate(tables), reasons
 
 
 def _json_texts(probabilities: NDArray[Any]) -> list[str]:

@@ -19,6 +19,10 @@ SHOWN_CHARACTERS = 80
 # Texts are converted block by block, so that one bad item costs a careful look at its block only.
 BLOCK_ITEMS = 500
 
+# Parsed, a text may take thirty times its size. Nobody writes so many characters for so few numbers.
+LONGEST_TEXT = 4_000_000
+LONGEST_NUMBER = 1_000
+
 _LOWEST_INT64 = -(2**63)
 
 # What a Python number must lie between to be finite in the model's type. A double just above the largest
@@ -79,8 +83,8 @@ def check_values(texts: Sequence[str | None], width: int, dtype: np.dtype[Any]) 
 
     A good text is a JSON list of `width` finite numbers that fit the model's type. Anything else becomes one
     `BadValues` with one of these codes: `not_json`, `not_a_list`, `wrong_length`, `null_value`,
-    `not_numeric`, `not_a_number`, `infinite`, `too_large`, `not_an_integer`. No text makes this function
-    raise. Messages count the values of an item from 1.
+    `not_numeric`, `not_a_number`, `infinite`, `too_large`, `not_an_integer`, `too_long`. No text makes this
+    function raise. Messages count the values of an item from 1.
 
     Args:
         texts: The column `values` as the database returns it; None is SQL's NULL.
@@ -121,6 +125,8 @@ def shown(text: str) -> str:
 
 def _convert(texts: Sequence[str | None], width: int, dtype: np.dtype[Any]) -> NDArray[Any] | None:
     """Return the array (texts, width), or None when at least one text needs a closer look."""
+    if max(map(len, filter(None, texts)), default=0) > _longest(width):
+        return None
     try:
         rows = list(map(orjson.loads, texts))  # type: ignore[arg-type]  # None raises, as bad JSON does
     except ValueError:
@@ -137,6 +143,11 @@ def _convert(texts: Sequence[str | None], width: int, dtype: np.dtype[Any]) -> N
     except OverflowError:
         return None  # an integer beyond int64
     return features if np.isfinite(features).all() else None
+
+
+def _longest(width: int) -> int:
+    """Return how many characters a text may have that is worth reading."""
+    return max(LONGEST_TEXT, width * LONGEST_NUMBER)
 
 
 def _array(rows: list[list[Any]], width: int, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -162,6 +173,8 @@ def _numbers(text: str | None, width: int, dtype: np.dtype[Any]) -> list[Any]:
     """Return the numbers of one item, integers as integers: float64 would drop digits above 2**53."""
     if text is None:
         raise _RefusedError("null_value", "the value is NULL")
+    if len(text) > _longest(width):
+        raise _RefusedError("too_long", f"{len(text)} characters are too many for a list of {width} numbers")
     value = _parse(text)
     if value is None:
         raise _RefusedError("null_value", "the value is null")

@@ -9,10 +9,16 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from batch_assets.errors import ModelError
+from batch_assets.errors import ModelError, ModelRunError
 from batch_assets.folders import root_folder
 from batch_assets.inference.model import ModelFiles, OnnxModel, check_sample, load_model
-from batch_assets_tests.onnx_models import write_classifier, write_graph, write_labels, write_table_model
+from batch_assets_tests.onnx_models import (
+    write_classifier,
+    write_graph,
+    write_labels,
+    write_picky_classifier,
+    write_table_model,
+)
 
 HOUR = "the items of the hour"
 
@@ -353,22 +359,42 @@ def test_numbers_below_zero_are_no_probabilities_although_their_sum_is_one(tmp_p
 
 def picky(folder: Path) -> OnnxModel:
     """A model that fails on any batch that holds an item whose first value is above 2."""
-    nodes = [
-        helper.make_node("Gather", ["values", "zero"], ["first"], axis=1),
-        helper.make_node("Cast", ["first"], ["index"], to=TensorProto.INT64),
-        helper.make_node("Gather", ["table", "index"], ["probabilities"], axis=0),
-    ]
-    constants = {"zero": np.array(0), "table": np.eye(3, dtype=np.float32)}
-    files = write_table_model(folder, nodes, constants=constants)
+    files = write_picky_classifier(folder)
     return load_model(ModelFiles(files.model_filepath, files.label_filepath, None))
 
 
 def test_a_batch_that_the_model_fails_on_is_a_model_error_without_noise(tmp_path, capfd):
     model = picky(tmp_path)
     assert model.probabilities(np.zeros((2, 4), np.float32)).tolist() == [[1, 0, 0]] * 2
-    with pytest.raises(ModelError, match=r"model\.onnx fails on 1 item: .*out of data bounds"):
+    with pytest.raises(ModelRunError, match=r"model\.onnx fails on 1 item: .*out of data bounds") as caught:
         model.probabilities(np.full((1, 4), 7, np.float32))
+    assert caught.value.reason in str(caught.value)
+    assert "out of data bounds, idx=7" in caught.value.reason
     assert capfd.readouterr() == ("", "")
+
+
+def test_an_item_for_which_the_memory_does_not_suffice_is_one_that_the_model_fails_on(tmp_path):
+    nodes = [
+        helper.make_node("ReduceMax", ["values"], ["top"], keepdims=0),
+        helper.make_node("Cast", ["top"], ["size"], to=TensorProto.INT64),
+        helper.make_node("Unsqueeze", ["size", "zero"], ["shape"]),
+        helper.make_node("ConstantOfShape", ["shape"], ["many"]),
+        helper.make_node("ReduceSum", ["many"], ["nothing"], keepdims=0),
+        helper.make_node("Gather", ["table", "zero"], ["row"], axis=0),
+        helper.make_node("Add", ["row", "nothing"], ["probabilities"]),
+    ]
+    constants = {"zero": np.array([0]), "table": np.eye(3, dtype=np.float32)}
+    files = write_table_model(tmp_path, nodes, constants=constants)
+    model = load_model(ModelFiles(files.model_filepath, files.label_filepath, None))
+    assert model.probabilities(np.full((1, 4), 7, np.float32)).tolist() == [[1, 0, 0]]
+    with pytest.raises(ModelRunError, match="Failed to allocate memory"):
+        model.probabilities(np.full((1, 4), 1e18, np.float32))
+
+
+def test_an_input_that_cannot_be_handed_over_is_no_fault_of_the_items(sampleless):
+    with pytest.raises(ModelError, match=r"model\.onnx cannot be run: Could not create tensor") as caught:
+        sampleless.probabilities([["a"]])
+    assert type(caught.value) is ModelError
 
 
 def test_the_items_of_an_hour_serve_as_a_sample_although_some_are_bad(sampleless):

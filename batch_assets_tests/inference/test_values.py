@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batch_assets.inference import values
 from batch_assets.inference.values import BLOCK_ITEMS, CheckedValues, check_values
 
 FLOAT32, FLOAT64, INT64 = (np.dtype(name) for name in ("float32", "float64", "int64"))
@@ -167,6 +168,20 @@ def test_a_text_nested_too_deeply_is_refused_like_any_other():
     assert code_of("[1,2,3," + '{"a":' * 200_000 + "1" + "}" * 200_000 + "]") == "not_json"
 
 
+@pytest.mark.parametrize("text", ["[" + "[]," * 1_400_000 + "1]", "[1,2,3,4" + " " * 4_000_000 + "]", "x" * 4_000_001])
+def test_a_text_of_millions_of_characters_is_too_long_and_not_even_read(text, monkeypatch):
+    read = []
+    monkeypatch.setattr(values.orjson, "loads", lambda text: read.append(len(text)) or json.loads(text))
+    assert code_of(text) == "too_long"
+    assert all(length < 100 for length in read)
+
+
+def test_a_text_may_be_the_longer_the_more_numbers_the_model_takes():
+    text = "[" + "1," * 9_999 + "2" + " " * 4_500_000 + "]"
+    assert check_values([text], 10_000, FLOAT32).features.shape == (1, 10_000)
+    assert check_values([text, "x"], 10_000, FLOAT32).positions.tolist() == [0]
+
+
 def test_messages_say_which_value_and_show_it():
     assert message_of('[1, "abc", 3, 4]') == 'value 2 is a string: "abc"'
     assert message_of("[1, 2, 3, 4, 5]") == "5 values, the model takes 4"
@@ -178,6 +193,7 @@ def test_messages_say_which_value_and_show_it():
     assert message_of('{"a": 1}') == 'an object, not a list of 4 numbers: {"a": 1}'
     assert message_of("[1, x]") == "not JSON: Expecting value at character 5: [1, x]"
     assert message_of("") == "not JSON: it is empty"
+    assert message_of(" " * 4_000_001) == "4000001 characters are too many for a list of 4 numbers"
 
 
 def test_messages_cut_what_they_show_to_eighty_characters():
