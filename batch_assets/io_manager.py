@@ -31,13 +31,13 @@ import dagster as dg
 import sqlalchemy as sa
 from pydantic import Field
 
-from batch_assets.database.batches import Batches, is_frame
+from batch_assets.database.batches import Batches, BatchesByPartition, is_frame
 from batch_assets.database.engine import engine_from_environment, engine_from_url
 from batch_assets.database.reading import count_rows, read_batches, read_columns
 from batch_assets.database.slices import AnyOf, Keys, Partition, TableSlice, TimeWindows, create_table, dtype_of
 from batch_assets.database.statements import BATCH_ROWS
 from batch_assets.database.writing import ColumnUpdate, replace_slice, update_rows
-from batch_assets.errors import HourError, TableError
+from batch_assets.errors import BatchAssetsError, HourError, PartitionsError, TableError
 from batch_assets.failures import explained
 
 # What may follow a column's name: a type with numbers or texts in brackets. SQLite would take any word for a
@@ -72,31 +72,17 @@ class MySQLIOManager(dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
         """Stores what an asset returned; the metadata say what was stored."""
         start = time.perf_counter()
+        if isinstance(obj, BatchesByPartition):
+            _check_known(context)
+            self._store_each(context, obj)
+            return
         batches = _batches(obj, context)
         _check_known(context)
-        metadata = context.definition_metadata
-        table_slice = self._slice(context, metadata)
-        update = _update(metadata)
-        engine = self._engine()
-        if update:
-            updated = update_rows(engine, table_slice, update, batches)
-            rows = updated.rows
-            context.add_output_metadata({"left": updated.left, "write_seconds": round(updated.seconds, 3)})
-        else:
-            _create_declared(engine, table_slice, metadata)
-            rows = replace_slice(engine, table_slice, batches)
-            self._add_counts(context, engine, table_slice, rows)
-        if batches.metadata:
-            context.add_output_metadata(batches.metadata())
-        columns = read_columns(engine, table_slice)
-        context.add_output_metadata(
-            {
-                "rows": rows,
-                "seconds": round(time.perf_counter() - start, 3),
-                "dagster/table_name": str(table_slice),
-                "dagster/column_schema": _table_schema(engine, columns),
-            }
-        )
+        engine, table_slice = self._engine(), self._slice(context, context.definition_metadata)
+        metadata = self._store(context, engine, table_slice, batches)
+        if not _update(context.definition_metadata):
+            self._add_counts(context, engine, table_slice, metadata["rows"])
+        context.add_output_metadata({**metadata, "seconds": round(time.perf_counter() - start, 3)})
 
     @explained()
     def load_input(self, context: dg.InputContext) -> object:
@@ -106,34 +92,103 @@ class MySQLIOManager(dg.ConfigurableIOManager):
         _check_known(context)
         wanted = context.definition_metadata or {}
         upstream = context.upstream_output.definition_metadata if context.upstream_output else {}
-        table_slice = self._slice(context, {**upstream, **wanted}, wanted)
+        metadata = {**upstream, **wanted}
+        table_slice = self._slice(context, metadata, wanted)
         engine = self._engine()
         if context.has_asset_partitions and not context.asset_partition_keys:
             # An asset that reads its own partition before the first one, when there is no table yet.
             _create_declared(engine, table_slice, upstream)
         columns = read_columns(engine, table_slice)
-        read = partial(read_batches, engine, table_slice, _batch_rows(context, wanted))
+        rows = _batch_rows(context, wanted)
         described = {"table": str(table_slice), "columns": ", ".join(column.name for column in columns)}
         if context.dagster_type.typing_type is Batches:
             _describe(context, described)
-            return Batches(read, _dtypes(columns))
+
+            def narrowed(key: str | None, condition: str | None, within: TableSlice = table_slice) -> Batches:
+                if key is not None:
+                    within = replace(within, partitions=_partitions(context, metadata, [key]))
+                conditions = [f"({part})" for part in (within.where, condition) if part]
+                within = replace(within, where=" AND ".join(conditions) or None)
+                read = partial(read_batches, engine, within, rows)
+                return Batches(read, _dtypes(columns), narrowed=partial(narrowed, within=within))
+
+            return narrowed(None, None)
         from batch_assets.database.frames import frame_of  # noqa: PLC0415 - imports pandas
 
         names = [column.name for column in columns]
-        frame = frame_of(names, [row for batch in read() for row in batch.rows], _dtypes(columns))
+        read = read_batches(engine, table_slice, rows)
+        frame = frame_of(names, [row for batch in read for row in batch.rows], _dtypes(columns))
         seconds = round(time.perf_counter() - start, 3)
         _describe(context, {**described, "rows": len(frame), "seconds": seconds})
         return frame
+
+    def _store(
+        self, context: dg.OutputContext, engine: sa.Engine, table_slice: TableSlice, batches: Batches
+    ) -> dict[str, Any]:
+        """Stores the rows of a slice, and returns what is to be said of it."""
+        metadata: dict[str, Any] = {}
+        update = _update(context.definition_metadata)
+        with batches.held():
+            if update:
+                updated = update_rows(engine, table_slice, update, batches)
+                metadata = {
+                    "rows": updated.rows,
+                    "left": updated.left,
+                    "write_seconds": round(updated.seconds, 3),
+                }
+            else:
+                _create_declared(engine, table_slice, context.definition_metadata)
+                metadata = {"rows": replace_slice(engine, table_slice, batches)}
+        if batches.metadata:
+            metadata.update(batches.metadata())
+        schema = _table_schema(engine, read_columns(engine, table_slice))
+        return metadata | {"dagster/table_name": str(table_slice), "dagster/column_schema": schema}
+
+    def _store_each(self, context: dg.OutputContext, parts: BatchesByPartition) -> None:
+        """Stores partition by partition, and records each as materialised at once where a run has several."""
+        engine, definition = self._engine(), context.definition_metadata
+        several = len(context.asset_partition_keys) > 1
+        stored: list[str] = []
+        faults: dict[str, BatchAssetsError] = {}
+        for key, batches in parts.parts:
+            start = time.perf_counter()
+            table_slice = self._slice(context, definition, keys=[key])
+            try:
+                metadata = self._store(context, engine, table_slice, batches)
+            except BatchAssetsError as error:
+                faults[key] = error
+                if several:
+                    context.log.error("%s: %s", key, error)
+                continue
+            stored.append(key)
+            metadata["seconds"] = round(time.perf_counter() - start, 3)
+            if not _update(definition):
+                metadata["dagster/partition_row_count"] = metadata["rows"]
+            context.step_context.add_asset_metadata(metadata, context.asset_key, key)
+            if several:
+                # In the database at once, whatever becomes of the others.
+                context.log_event(dg.AssetMaterialization(context.asset_key, partition=key, metadata=metadata))
+        if faults and parts.on_failure:
+            parts.on_failure(stored)
+        if len(faults) == 1 and not stored:
+            raise next(iter(faults.values()))
+        if faults:
+            raise _partitions_error(faults, stored)
 
     def _engine(self) -> sa.Engine:
         return engine_from_url(self.url) if self.url else engine_from_environment()
 
     def _slice(
-        self, context: _Context, metadata: Mapping[str, Any], wanted: Mapping[str, Any] | None = None
+        self,
+        context: _Context,
+        metadata: Mapping[str, Any],
+        wanted: Mapping[str, Any] | None = None,
+        keys: Sequence[str] | None = None,
     ) -> TableSlice:
         path = context.asset_key.path if context.has_asset_key else (context.name,)
         schema = metadata.get("schema") or self.schema_ or (path[-2] if len(path) > 1 else None)
-        keys = context.asset_partition_keys if context.has_asset_partitions else []
+        if keys is None:
+            keys = context.asset_partition_keys if context.has_asset_partitions else []
         columns = (wanted or {}).get("columns")
         return TableSlice(
             table=metadata.get("table") or path[-1],
@@ -159,6 +214,20 @@ class MySQLIOManager(dg.ConfigurableIOManager):
             context.step_context.add_asset_metadata(
                 {"rows": count, "dagster/partition_row_count": count}, context.asset_key, key
             )
+
+
+def _partitions_error(faults: Mapping[str, BatchAssetsError], stored: Sequence[str]) -> PartitionsError:
+    """Says which partitions failed and why, each reason once."""
+    reasons: dict[str, list[str]] = {}
+    for key, fault in faults.items():
+        reasons.setdefault(str(fault), []).append(key)
+    said = " ".join(f"{', '.join(keys)}: {reason}" for reason, keys in reasons.items())
+    count = len(faults) + len(stored)
+    return PartitionsError(
+        f"{len(faults)} of {count} partitions could not be stored; the others are. {said}",
+        list(faults),
+        transient=any(fault.transient for fault in faults.values()),
+    )
 
 
 def _partitions(context: _Context, metadata: Mapping[str, Any], keys: Sequence[str]) -> tuple[Partition, ...]:

@@ -1,7 +1,7 @@
 """Rows on their way: what an asset gets and gives when it does not want the whole slice in memory."""
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -59,12 +59,31 @@ class Batches:
         in_transaction: Called after each batch is written, in the transaction that writes it, for what must
             be stored together with it or not at all.
         metadata: Called after the last batch, for what is then known about all of them.
+        held: Entered before the first batch is read and left after the last one is written: a lock, for example.
+        at_once: With `update_columns`: readers see the old values of all rows until they see the new ones of all.
+        narrowed: Gives the same slice with a further condition in SQL, or one partition of it.
     """
 
     source: "Iterable[Batch | pd.DataFrame] | Callable[[], Iterable[Batch | pd.DataFrame]]"
     dtypes: Mapping[str, str] = field(default_factory=dict)
     in_transaction: Callable[[sa.Connection, Batch], None] | None = None
     metadata: Callable[[], Mapping[str, Any]] | None = None
+    held: Callable[[], AbstractContextManager[object]] = nullcontext
+    at_once: bool = False
+    narrowed: "Callable[[str | None, str | None], Batches] | None" = None
+
+    def where(self, condition: str) -> "Batches":
+        """Returns the rows of a slice that was loaded for which a condition in SQL holds; read when they are used."""
+        return self._narrowed(None, condition)
+
+    def of_partition(self, key: str) -> "Batches":
+        """Returns the rows of one of the partitions that were loaded; read when they are used."""
+        return self._narrowed(key, None)
+
+    def _narrowed(self, key: str | None, condition: str | None) -> "Batches":
+        if self.narrowed is None:
+            raise TableError("Only Batches that an asset was given can be narrowed: filter the rows of your own.")
+        return self.narrowed(key, condition)
 
     def __iter__(self) -> Generator[Batch]:
         source = self.source() if callable(self.source) else self.source
@@ -83,6 +102,21 @@ class Batches:
         with closing(iter(self)) as batches:
             for batch in batches:
                 yield frame_of(batch.columns, batch.rows, self.dtypes)
+
+
+@dataclass(frozen=True)
+class BatchesByPartition:
+    """The partitions of a run, each stored by itself and recorded as materialised the moment that it is.
+
+    One that cannot be stored does not keep the others from it: the step fails after the last one.
+
+    Args:
+        parts: The key of each partition and its rows, made when it is its turn.
+        on_failure: Called with the keys of those that are stored, before the step fails for the others.
+    """
+
+    parts: Iterable[tuple[str, Batches]]
+    on_failure: Callable[[Sequence[str]], None] | None = None
 
 
 def is_frame(kind: Any) -> bool:

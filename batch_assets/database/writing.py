@@ -1,11 +1,13 @@
 """Writing a slice of a table: replacing its rows, or updating columns of them."""
 
+import pickle
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from tempfile import TemporaryFile
 from typing import Any
 
 import sqlalchemy as sa
@@ -134,9 +136,11 @@ def _check_transactional(table: sa.Table) -> None:
 
 
 def update_rows(engine: sa.Engine, table_slice: TableSlice, update: ColumnUpdate, batches: Batches) -> Updated:
-    """Updates columns of existing rows of a slice, a transaction for each batch.
+    """Updates columns of existing rows of a slice: a transaction for each batch, or one for all.
 
-    The next batch is made while the server works on the last one.
+    Batch by batch, the next one is made while the server works on the last one. At once, all of them are made first
+    and wait in a file, so that the transaction, and with it the locks on the rows, lasts as long as the server needs
+    for the update alone.
 
     Args:
         engine: The database.
@@ -149,57 +153,86 @@ def update_rows(engine: sa.Engine, table_slice: TableSlice, update: ColumnUpdate
 
     Raises:
         TableError: A column is missing, or the key is not unique.
-        DatabaseError: The database refused a value. Batches before this one stay written.
+        DatabaseError: The database refused a value. Batches before this one stay written; at once, none is.
     """
     with snapshot(engine) as connection:
         table = reflect(connection, table_slice)
         table.info["collations"] = _collations(connection, table)
-    wanted = (update.key, *update.columns, *update.unchanged)
     _check_update(table, update)
-    write = partial(_write_batch, engine, table, table_slice, update, batches.in_transaction)
-    done: list[Updated] = []
-    with ThreadPoolExecutor(1, "writer") as writer, closing(iter(batches)) as source:
-        written: Future[Updated] | None = None
-        for batch in source:
-            _known_columns_of_batch(table, batch.columns, wanted)
-            if written:
-                done.append(written.result())
-            written = writer.submit(write, batch)
-        if written:
-            done.append(written.result())
+    write = partial(_write_batch, table, table_slice, update, batches.in_transaction)
+    with closing(_known_batches(table, update, batches)) as source:
+        done = _write_at_once(engine, write, source) if batches.at_once else _write_one_by_one(engine, write, source)
     return Updated(
         sum(batch.rows for batch in done), sum(batch.left for batch in done), sum(batch.seconds for batch in done)
     )
 
 
+_Write = Callable[[sa.Connection, Batch], Updated]
+
+
+def _known_batches(table: sa.Table, update: ColumnUpdate, batches: Batches) -> Generator[Batch]:
+    wanted = (update.key, *update.columns, *update.unchanged)
+    with closing(iter(batches)) as source:
+        for batch in source:
+            _known_columns_of_batch(table, batch.columns, wanted)
+            yield batch
+
+
+def _write_one_by_one(engine: sa.Engine, write: _Write, source: Iterable[Batch]) -> list[Updated]:
+    def write_batch(batch: Batch) -> Updated:
+        start = time.perf_counter()
+        with engine.begin() as connection:
+            updated = write(connection, batch)
+        return replace(updated, seconds=time.perf_counter() - start)
+
+    done: list[Updated] = []
+    with ThreadPoolExecutor(1, "writer") as writer:
+        written: Future[Updated] | None = None
+        for batch in source:
+            if written:
+                done.append(written.result())
+            written = writer.submit(write_batch, batch)
+        if written:
+            done.append(written.result())
+    return done
+
+
+def _write_at_once(engine: sa.Engine, write: _Write, source: Iterable[Batch]) -> list[Updated]:
+    with TemporaryFile() as file:
+        count = 0
+        for count, batch in enumerate(source, 1):  # noqa: B007 - is what there is to read again
+            pickle.dump(batch, file)
+        file.seek(0)
+        start = time.perf_counter()
+        with engine.begin() as connection:
+            # What this process has just written itself.
+            done = [write(connection, pickle.load(file)) for _ in range(count)]  # noqa: S301
+    return [*done, Updated(0, 0, time.perf_counter() - start)]
+
+
 def _write_batch(  # noqa: PLR0913, PLR0917 - what does not change from batch to batch is bound once
-    engine: sa.Engine,
     table: sa.Table,
     table_slice: TableSlice,
     update: ColumnUpdate,
     in_transaction: Callable[[sa.Connection, Batch], None] | None,
+    connection: sa.Connection,
     batch: Batch,
 ) -> Updated:
-    start = time.perf_counter()
     updated = 0
-    with engine.begin() as connection:
-        rows = _rows_to_send(connection, table, update, batch)
-        for part in statement_rows(connection, rows):
-            statement, parameters = _update_statement(connection, table, table_slice, update, part)
-            updated += connection.exec_driver_sql(statement, parameters).rowcount
-        if in_transaction:
-            in_transaction(connection, batch)
-    return Updated(updated, len(rows) - updated, time.perf_counter() - start)
+    rows = _rows_to_send(connection, table, update, batch)
+    for part in statement_rows(connection, rows):
+        statement, parameters = _update_statement(connection, table, table_slice, update, part)
+        updated += connection.exec_driver_sql(statement, parameters).rowcount
+    if in_transaction:
+        in_transaction(connection, batch)
+    return Updated(updated, len(rows) - updated, 0.0)
 
 
 def _rows_to_send(
     connection: sa.Connection, table: sa.Table, update: ColumnUpdate, batch: Batch
 ) -> list[tuple[Any, ...]]:
     columns = [stored_values(table.columns[name], batch.column(name)) for name in (update.key, *update.columns)]
-    columns += [
-        [None if text is None else checksum(connection, text) for text in batch.column(name)]
-        for name in update.unchanged
-    ]
+    columns += [[None if text is None else checksum(text) for text in batch.column(name)] for name in update.unchanged]
     return list(zip(*columns, strict=True))
 
 

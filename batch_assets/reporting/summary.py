@@ -3,14 +3,19 @@
 import datetime
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import orjson
+import sqlalchemy as sa
 
-from batch_assets.database.batches import Batch
+from batch_assets.database.batches import Batch, Batches
+from batch_assets.database.hours import Hour
+from batch_assets.database.reading import read_batches
+from batch_assets.database.slices import TableSlice, TimeWindows
+from batch_assets.database.writing import replace_slice
 
 # A prediction that has another number of probabilities than the model in force has labels.
 OTHER_LABELS = "(other labels)"
@@ -114,6 +119,21 @@ def count_outcome(batches: Iterable[Batch], failed: Collection[int], labels: Seq
         )
         outcome.label_counts.update(_count_labels(predictions, labels))
     return outcome
+
+
+def read_predictions(engine: sa.Engine, hour: Hour) -> Iterator[Batch]:
+    """Reads what `count_outcome` counts."""
+    return read_batches(engine, _slice("items", "created_datetime", hour, columns=("id", "prediction")))
+
+
+def store_summary(engine: sa.Engine, summary: Summary) -> None:
+    """Puts the summary of an hour in the place of the one before."""
+    replace_slice(engine, _slice("run_summary", "hour", Hour(summary.hour)), Batches([summary.batch()]))
+
+
+def _slice(table: str, column: str, hour: Hour, columns: tuple[str, ...] | None = None) -> TableSlice:
+    window = (hour.start.replace(tzinfo=datetime.UTC), hour.end.replace(tzinfo=datetime.UTC))
+    return TableSlice(table, partitions=(TimeWindows(column, (window,)),), columns=columns)
 
 
 def _in_seconds(moment: datetime.datetime) -> datetime.datetime:
