@@ -1,20 +1,103 @@
-"""What becomes of a fault in Dagster: a failed step that opens with the sentence, retried only where it helps."""
+"""What becomes of a fault in Dagster: a failed step that opens with the sentence, retried only where it helps.
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+`errors.py` says which fault is which.
+"""
+
+import os
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import dagster as dg
 
 from batch_assets.errors import BatchAssetsError
+from batch_assets.retries import RetrySettings
+
+# What a run that has failed is tagged with: why; whether the fault is permanent, so that the sensor leaves the hour to
+# a person; and which hours of a range it was.
+FAULT_TAG, FAULT_MESSAGE_TAG = "batch_assets/fault", "batch_assets/fault_message"
+FAILED_PARTITIONS_TAG = "batch_assets/failed_partitions"
+PERMANENT = "permanent"
+_TAG_CHARACTERS = 255
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
-@contextmanager
-def explained() -> Iterator[None]:
-    """Makes a `dg.Failure` of a fault that has a sentence; also a decorator.
+def explained() -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Makes a `dg.Failure` of a fault that has a sentence, and has the step tried again if the fault is transient.
 
-    Whether Dagster may retry is the fault's own `transient`. Everything else goes on as the error it is.
+    Of a function of a step, or of an IO manager. Everything else goes on as the error it is.
     """
-    try:
-        yield
-    except BatchAssetsError as error:
-        raise dg.Failure(str(error), metadata={"fault": type(error).__name__}, allow_retries=error.transient) from error
+
+    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        @wraps(function)
+        def explaining(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            try:
+                return function(*args, **kwargs)
+            except BatchAssetsError as error:
+                failure = dg.Failure(
+                    str(error),
+                    metadata={
+                        "fault": type(error).__name__,
+                        PERMANENT: error.permanent,
+                        "failed partitions": ", ".join(error.partitions),
+                    },
+                    allow_retries=error.transient,
+                )
+                if error.transient:
+                    _try_again([*args, *kwargs.values()], failure)
+                raise failure from error
+
+        return explaining
+
+    return decorate
+
+
+def _try_again(arguments: list[Any], failure: dg.Failure) -> None:
+    """Asks for another attempt of the step, if there is a step and attempts are left.
+
+    Not by a retry policy of the asset: with one, Dagster starts a step again that somebody has terminated.
+    """
+    settings = RetrySettings.from_environment(os.environ)
+    contexts = (dg.AssetExecutionContext, dg.OutputContext, dg.InputContext)
+    for context in arguments:
+        if isinstance(context, contexts) and settings.transient_retries:
+            step = (
+                context.get_step_execution_context()
+                if isinstance(context, dg.AssetExecutionContext)
+                else context.step_context
+            )
+            policy = dg.RetryPolicy(
+                max_retries=settings.transient_retries,
+                delay=settings.transient_retry_seconds,
+                backoff=dg.Backoff.EXPONENTIAL,
+                jitter=dg.Jitter.PLUS_MINUS,
+            )
+            attempt = step.previous_attempt_count + 1
+            seconds = policy.calculate_delay(attempt)
+            if attempt <= policy.max_retries:
+                # What Dagster says of it begins with a stack trace.
+                context.log.warning(
+                    "%s Tried again in %.1f seconds (%s of %s).",
+                    failure.description,
+                    seconds,
+                    attempt,
+                    policy.max_retries,
+                )
+            raise dg.RetryRequested(policy.max_retries, seconds) from failure
+
+
+@dg.failure_hook
+def tag_fault(context: dg.HookContext) -> None:
+    """Tags the run of a step that failed for a fault with a sentence."""
+    failure = context.op_exception
+    if not isinstance(failure, dg.Failure) or PERMANENT not in failure.metadata:
+        return
+    tags = {FAULT_MESSAGE_TAG: (failure.description or "")[:_TAG_CHARACTERS]}
+    if failure.metadata[PERMANENT].value:
+        tags[FAULT_TAG] = PERMANENT
+    partitions = str(failure.metadata["failed partitions"].value)
+    if partitions:
+        tags[FAILED_PARTITIONS_TAG] = partitions
+    context.instance.add_run_tags(context.run_id, tags)

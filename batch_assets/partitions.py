@@ -2,12 +2,14 @@
 
 import datetime
 import os
+import warnings
 
 import click
 import dagster as dg
 
 from batch_assets.database.hours import HOUR_FORMAT, Hour, first_hour, hour_of_key
 from batch_assets.errors import HourError
+from batch_assets.retries import RetrySettings
 
 
 def _not_an_hour(key: str) -> str:
@@ -29,25 +31,36 @@ class Hours(dg.HourlyPartitionsDefinition):
         return super().time_window_for_partition_key(partition_key)
 
 
+# A run of a backfill takes this many hours, each stored and recorded by itself; a process an hour would cost more
+# than an hour of items. Dagster calls it beta: the tests of the backfills say whether it still does what it did.
+warnings.filterwarnings("ignore", "Parameter `backfill_policy`", dg.BetaWarning)
+backfill_policy = dg.BackfillPolicy.multi_run(RetrySettings.from_environment(os.environ).backfill_hours)
+
 hours = Hours(start_date=first_hour(os.environ).key, fmt=HOUR_FORMAT, timezone="UTC")
 
 
-def closed_hour(context: dg.AssetExecutionContext) -> Hour:
-    """Returns the hour that a step is for.
+def closed_hours(context: dg.AssetExecutionContext) -> list[Hour]:
+    """Returns the hours that a step is for: one, or those of a range in a backfill, oldest first.
 
-    Dagster's command line starts runs for any partition that it is given, so it is checked here.
+    Dagster's command line starts runs for any partition that it is given, so they are checked here.
 
     Raises:
-        HourError: No hour was given, or it is not a closed hour of this pipeline.
+        HourError: No hour was given, or one is not a closed hour of this pipeline.
     """
-    # From the tag: to ask the context for the key of an hour before the first one is an error of its own.
-    key = context.run.tags.get("dagster/partition")
-    if key is None:
+    # From the tags: to ask the context for the key of an hour before the first one is an error of its own.
+    tags = context.run.tags
+    key = tags.get("dagster/partition")
+    if key is not None:
+        return [check_closed(key)]
+    ends = [tags.get(f"dagster/asset_partition_range_{end}") for end in ("start", "end")]
+    if None in ends:
         raise HourError(
             "This run is not for one hour: choose a partition in the UI, or pass "
             '--tags \'{"dagster/partition": "2026-11-01-05:00"}\'.'
         )
-    return check_closed(key)
+    first, last = (check_closed(str(end)) for end in ends)
+    count = int((last.end - first.start) / datetime.timedelta(hours=1))
+    return [Hour(first.start + datetime.timedelta(hours=number)) for number in range(count)]
 
 
 def check_closed(key: str) -> Hour:

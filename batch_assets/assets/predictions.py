@@ -1,18 +1,39 @@
 """The predictions of an hour."""
 
+import os
+from enum import StrEnum, auto
+from functools import partial
+
 import dagster as dg
 
-from batch_assets.database.batches import Batches
-from batch_assets.database.hours import FailedItems
-from batch_assets.failures import explained
-from batch_assets.inference.scoring import Progress, score
-from batch_assets.partitions import closed_hour, hours
+from batch_assets.assets.run_summary import sum_up
+from batch_assets.database.batches import Batches, BatchesByPartition
+from batch_assets.failures import explained, tag_fault
+from batch_assets.inference.hourly import HourlyScoring
+from batch_assets.partitions import backfill_policy, closed_hours, hours
 from batch_assets.resources import Database, Model
+from batch_assets.retries import RetrySettings, retry_mode
+
+RETRY_TAG = "batch_assets/retry"
+
+
+class RetryMode(StrEnum):
+    """What is scored of an hour; Dagster's config takes the names."""
+
+    partial = auto()
+    whole_batch = auto()
+
+
+class Retry(dg.Config):
+    """How an hour is scored; without it the tag of the run decides, and then BATCH_RETRY."""
+
+    retry: RetryMode | None = None
 
 
 @dg.asset(
     partitions_def=hours,
-    ins={"raw_items": dg.AssetIn(metadata={"columns": ["id", "values"], "where": "prediction IS NULL"})},
+    backfill_policy=backfill_policy,
+    ins={"raw_items": dg.AssetIn(metadata={"columns": ["id", "values"]})},
     deps=["iris_model"],
     io_manager_key="mysql_io_manager",
     metadata={
@@ -24,18 +45,34 @@ from batch_assets.resources import Database, Model
     },
     group_name="batch_inference",
     kinds={"onnx", "mysql"},
+    hooks={tag_fault},
 )
 @explained()
-def predictions(context: dg.AssetExecutionContext, raw_items: Batches, database: Database, model: Model) -> Batches:
+def predictions(
+    context: dg.AssetExecutionContext, config: Retry, raw_items: Batches, database: Database, model: Model
+) -> BatchesByPartition:
     """The class probabilities of the hour's items, in `items.prediction`.
 
-    Scores what has no prediction yet, batch by batch, so that a run which was interrupted is taken up where it
-    stopped. An item that cannot be scored gets a row in `failed_items` with the reason, and its neighbours are
+    Retry mode `partial` scores what has no prediction yet, batch by batch, so that a run which was interrupted is
+    taken up where it stopped; failed items are tried again until they are given up. `whole_batch` scores every item of
+    the hour again and publishes all of them at once. Set it in the run's config or by the tag `batch_assets/retry`.
+
+    An item that cannot be scored gets a row in `failed_items` with the reason, and its neighbours are
     scored; one that was corrected or deleted while it was being scored is left for the next run. A model that
     does not fit fails the run before anything is written.
     """
-    hour, classifier, progress = closed_hour(context), model.load(), Progress()
-    failed_items = FailedItems(database.engine(), hour, classifier.version, context.run.run_id)
-    scored = score(raw_items, classifier, progress, sample_known=model.files().sample_data_path is not None)
-    described = {"model_version": classifier.version, "retry": "partial"}
-    return Batches(scored, in_transaction=failed_items.record, metadata=lambda: {**described, **progress.metadata()})
+    settings = RetrySettings.from_environment(os.environ)
+    scoring = HourlyScoring(
+        database.engine(),
+        model.load(),
+        retry_mode(config.retry, context.run.tags.get(RETRY_TAG), settings),
+        settings,
+        context.run.run_id,
+        sample_known=model.files().sample_data_path is not None,
+        tell=context.log.info,
+    )
+    chosen = closed_hours(context)
+    return BatchesByPartition(
+        ((hour.key, scoring.predictions(hour, raw_items.of_partition(hour.key))) for hour in chosen),
+        on_failure=partial(sum_up, context, database, model),
+    )

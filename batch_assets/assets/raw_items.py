@@ -3,28 +3,31 @@
 import dagster as dg
 
 from batch_assets.database.hours import Stock, take_stock
-from batch_assets.failures import explained
-from batch_assets.partitions import closed_hour, hours
+from batch_assets.failures import explained, tag_fault
+from batch_assets.partitions import backfill_policy, closed_hours, hours
 from batch_assets.reporting.tables import shares
 from batch_assets.resources import Database
 
 
 @dg.asset(
     partitions_def=hours,
+    backfill_policy=backfill_policy,
     io_manager_key="mysql_io_manager",
     metadata={"table": "items", "partition_expr": "created_datetime", "key": "id"},
     group_name="batch_inference",
     kinds={"mysql"},
+    hooks={tag_fault},
 )
 @explained()
-def raw_items(context: dg.AssetExecutionContext, database: Database) -> dg.MaterializeResult[None]:
+def raw_items(context: dg.AssetExecutionContext, database: Database) -> None:
     """The items that the web service wrote in the hour, in the table `items`.
 
     Materialising it takes stock and copies nothing: how many items there are, how many have a prediction, have
     failed or are pending, the first and the last one, and the shape of the values of a sample. No items is a
     success: an hour in which the service wrote nothing.
     """
-    return dg.MaterializeResult(metadata=_metadata(take_stock(database.engine(), closed_hour(context))))
+    for hour in closed_hours(context):
+        context.add_asset_metadata(_metadata(take_stock(database.engine(), hour)), partition_key=hour.key)
 
 
 def _metadata(stock: Stock) -> dict[str, dg.MetadataValue]:

@@ -1,17 +1,17 @@
 """The summary of an hour."""
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
-from batch_assets.assets.predictions import predictions as predictions_asset
-from batch_assets.database.batches import Batches
-from batch_assets.database.hours import Hour, failed_ids
-from batch_assets.failures import explained
-from batch_assets.partitions import closed_hour, hours
-from batch_assets.reporting.summary import Summary, count_outcome
+from batch_assets.database.batches import Batches, BatchesByPartition
+from batch_assets.database.failed_items import failed_ids
+from batch_assets.database.hours import Hour
+from batch_assets.failures import explained, tag_fault
+from batch_assets.partitions import backfill_policy, check_closed, closed_hours, hours
+from batch_assets.reporting.summary import Summary, count_outcome, read_predictions, store_summary
 from batch_assets.reporting.tables import shares
 from batch_assets.resources import Database, Model
 
@@ -20,22 +20,47 @@ RUNS_TO_LOOK_AT = 100
 
 @dg.asset(
     partitions_def=hours,
+    backfill_policy=backfill_policy,
     ins={"predictions": dg.AssetIn(metadata={"columns": ["id", "prediction"]})},
     io_manager_key="mysql_io_manager",
     metadata={"partition_expr": "hour", "key": "hour"},
     group_name="batch_inference",
     kinds={"mysql"},
+    hooks={tag_fault},
 )
 @explained()
-def run_summary(context: dg.AssetExecutionContext, predictions: Batches, database: Database, model: Model) -> Batches:
+def run_summary(
+    context: dg.AssetExecutionContext, predictions: Batches, database: Database, model: Model
+) -> BatchesByPartition:
     """One row for the hour in `run_summary`: its items by outcome and by label, and how they were scored.
 
     Counted from the rows that stand in the tables, so that it is right whichever runs the hour has seen.
     """
-    hour = closed_hour(context)
-    outcome = count_outcome(predictions, failed_ids(database.engine(), hour), model.labels())
-    summary = Summary(hour.start, outcome, _last_scoring(context, hour))
-    return Batches([summary.batch()], metadata=lambda: _metadata(summary))
+    chosen, engine, labels = closed_hours(context), database.engine(), model.labels()
+
+    def summed_up(hour: Hour) -> Batches:
+        outcome = count_outcome(predictions.of_partition(hour.key), failed_ids(engine, hour), labels)
+        summary = Summary(hour.start, outcome, _last_scoring(context, hour))
+        return Batches([summary.batch()], metadata=lambda: _metadata(summary))
+
+    return BatchesByPartition((hour.key, summed_up(hour)) for hour in chosen)
+
+
+def sum_up(context: dg.AssetExecutionContext, database: Database, model: Model, keys: Sequence[str]) -> None:
+    """Sums up hours of which the predictions are stored, in the run whose step `predictions` fails for other hours.
+
+    Dagster skips the step `run_summary` of that run, which would leave hours unfinished that have nothing to do with
+    the fault.
+    """
+    engine, labels = database.engine(), model.labels()
+    for key in keys:
+        hour = check_closed(key)
+        outcome = count_outcome(read_predictions(engine, hour), failed_ids(engine, hour), labels)
+        summary = Summary(hour.start, outcome, _last_scoring(context, hour))
+        store_summary(engine, summary)
+        context.log_event(
+            dg.AssetMaterialization("run_summary", partition=key, metadata={**_metadata(summary), "rows": 1})
+        )
 
 
 def _last_scoring(context: dg.AssetExecutionContext, hour: Hour) -> Mapping[str, Any]:
@@ -45,7 +70,7 @@ def _last_scoring(context: dg.AssetExecutionContext, hour: Hour) -> Mapping[str,
     where no run did.
     """
     found = context.instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset_key=predictions_asset.key, asset_partitions=[hour.key]), limit=RUNS_TO_LOOK_AT
+        dg.AssetRecordsFilter(asset_key=dg.AssetKey("predictions"), asset_partitions=[hour.key]), limit=RUNS_TO_LOOK_AT
     )
     runs = [_said(record) for record in found.records]
     for outcome in ("scored", "failed"):
