@@ -1,21 +1,139 @@
-"""What starts the hours: the job and its schedule."""
+"""What starts the hours: the job, its schedule, and the sensor for what the schedule leaves."""
+
+import datetime
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator
 
 import dagster as dg
+import sqlalchemy as sa
 
-from batch_assets.assets.predictions import predictions
+from batch_assets.assets.predictions import RETRY_TAG, predictions
 from batch_assets.assets.raw_items import raw_items
 from batch_assets.assets.run_summary import run_summary
+from batch_assets.database.engine import engine_from_environment
+from batch_assets.database.hours import Hour, first_hour
+from batch_assets.database.requests import claim, clear, read_requests, summed_up, what_is_left
+from batch_assets.decision import MOST_REQUESTS, SCHEDULE, Decisions, HourRequest, KnownHour, Left, Request, decide
+from batch_assets.partitions import hours
+from batch_assets.retries import LEAVE, PARTIAL, RetrySettings
+from batch_assets.runs import JOB, busy_hours, hours_of_failed_runs, last_runs
+
+REASON_TAG = "batch_assets/reason"
+FAILED_RUNS_AGE = datetime.timedelta(days=1)
+# So that a tick after a long outage looks up no more hours than it may well need.
+HOURS_AT_ONCE = 100
 
 batch_inference = dg.define_asset_job(
-    "batch_inference",
+    JOB,
     selection=dg.AssetSelection.assets(raw_items, predictions, run_summary),
     description="Scores the items of an hour and sums it up.",
 )
 
-hourly_batch_inference = dg.build_schedule_from_partitioned_job(
-    batch_inference,
-    name="hourly_batch_inference",
-    description="The hour that has just closed, at minute 19.",
-    minute_of_hour=19,
+
+@dg.schedule(
+    job=batch_inference,
+    cron_schedule="19 * * * *",
+    execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
+def hourly_batch_inference(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """The hour that has just closed, at minute 19.
+
+    While the database is away the tick fails, and `retry_hours` requests the hour five minutes later or as soon as
+    the database is back.
+    """
+    moment = context.scheduled_execution_time.astimezone(datetime.UTC).replace(tzinfo=None)
+    hour = Hour(moment.replace(minute=0, second=0, microsecond=0) - datetime.timedelta(hours=1))
+    settings = RetrySettings.from_environment(os.environ)
+    if hour.start < first_hour(os.environ).start:
+        return dg.SkipReason(f"The hour {hour.key} lies before the first one, {first_hour(os.environ).key}.")
+    row = HourRequest(0, SCHEDULE, "", _now().replace(microsecond=0))
+    if settings.policy != LEAVE and not claim(engine_from_environment(), hour, None, row):
+        return dg.SkipReason(f"The sensor retry_hours has seen to the hour {hour.key} already.")
+    tags = {RETRY_TAG: settings.policy} if settings.policy not in (LEAVE, PARTIAL) else {}
+    return dg.RunRequest(run_key=hour.key, partition_key=hour.key, tags=tags)
+
+
+@dg.sensor(job=batch_inference, minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
+def retry_hours(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Closed hours in which something is left: late items, missed ticks, failed runs, failed items to try again.
+
+    It pauses longer and longer where there is no progress, and gives an hour up after BATCH_MAX_ATTEMPTS requests, or
+    at once for a fault that somebody must mend: `batch-assets status` names such hours, `batch-assets retry` puts them
+    back. BATCH_RETRY=leave has it request nothing.
+    """
+    settings = RetrySettings.from_environment(os.environ)
+    if settings.policy == LEAVE:
+        return dg.SensorResult(skip_reason="BATCH_RETRY is 'leave': no hour is requested by itself.")
+    engine, now = engine_from_environment(), _now()
+    requests: list[dg.RunRequest] = []
+    waiting: Counter[str] = Counter()
+    for known in _known_hours(engine, context.instance, settings, now):
+        decisions = decide(known, now, settings, first_hour(os.environ), MOST_REQUESTS - len(requests))
+        requests += _carry_out(context, engine, decisions)
+        waiting.update(wait.why for wait in decisions.waiting)
+        if len(requests) >= MOST_REQUESTS:
+            break
+    return dg.SensorResult(requests, skip_reason=None if requests else _skip_reason(waiting))
+
+
+def _known_hours(
+    engine: sa.Engine, instance: dg.DagsterInstance, settings: RetrySettings, now: datetime.datetime
+) -> Iterator[Collection[KnownHour]]:
+    """Looks up the hours that there may be something to do about, oldest first, some at a time."""
+    first, end = first_hour(os.environ), now.replace(minute=0, second=0, microsecond=0)
+    # In this order: a run that ends while this goes on is at worst taken for one that is still busy.
+    busy = busy_hours(instance, now)
+    bookkeeping = read_requests(engine)
+    left = what_is_left(engine, first, end, settings.max_attempts)
+    to_do = {hour for hour, what in left.items() if not what.nothing}
+    candidates = to_do | bookkeeping.keys() | hours_of_failed_runs(instance, now - FAILED_RUNS_AGE)
+    in_order = sorted((hour for hour in candidates if first.start <= hour.start < end), key=lambda hour: hour.start)
+    for position in range(0, len(in_order), HOURS_AT_ONCE):
+        part = in_order[position : position + HOURS_AT_ONCE]
+        ended, summaries = last_runs(instance, part), summed_up(engine, part)
+        yield [
+            KnownHour(
+                hour, left.get(hour, Left()), hour in summaries, ended.get(hour), busy.get(hour), bookkeeping.get(hour)
+            )
+            for hour in part
+        ]
+
+
+def _carry_out(context: dg.SensorEvaluationContext, engine: sa.Engine, decisions: Decisions) -> list[dg.RunRequest]:
+    for done in decisions.cleared:
+        clear(engine, done.hour, done.before)
+    for hopeless in decisions.given_up:
+        if claim(engine, hopeless.hour, hopeless.before, hopeless.after):
+            context.log.warning(
+                "The hour %s is given up: %s. Mend that and materialise the hour, or have it requested again with "
+                "`batch-assets retry %s`.",
+                hopeless.hour.key,
+                (hopeless.after.given_up_because or "").rstrip("."),
+                hopeless.hour.key,
+            )
+    # A key that is no partition would lose the whole tick.
+    wanted = [request for request in decisions.requests if hours.has_partition_key(request.hour.key)]
+    return [_run_request(request) for request in wanted if claim(engine, request.hour, request.before, request.after)]
+
+
+def _run_request(request: Request) -> dg.RunRequest:
+    return dg.RunRequest(
+        # Remembered for ever: the claim makes it new.
+        run_key=f"{request.hour.key} {request.after.requested_at:%Y-%m-%dT%H:%M:%S}",
+        partition_key=request.hour.key,
+        tags={RETRY_TAG: request.mode, REASON_TAG: request.reason},
+    )
+
+
+def _skip_reason(waiting: Counter[str]) -> str:
+    if not waiting:
+        return "Nothing is left in any closed hour."
+    return "No hour is requested. Hours that wait for " + "; for ".join(
+        f"{why}: {count:,}" for why, count in waiting.most_common()
+    )
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC).replace(tzinfo=None)

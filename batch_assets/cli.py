@@ -14,9 +14,11 @@ from typing import BinaryIO
 import click
 
 from batch_assets.database.engine import engine_from_environment
-from batch_assets.database.hours import Hour, first_hour
-from batch_assets.errors import BatchAssetsError, SettingsError
+from batch_assets.database.hours import Hour, first_hour, hour_of_key
+from batch_assets.database.requests import failed_rows, put_back
+from batch_assets.errors import BatchAssetsError, RetryError, SettingsError
 from batch_assets.folders import home_folder
+from batch_assets.retries import LEAVE, RetrySettings
 
 
 class _Sentences(click.Group):
@@ -86,18 +88,75 @@ def register(file: Path, created_at: str | None) -> None:
     show_default=True,
     help="How many hours back from now.",
 )
-def status(count: int) -> None:
-    """Show what became of the items of each hour that has any."""
+@click.option("--failed", is_flag=True, help="Show the items that failed instead, the latest first.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1_000_000), default=50, show_default=True, help="How many failed items to show."
+)
+def status(count: int, failed: bool, limit: int) -> None:
+    """Show what became of the items of each hour that has any, and which hours and items are given up."""
     from rich.console import Console  # noqa: PLC0415 - what only one command needs, the others do not wait for
 
-    from batch_assets.reporting.status import hours_status, status_table  # noqa: PLC0415
+    from batch_assets.reporting.status import (  # noqa: PLC0415
+        failed_remarks,
+        failed_table,
+        hours_status,
+        status_table,
+    )
 
-    hours = hours_status(engine_from_environment(), _now(), count, first_hour(os.environ))
+    engine, attempts = engine_from_environment(), RetrySettings.from_environment(os.environ).max_attempts
     # A pipe has no width to fit the table to.
     console = Console() if sys.stdout.isatty() else Console(width=120)
-    console.print(status_table(hours))
-    for remark in hours.remarks:
+    if failed:
+        rows = failed_rows(engine, limit + 1, attempts)
+        console.print(failed_table(rows[:limit]))
+        remarks = failed_remarks(rows, limit)
+    else:
+        hours = hours_status(engine, _now(), count, first_hour(os.environ), attempts)
+        console.print(status_table(hours))
+        remarks = hours.remarks
+    for remark in remarks:
         click.echo(remark)
+
+
+@main.command()
+@click.argument("what", metavar="HOUR|ID...", nargs=-1, required=True)
+def retry(what: tuple[str, ...]) -> None:
+    """Put hours and failed items back, to be tried again as if they had never failed.
+
+    HOUR is written as 2026-11-01-05:00, and stands for all its failed items; ID is that of a failed item, as
+    `batch-assets status --failed` lists them. All that is named is put back or, when something cannot be, nothing.
+    """
+    ids = [int(text) for text in what if _is_id(text)]
+    hours = [_closed_hour(text) for text in what if not _is_id(text)]
+    count, requested = put_back(engine_from_environment(), hours, ids, _now())
+    if count:
+        click.echo(f"{count:,} failed item{' is' if count == 1 else 's are'} pending again.")
+    keys = ", ".join(hour.key for hour in requested)
+    if RetrySettings.from_environment(os.environ).policy == LEAVE:
+        click.echo(f"Materialise what is to be scored: BATCH_RETRY is 'leave', so nothing requests {keys} by itself.")
+    else:
+        click.echo(f"The sensor retry_hours requests within a minute, if the daemon runs: {keys}")
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+def _closed_hour(text: str) -> Hour:
+    hour, first = hour_of_key(text), first_hour(os.environ)
+    if hour is None:
+        raise RetryError(
+            f"{text!r} is neither an hour nor the id of an item: write an hour of UTC as 2026-11-01-05:00. Nothing was "
+            "put back."
+        )
+    if hour.end > _now():
+        raise RetryError(f"The hour {text} has not ended: it is scored from {hour.end} UTC on. Nothing was put back.")
+    if hour.start < first.start:
+        raise RetryError(
+            f"The hour {text} lies before the first one, {first.key}: set BATCH_FIRST_HOUR to {text} or earlier. "
+            "Nothing was put back."
+        )
+    return hour
 
 
 @main.command()

@@ -19,12 +19,14 @@ import pytest
 
 from batch_assets.database.engine import engine_from_environment
 from batch_assets.database.schema import initialize_database
+from batch_assets.database.statements import checksum
 from batch_assets_tests.conftest import Sql
 from batch_assets_tests.servers import Server, free_port
 
 COMMAND = str(Path(sys.executable).with_name("batch-assets"))
 ITEM = "[5.1,3.5,1.4,0.2]"
-TABLES = {"items", "failed_items", "run_summary", "batch_assets_alembic_version"}
+MADE = ["items", "failed_items", "run_summary", "hour_locks", "hour_requests"]
+TABLES = {*MADE, "batch_assets_alembic_version"}
 
 
 def batch_assets(*arguments: str, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[str]:
@@ -96,11 +98,12 @@ def test_init_db_makes_the_tables_of_an_empty_database_and_nothing_the_second_ti
     database_environment: dict[str, str], sql: Sql, tmp_path: Path
 ) -> None:
     first = succeeded(batch_assets("init-db")).splitlines()
-    assert first[:3] == ["created table items", "created table failed_items", "created table run_summary"]
+    assert first[: len(MADE)] == [f"created table {name}" for name in MADE]
     assert tables(sql) == TABLES
     if "MYSQL_SERVER" not in database_environment:
-        assert first[3:] == [
-            f"made the Dagster instance {tmp_path}/home: export DAGSTER_HOME={tmp_path}/home to use it"
+        assert first[len(MADE) :] == [
+            "added an index on the items without a prediction",
+            f"made the Dagster instance {tmp_path}/home: export DAGSTER_HOME={tmp_path}/home to use it",
         ]
         assert (tmp_path / "home" / "dagster.yaml").is_file()
     sql(f"INSERT INTO items (`values`) VALUES ('{ITEM}')")
@@ -118,7 +121,7 @@ def test_init_db_by_many_processes_at_once_makes_each_table_once(
     ended = [process.communicate() for process in started]
     assert [(process.returncode, stderr) for process, (_, stderr) in zip(started, ended, strict=True)] == [(0, "")] * 6
     said = "".join(stdout for stdout, _ in ended).splitlines()
-    for name in ("items", "failed_items", "run_summary"):
+    for name in MADE:
         assert said.count(f"created table {name}") == 1
     assert tables(sql) == TABLES
     assert sql("SELECT COUNT(*) FROM batch_assets_alembic_version") == [(1,)]
@@ -326,7 +329,16 @@ def rows(output: str) -> list[list[str]]:
 HEADER = ["hour (UTC)", "items", "predicted", "failed", "pending", "model"]
 
 
-def fill(sql: Sql, back: int, items: int, predicted: int = 0, failed: Sequence[int] = ()) -> None:
+def fill(
+    sql: Sql,
+    back: int,
+    items: int,
+    predicted: int = 0,
+    failed: Sequence[int] = (),
+    *,
+    attempts: int = 1,
+    message: str = "it is no list",
+) -> None:
     moment = hour(back) + datetime.timedelta(minutes=10)
     for number in range(items):
         prediction = "'[0.9,0.1,0]'" if number < predicted else "NULL"
@@ -336,10 +348,10 @@ def fill(sql: Sql, back: int, items: int, predicted: int = 0, failed: Sequence[i
         )
     for number in failed:
         sql(
-            "INSERT INTO failed_items SELECT MAX(id) - %s, %s, 'not_a_list', 'it is no list', 1, %s, %s, 'abc', 'run' "
-            "FROM items",
-            number,
-            *[str(hour(back))] * 3,
+            "INSERT INTO failed_items (item_id, hour, code, message, attempts, first_failed_at, last_failed_at, "
+            "model_version, run_id, values_checksum) SELECT MAX(id) - %s, %s, 'not_a_list', %s, %s, %s, %s, 'abc', "
+            "'run', %s FROM items",
+            *(number, str(hour(back)), message, attempts, str(hour(back)), str(hour(back)), checksum(ITEM)),
         )
 
 
@@ -404,6 +416,115 @@ def test_status_says_which_items_are_not_scored_or_not_shown(sql: Sql) -> None:
     assert refused(batch_assets("status", BATCH_FIRST_HOUR="05:00")).startswith("BATCH_FIRST_HOUR is '05:00': write")
 
 
+def give_up(sql: Sql, back: int, because: str) -> None:
+    sql(
+        "INSERT INTO hour_requests (hour, requests, reason, left_over, requested_at, given_up_at, given_up_because)"
+        " VALUES (%s, 3, 'failed run', '', %s, %s, %s)",
+        *(str(hour(back)), str(hour(back)), str(hour(back)), because),
+    )
+
+
+@pytest.mark.usefixtures("ready", "the_hour_goes_on")
+def test_status_names_what_is_given_up_and_the_next_step(sql: Sql) -> None:
+    fill(sql, back=5, items=4, failed=[0, 1, 2], attempts=3)
+    fill(sql, back=4, items=2, failed=[0], attempts=2)
+    give_up(sql, 90, "The model does not fit.")
+    give_up(sql, 5, "its run was canceled")
+    sql("INSERT INTO hour_requests (hour, requests, reason, left_over, requested_at) VALUES (%s, 1, '', '', %s)",
+        str(hour(4)), str(hour(4)))  # fmt: skip
+    lines = succeeded(batch_assets("status")).splitlines()
+    next_step = "see batch-assets status --failed, and correct the values, or put them back with batch-assets retry ID."
+    again = "Mend that and materialise the hour, or have it requested again: batch-assets retry"
+    assert lines[-3:] == [
+        f"The hour {key(5)} is given up: its run was canceled. {again} {key(5)}",
+        f"The hour {key(90)} is given up: The model does not fit. {again} {key(90)}",
+        f"3 failed items are given up: {next_step}",
+    ]
+    sql("UPDATE items SET `values` = '[9, 9, 9, 9]' WHERE id > 1")
+    assert "failed item" not in succeeded(batch_assets("status", BATCH_MAX_ATTEMPTS="9"))
+    sql("DELETE FROM hour_requests")
+    for back in range(100, 125):
+        give_up(sql, back, "no model")
+    lines = succeeded(batch_assets("status")).splitlines()
+    assert sum("is given up: no model" in line for line in lines) == 20
+    assert "5 earlier hours are given up: see the table hour_requests." in lines
+
+
+FAILED_HEADER = ["id", "hour (UTC)", "code", "message", "attempts", "given up"]
+
+
+@pytest.mark.usefixtures("ready", "the_hour_goes_on")
+def test_status_lists_failed_items_latest_first(sql: Sql) -> None:
+    assert succeeded(batch_assets("status", "--failed")).splitlines()[-1] == "No item has failed."
+    fill(
+        sql, back=5, items=1, failed=[0], attempts=3, message="expected [bold]4[/bold] values, but there are  200 " * 9
+    )
+    fill(sql, back=4, items=2, failed=[0, 1])
+    output = succeeded(batch_assets("status", "--failed"))
+    shortened = "expected [bold]4[/bold] values, but there ..."
+    assert rows(output) == [
+        FAILED_HEADER,
+        ["3", key(4), "not_a_list", "it is no list", "1", "no"],
+        ["2", key(4), "not_a_list", "it is no list", "1", "no"],
+        ["1", key(5), "not_a_list", shortened, "3", "yes"],
+    ]
+    assert max(map(len, output.splitlines())) <= 120
+    remark = "What is given up is tried again when its values are corrected, or after: batch-assets retry ID"
+    assert output.splitlines()[-1] == remark
+    output = succeeded(batch_assets("status", "--failed", "--limit", "2"))
+    assert [row[0] for row in rows(output)] == ["id", "3", "2"]
+    assert output.splitlines()[-1] == "There are more than these 2: --limit shows more."
+    sql("UPDATE items SET `values` = '[9, 9, 9, 9]'")
+    assert [row[-1] for row in rows(succeeded(batch_assets("status", "--failed")))[1:]] == ["no"] * 3
+
+
+# retry
+
+
+@pytest.mark.usefixtures("ready", "the_hour_goes_on")
+def test_retry_puts_items_and_hours_back_and_says_what_happens_next(sql: Sql) -> None:
+    fill(sql, back=5, items=3, failed=[0, 1, 2], attempts=3)
+    fill(sql, back=4, items=2, failed=[0, 1], attempts=3)
+    give_up(sql, 5, "The model does not fit.")
+    assert succeeded(batch_assets("retry", "1")) == (
+        "1 failed item is pending again.\n"
+        f"The sensor retry_hours requests within a minute, if the daemon runs: {key(5)}\n"
+    )
+    assert [row[0] for row in sql("SELECT item_id FROM failed_items ORDER BY item_id")] == [2, 3, 4, 5]
+    assert sql("SELECT requests, reason, given_up_at, given_up_because FROM hour_requests") == [
+        (0, "put back", None, None)
+    ]
+    assert "is given up" not in succeeded(batch_assets("status"))
+    said = succeeded(batch_assets("retry", key(5), "4", BATCH_RETRY="leave"))
+    assert said == (
+        "3 failed items are pending again.\n"
+        "Materialise what is to be scored: BATCH_RETRY is 'leave', so nothing requests "
+        f"{key(5)}, {key(4)} by itself.\n"
+    )
+    assert [row[0] for row in sql("SELECT item_id FROM failed_items")] == [5]
+
+
+@pytest.mark.usefixtures("ready", "the_hour_goes_on")
+def test_retry_of_what_cannot_be_put_back_is_one_sentence_and_changes_nothing(sql: Sql) -> None:
+    fill(sql, back=5, items=2, failed=[0])
+    for what, reason in (
+        ("77", "There is no item 77: nothing was put back."),
+        ("1", "The item 1 has not failed, it is pending"),
+        (key(3), f"There is nothing to try again in the hour {key(3)}, it has no items: nothing was put back."),
+        (key(0), f"The hour {key(0)} has not ended"),
+        ("2026-10-31-23:00", "lies before the first one, 2026-11-01-00:00: set BATCH_FIRST_HOUR to 2026-10-31-23:00"),
+        (
+            "yesterday",
+            "'yesterday' is neither an hour nor the id of an item: write an hour of UTC as 2026-11-01-05:00.",
+        ),
+        ("9" * 30, f"There is no item {'9' * 30}"),
+    ):
+        assert reason in refused(batch_assets("retry", "2", what))
+    assert sql("SELECT item_id FROM failed_items") == [(2,)]
+    assert sql("SELECT COUNT(*) FROM hour_requests") == [(0,)]
+    assert "Missing argument" in misused(batch_assets("retry"))
+
+
 @pytest.mark.parametrize("hours", ["0", "-5", "1.5", "99999999999", "all"])
 def test_status_refuses_hours_that_are_no_number_of_hours(hours: str) -> None:
     assert "Invalid value for '--hours'" in misused(batch_assets("status", "--hours", hours))
@@ -412,7 +533,7 @@ def test_status_refuses_hours_that_are_no_number_of_hours(hours: str) -> None:
 def test_no_command_waits_for_imports_that_it_does_not_need(tmp_path: Path) -> None:
     heavy = re.compile(r"\| +(dagster|pandas|sklearn|onnx\w*|skl2onnx|alembic|numpy)\n")
     environment = {**os.environ, "BATCH_ASSETS_HOME": str(tmp_path)}
-    for arguments in (["--help"], ["status"], ["register", "/dev/null"], ["init-db"]):
+    for arguments in (["--help"], ["status"], ["retry", "1"], ["register", "/dev/null"], ["init-db"]):
         command = [sys.executable, "-X", "importtime", "-m", "batch_assets.cli", *arguments]
         done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, check=False)
         assert "sqlalchemy" in done.stderr
@@ -423,7 +544,7 @@ def test_no_command_waits_for_imports_that_it_does_not_need(tmp_path: Path) -> N
 # Help, and servers that cannot be used
 
 
-@pytest.mark.parametrize("command", ["init-db", "register", "status", "demo"])
+@pytest.mark.parametrize("command", ["init-db", "register", "status", "retry", "demo"])
 def test_help_tells_of_every_command(command: str) -> None:
     assert re.search(rf"^  {command}  +[A-Z]", succeeded(batch_assets("--help")), re.MULTILINE)
     output = succeeded(batch_assets(command, "--help"))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import dagster as dg
+import pytest
 
 from batch_assets.definitions import defs
 
@@ -60,6 +61,7 @@ def test_the_job_is_made_of_the_three_hourly_assets() -> None:
     assert job.executor_def is dg.in_process_executor
 
 
+@pytest.mark.usefixtures("tables")
 def test_the_schedule_asks_for_the_hour_that_has_just_closed() -> None:
     context = dg.build_schedule_context(
         scheduled_execution_time=datetime.datetime(2026, 11, 1, 6, 19, tzinfo=datetime.UTC),
@@ -75,6 +77,11 @@ def test_the_schedule_is_on_by_default_at_minute_19() -> None:
     assert (schedule.cron_schedule, schedule.default_status) == ("19 * * * *", dg.DefaultScheduleStatus.RUNNING)
 
 
+def test_the_sensor_is_on_by_default_and_looks_every_minute() -> None:
+    sensor = defs.get_repository_def().get_sensor_def("retry_hours")
+    assert (sensor.minimum_interval_seconds, sensor.default_status) == (60, dg.DefaultSensorStatus.RUNNING)
+
+
 def test_loading_the_definitions_loads_no_heavy_library() -> None:
     heavy = ["sklearn", "skl2onnx", "pandas", "onnx", "onnxruntime", "scipy", "alembic.command"]
     code = f"import json, sys, batch_assets.definitions; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
@@ -85,7 +92,7 @@ def test_loading_the_definitions_loads_no_heavy_library() -> None:
 def test_what_lies_downstairs_loads_no_dagster() -> None:
     code = (
         "import json, pkgutil, importlib, sys\n"
-        "import batch_assets.database, batch_assets.inference, batch_assets.reporting\n"
+        "import batch_assets.database, batch_assets.decision, batch_assets.inference, batch_assets.reporting\n"
         "for package in (batch_assets.database, batch_assets.inference, batch_assets.reporting):\n"
         "    for module in pkgutil.iter_modules(package.__path__, package.__name__ + '.'):\n"
         "        importlib.import_module(module.name)\n"

@@ -1,14 +1,21 @@
 """What `batch-assets status` shows: the hours as the tables have them at this moment."""
 
 import datetime
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from rich.table import Table
+from rich.text import Text
 
 from batch_assets.database.hours import Hour, HourCounts, count_by_hour, first_created, last_created, model_versions
+from batch_assets.database.requests import read_requests, what_is_left
 
 VERSION_CHARACTERS = 12
+MESSAGE_CHARACTERS = 46
+GIVEN_UP_HOURS = 20
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,7 @@ class HoursStatus:
     remarks: list[str]
 
 
-def hours_status(engine: sa.Engine, now: datetime.datetime, count: int, first: Hour) -> HoursStatus:
+def hours_status(engine: sa.Engine, now: datetime.datetime, count: int, first: Hour, max_attempts: int) -> HoursStatus:
     """Looks at the last hours.
 
     Args:
@@ -36,12 +43,37 @@ def hours_status(engine: sa.Engine, now: datetime.datetime, count: int, first: H
         now: The present, in UTC without a zone.
         count: How many hours to go back; the one that is open is shown too.
         first: The first hour of the pipeline.
+        max_attempts: How often an item may fail before it is given up.
     """
     end = now.replace(minute=0, second=0, microsecond=0) + datetime.timedelta(hours=1)
     start = end - datetime.timedelta(hours=count + 1)
     return HoursStatus(
-        count_by_hour(engine, start, end), model_versions(engine, start, end), now, _remarks(engine, start, end, first)
+        count_by_hour(engine, start, end),
+        model_versions(engine, start, end),
+        now,
+        [*_given_up(engine, first, end, max_attempts), *_remarks(engine, start, end, first)],
     )
+
+
+def _given_up(engine: sa.Engine, first: Hour, end: datetime.datetime, max_attempts: int) -> list[str]:
+    remarks = []
+    hours = {hour: row for hour, row in read_requests(engine).items() if row.given_up_at}
+    in_order = sorted(hours, key=lambda hour: hour.start, reverse=True)
+    for hour in in_order[:GIVEN_UP_HOURS]:
+        because = (hours[hour].given_up_because or "").rstrip(".")
+        remarks.append(
+            f"The hour {hour.key} is given up: {because}. Mend that and materialise the hour, or have it requested "
+            f"again: batch-assets retry {hour.key}"
+        )
+    if len(hours) > GIVEN_UP_HOURS:
+        remarks.append(f"{len(hours) - GIVEN_UP_HOURS:,} earlier hours are given up: see the table hour_requests.")
+    items = sum(left.given_up for left in what_is_left(engine, first, end, max_attempts).values())
+    if items:
+        remarks.append(
+            f"{items:,} failed item{' is' if items == 1 else 's are'} given up: see batch-assets status --failed, and "
+            "correct the values, or put them back with batch-assets retry ID."
+        )
+    return remarks
 
 
 def _remarks(engine: sa.Engine, start: datetime.datetime, end: datetime.datetime, first: Hour) -> list[str]:
@@ -74,3 +106,34 @@ def status_table(status: HoursStatus) -> Table:
         state = "(open)" if counts.hour.end > status.now else version
         table.add_row(counts.hour.key, *(f"{number:,}" for number in numbers), state)
     return table
+
+
+def failed_table(rows: Sequence[sa.Row[Any]]) -> Table:
+    """Returns failed items, as `failed_rows` has them, as a table for the terminal."""
+    table = Table()
+    table.add_column("id", justify="right", no_wrap=True)
+    for name in ("hour (UTC)", "code", "message"):
+        table.add_column(name, no_wrap=name != "message")
+    table.add_column("attempts", justify="right")
+    table.add_column("given up")
+    for row in rows:
+        # Not as markup, which a message may look like.
+        message = Text(textwrap.shorten(row.message, MESSAGE_CHARACTERS, placeholder=" ..."))
+        given_up = "yes" if row.given_up else "no"
+        table.add_row(str(row.item_id), Hour(row.hour).key, Text(row.code), message, str(row.attempts), given_up)
+    return table
+
+
+def failed_remarks(rows: Sequence[sa.Row[Any]], limit: int) -> list[str]:
+    """Returns what the table of failed items cannot show.
+
+    Args:
+        rows: The failed items, one more than are shown if there are more.
+        limit: How many are shown.
+    """
+    if not rows:
+        return ["No item has failed."]
+    remarks = [f"There are more than these {limit:,}: --limit shows more."] if len(rows) > limit else []
+    if any(row.given_up for row in rows[:limit]):
+        remarks.append("What is given up is tried again when its values are corrected, or after: batch-assets retry ID")
+    return remarks

@@ -1,0 +1,334 @@
+"""What the sensor decides about an hour, rule by rule, at the boundaries."""
+
+import datetime
+from dataclasses import replace
+
+import pytest
+
+from batch_assets.database.hours import Hour
+from batch_assets.decision import (
+    BACK_OFF,
+    BUSY_BACKFILL,
+    BUSY_RUN,
+    CANCELED,
+    FAILED,
+    FAILED_ITEMS,
+    FAILED_RUN,
+    GIVEN_UP,
+    LATE_ITEMS,
+    LONGEST_PAUSE,
+    MISSED_TICK,
+    MOST_REQUESTS,
+    NO_RUN_YET,
+    OPEN,
+    PUT_BACK,
+    SCHEDULE,
+    SCHEDULED,
+    SUCCEEDED,
+    TOO_MANY,
+    Clear,
+    Decisions,
+    GiveUp,
+    HourRequest,
+    KnownHour,
+    LastRun,
+    Left,
+    Request,
+    Wait,
+    decide,
+)
+from batch_assets.retries import RetrySettings
+
+FIRST = Hour(datetime.datetime.fromisoformat("2026-11-01"))
+HOUR = Hour(datetime.datetime.fromisoformat("2026-11-02T05:00"))
+ENDED = datetime.datetime.fromisoformat("2026-11-02T08:00")
+NOW = datetime.datetime.fromisoformat("2026-11-02T09:00")
+SECOND, MINUTE = datetime.timedelta(seconds=1), datetime.timedelta(minutes=1)
+SETTINGS = RetrySettings()
+
+PENDING = Left(pending=3, last_id=30)
+BAD = Left(failed=2, last_id=20)
+CORRECTED = Left(failed=2, corrected=1, last_id=20)
+NOTHING = Left()
+
+
+def run(
+    status: str = SUCCEEDED, ended: datetime.datetime = ENDED, *, fault: str = "", permanent: bool = False
+) -> LastRun:
+    return LastRun("4711", status, ended, permanent, fault)
+
+
+def requested(
+    times: int, left: Left = PENDING, at: datetime.datetime = ENDED - MINUTE, reason: str = LATE_ITEMS
+) -> HourRequest:
+    return HourRequest(times, reason, left.fingerprint, at)
+
+
+def given_up(left: Left = PENDING, at: datetime.datetime = ENDED + MINUTE) -> HourRequest:
+    return replace(requested(3, left), given_up_at=at, given_up_because="the model is missing")
+
+
+def decided(known: KnownHour, now: datetime.datetime = NOW, settings: RetrySettings = SETTINGS) -> object:
+    """The one decision about an hour; None for nothing at all."""
+    decisions = decide([known], now, settings, FIRST)
+    every = [*decisions.requests, *decisions.given_up, *decisions.cleared, *decisions.waiting]
+    assert len(every) <= 1
+    return every[0] if every else None
+
+
+def reason_of(known: KnownHour, now: datetime.datetime = NOW) -> str:
+    decision = decided(known, now)
+    assert isinstance(decision, Request), decision
+    return decision.reason
+
+
+def requested_from(known: KnownHour, reason: str, moment: datetime.datetime, why: str = BACK_OFF) -> None:
+    """It is requested for this reason from that moment on, and waits until then."""
+    assert decided(known, moment - SECOND) == Wait(HOUR, why)
+    assert reason_of(known, moment) == reason
+
+
+def sentence_of(known: KnownHour) -> str:
+    decision = decided(known)
+    assert isinstance(decision, GiveUp), decision
+    assert decision.after.given_up_at == NOW + SECOND
+    assert decision.before == known.request
+    return decision.after.given_up_because or ""
+
+
+# Which hours
+
+
+def test_an_hour_in_which_nothing_is_left_is_left_alone():
+    assert decided(KnownHour(HOUR)) is None
+    assert decided(KnownHour(HOUR, NOTHING, summed_up=True, last_run=run())) is None
+    assert decided(KnownHour(HOUR, Left(given_up=7), summed_up=True, last_run=run())) is None
+
+
+def test_an_open_hour_waits_for_its_end_and_is_done_from_then_on():
+    open_hour = KnownHour(HOUR, PENDING, summed_up=True)
+    assert decided(open_hour, HOUR.end - SECOND) == Wait(HOUR, OPEN)
+    assert reason_of(open_hour, HOUR.end) == LATE_ITEMS
+
+
+def test_hours_before_the_first_are_nobodys_business():
+    before = Hour(FIRST.start - datetime.timedelta(hours=1))
+    assert decided(KnownHour(before, PENDING, summed_up=True)) is None
+    assert isinstance(decided(KnownHour(FIRST, PENDING, summed_up=True)), Request)
+
+
+@pytest.mark.parametrize("busy", [BUSY_RUN, BUSY_BACKFILL])
+@pytest.mark.parametrize("request_", [None, requested(0, reason=PUT_BACK), requested(3)])
+def test_an_hour_that_a_run_or_a_backfill_will_yet_score_waits_for_it(busy: str, request_: HourRequest | None):
+    known = KnownHour(HOUR, PENDING, summed_up=True, last_run=run(FAILED, permanent=True), busy=busy, request=request_)
+    assert decided(known) == Wait(HOUR, busy)
+
+
+def test_hours_are_requested_oldest_first_and_no_more_than_fifty_a_tick():
+    hours = [Hour(HOUR.start - datetime.timedelta(hours=back)) for back in range(60)]
+    first = Hour(hours[-1].start)
+    decisions = decide([KnownHour(hour, PENDING, summed_up=True) for hour in hours], NOW, SETTINGS, first)
+    assert [request.hour for request in decisions.requests] == sorted(hours, key=lambda hour: hour.start)[:50]
+    assert [wait.why for wait in decisions.waiting] == [TOO_MANY] * 10
+    assert MOST_REQUESTS == 50
+    assert len(decide([KnownHour(HOUR, PENDING, summed_up=True)], NOW, SETTINGS, first, most=0).requests) == 0
+
+
+# What for
+
+
+def test_the_policy_decides_the_mode_and_leave_requests_nothing():
+    known = KnownHour(HOUR, PENDING, summed_up=True, request=given_up())
+    late = replace(known, request=None)
+    for mode in ("partial", "whole_batch"):
+        decision = decided(late, settings=RetrySettings(policy=mode))
+        assert isinstance(decision, Request)
+        assert decision.mode == mode
+    assert decide([known, late], NOW, RetrySettings(policy="leave"), FIRST) == Decisions()
+
+
+def test_an_hour_that_nobody_has_run_is_a_missed_tick_five_minutes_after_the_schedules_turn():
+    requested_from(KnownHour(HOUR, PENDING), MISSED_TICK, HOUR.end + 24 * MINUTE, SCHEDULED)
+
+
+def test_late_items_are_requested_at_once():
+    assert reason_of(KnownHour(HOUR, PENDING, summed_up=True, last_run=run()), ENDED) == LATE_ITEMS
+    # Also where nobody remembers the run, or nothing was summed up.
+    assert reason_of(KnownHour(HOUR, PENDING, summed_up=True), HOUR.end) == LATE_ITEMS
+    assert reason_of(KnownHour(HOUR, PENDING, last_run=run()), ENDED) == LATE_ITEMS
+
+
+def test_failed_items_are_tried_again_five_minutes_after_the_run():
+    requested_from(KnownHour(HOUR, BAD, summed_up=True, last_run=run()), FAILED_ITEMS, ENDED + 5 * MINUTE)
+
+
+def test_corrected_items_are_tried_again_at_once():
+    assert reason_of(KnownHour(HOUR, CORRECTED, summed_up=True, last_run=run()), ENDED) == FAILED_ITEMS
+
+
+@pytest.mark.parametrize("left", [PENDING, BAD, CORRECTED, NOTHING])
+def test_a_failed_run_is_repeated_after_five_minutes_also_when_only_the_summary_is_missing(left: Left):
+    requested_from(KnownHour(HOUR, left, last_run=run(FAILED)), FAILED_RUN, ENDED + 5 * MINUTE)
+
+
+# Progress
+
+
+@pytest.mark.parametrize(("times", "minutes"), [(1, 10), (2, 20)])
+def test_the_pause_doubles_with_every_request_without_progress(times: int, minutes: int):
+    for last_run, reason in ((run(FAILED), FAILED_RUN), (run(), LATE_ITEMS)):
+        known = KnownHour(HOUR, PENDING, summed_up=True, last_run=last_run, request=requested(times))
+        requested_from(known, reason, ENDED + minutes * MINUTE)
+        decision = decided(known)
+        assert isinstance(decision, Request)
+        assert decision.after.requests == times + 1
+
+
+def test_the_pause_stays_bounded_however_many_attempts_are_set():
+    known = KnownHour(HOUR, PENDING, last_run=run(FAILED), request=requested(5000))
+    assert isinstance(decided(known, ENDED + LONGEST_PAUSE, RetrySettings(max_attempts=10_000)), Request)
+
+
+def test_what_a_request_writes_down_is_what_was_left_and_the_next_full_second():
+    moment = NOW + datetime.timedelta(milliseconds=300)
+    decision = decided(KnownHour(HOUR, PENDING, summed_up=True, last_run=run()), moment)
+    assert decision == Request(
+        HOUR, LATE_ITEMS, "partial", None, HourRequest(1, LATE_ITEMS, PENDING.fingerprint, NOW + SECOND)
+    )
+
+
+@pytest.mark.parametrize(
+    "left",
+    [replace(PENDING, pending=2), replace(PENDING, last_id=31), replace(PENDING, failed=1), replace(BAD, corrected=1)],
+)
+def test_a_run_that_succeeded_and_left_something_else_starts_the_count_anew(left: Left):
+    decision = decided(KnownHour(HOUR, left, summed_up=True, last_run=run(), request=requested(3)), ENDED + SECOND)
+    assert isinstance(decision, Request)
+    assert decision.after.requests == 1
+
+
+def test_what_a_failed_run_left_is_no_progress_whatever_it_is():
+    known = KnownHour(HOUR, replace(PENDING, pending=1), last_run=run(FAILED), request=requested(1))
+    requested_from(known, FAILED_RUN, ENDED + 10 * MINUTE)
+
+
+def test_the_schedules_own_run_does_not_count_as_a_request():
+    claimed = HourRequest(0, SCHEDULE, "", ENDED - MINUTE)
+    requested_from(KnownHour(HOUR, PENDING, last_run=run(FAILED), request=claimed), FAILED_RUN, ENDED + 5 * MINUTE)
+    late = KnownHour(HOUR, PENDING, summed_up=True, last_run=run(), request=claimed)
+    assert reason_of(late, ENDED) == LATE_ITEMS
+
+
+def test_a_request_whose_run_is_not_there_yet_is_waited_for_and_then_counts_as_one_without_progress():
+    for times, minutes in ((0, 5), (1, 10)):
+        request = requested(times, at=NOW - MINUTE, reason=SCHEDULE if not times else MISSED_TICK)
+        for last_run in (None, run(FAILED), run()):
+            known = KnownHour(HOUR, PENDING, last_run=last_run, request=request)
+            due = request.requested_at + minutes * MINUTE
+            assert decided(known, due - SECOND) == Wait(HOUR, NO_RUN_YET)
+            decision = decided(known, due)
+            assert isinstance(decision, Request)
+            assert decision.after.requests == times + 1
+
+
+def test_the_bookkeeping_of_an_hour_in_which_nothing_is_left_is_cleared():
+    for request in (requested(2), given_up(), requested(0, reason=PUT_BACK, at=NOW)):
+        for last_run in (run(), run(CANCELED)):
+            known = KnownHour(HOUR, NOTHING, summed_up=True, last_run=last_run, request=request)
+            assert decided(known) == Clear(HOUR, request)
+    assert decided(KnownHour(HOUR, NOTHING, request=requested(1, at=NOW))) == Wait(HOUR, NO_RUN_YET)
+
+
+# Giving up
+
+
+def test_an_hour_is_given_up_after_as_many_requests_without_progress_as_are_allowed():
+    failed = run(FAILED, fault="The worker died.")
+    assert isinstance(decided(KnownHour(HOUR, PENDING, last_run=failed, request=requested(2))), Request)
+    sentence = sentence_of(KnownHour(HOUR, PENDING, last_run=failed, request=requested(3)))
+    assert sentence == "it was requested 3 times without progress, and its last run 4711 failed: The worker died."
+    sentence = sentence_of(KnownHour(HOUR, PENDING, summed_up=True, last_run=run(), request=requested(3)))
+    assert sentence.startswith(
+        "it was requested 3 times without progress: its last run 4711 succeeded and left the same"
+    )
+    lost = KnownHour(HOUR, PENDING, request=requested(3))
+    assert sentence_of(lost) == "it was requested 3 times without progress: no run of it was ever started"
+    once = KnownHour(HOUR, PENDING, last_run=failed, request=requested(1))
+    assert isinstance(decided(once, settings=RetrySettings(max_attempts=1)), GiveUp)
+
+
+@pytest.mark.parametrize("left", [PENDING, NOTHING])
+def test_a_permanent_fault_gives_the_hour_up_at_once_with_its_sentence(left: Left):
+    failed = run(FAILED, ENDED, fault="The model does not fit.", permanent=True)
+    assert sentence_of(KnownHour(HOUR, left, last_run=failed)) == "The model does not fit."
+    assert sentence_of(KnownHour(HOUR, left, last_run=failed, request=requested(1))) == "The model does not fit."
+
+
+def test_an_hour_whose_run_somebody_canceled_waits_for_somebody():
+    assert sentence_of(KnownHour(HOUR, PENDING, summed_up=True, last_run=run(CANCELED))) == "its run was canceled"
+
+
+@pytest.mark.parametrize(
+    "last_run", [run(FAILED), run(FAILED, permanent=True, fault="The model is missing."), run(CANCELED), run(), None]
+)
+def test_an_hour_that_was_given_up_is_neither_requested_nor_given_up_again(last_run: LastRun | None):
+    for now in (NOW, NOW + datetime.timedelta(days=30)):
+        assert decided(KnownHour(HOUR, PENDING, last_run=last_run, request=given_up()), now) == Wait(HOUR, GIVEN_UP)
+
+
+def test_an_hour_stays_given_up_from_the_tick_after_the_one_that_gave_it_up():
+    known = KnownHour(HOUR, PENDING, last_run=run(FAILED, NOW - SECOND / 4, permanent=True, fault="No model."))
+    decision = decided(known)
+    assert isinstance(decision, GiveUp)
+    assert decided(replace(known, request=decision.after), NOW + MINUTE) == Wait(HOUR, GIVEN_UP)
+
+
+def test_a_run_by_hand_that_succeeds_lets_an_hour_that_was_given_up_be_requested_again():
+    later = given_up().given_up_at + MINUTE
+    decision = decided(KnownHour(HOUR, PENDING, summed_up=True, last_run=run(ended=later), request=given_up()), later)
+    assert isinstance(decision, Request)
+    assert decision.after == HourRequest(1, LATE_ITEMS, PENDING.fingerprint, later + SECOND)
+
+
+def test_a_run_by_hand_that_fails_again_is_judged_anew():
+    later = given_up().given_up_at + MINUTE
+    crashed = KnownHour(HOUR, PENDING, last_run=run(FAILED, later), request=given_up())
+    requested_from(crashed, FAILED_RUN, later + 5 * MINUTE)
+    hopeless = replace(crashed, last_run=run(FAILED, later, fault="Another fault.", permanent=True))
+    assert sentence_of(hopeless) == "Another fault."
+
+
+def test_new_items_after_a_success_let_an_hour_that_was_given_up_be_requested_again():
+    more = replace(PENDING, pending=4, last_id=40)
+    assert reason_of(KnownHour(HOUR, more, summed_up=True, last_run=run(), request=given_up())) == LATE_ITEMS
+    # But not after a failure: whatever failed still fails.
+    still = KnownHour(HOUR, more, last_run=run(FAILED, permanent=True), request=given_up())
+    assert decided(still) == Wait(HOUR, GIVEN_UP)
+
+
+# Putting back
+
+
+@pytest.mark.parametrize(
+    ("last_run", "reason"),
+    [
+        (run(FAILED, permanent=True, fault="The model is missing."), FAILED_RUN),
+        (run(FAILED), FAILED_RUN),
+        (run(CANCELED), LATE_ITEMS),
+        (run(), LATE_ITEMS),
+        (None, MISSED_TICK),
+    ],
+)
+def test_an_hour_that_was_put_back_is_requested_at_once_whatever_its_last_run_was(
+    last_run: LastRun | None, reason: str
+):
+    put_back = HourRequest(0, PUT_BACK, "", ENDED + SECOND)
+    assert reason_of(KnownHour(HOUR, PENDING, last_run=last_run, request=put_back), ENDED + SECOND) == reason
+
+
+def test_an_hour_that_was_put_back_and_fails_again_for_good_is_given_up_again():
+    put_back = HourRequest(0, PUT_BACK, "", ENDED - MINUTE)
+    failed = run(FAILED, permanent=True, fault="Still no model.")
+    assert sentence_of(KnownHour(HOUR, PENDING, last_run=failed, request=put_back)) == "Still no model."
+    crashed = KnownHour(HOUR, PENDING, last_run=run(FAILED), request=put_back)
+    requested_from(crashed, FAILED_RUN, ENDED + 5 * MINUTE)
