@@ -1,0 +1,75 @@
+"""A worker that crashes under a real daemon: `run_retries` starts the hour again, and nothing is lost."""
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from batch_assets.database.engine import engine_from_environment
+from batch_assets.database.schema import initialize_database
+from batch_assets_tests.conftest import Sql
+from batch_assets_tests.instance import ROOT, Instance, running_instance
+from batch_assets_tests.pipeline import HOUR, Counts, assert_hour_adds_up, insert_items
+from batch_assets_tests.servers import Server
+
+LAUNCH = """mutation Launch($parameters: ExecutionParams!) {
+  launchRun(executionParams: $parameters) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+  }
+}"""
+RUNS = "{ runsOrError { ... on Runs { results { runId parentRunId status tags { key value } } } } }"
+LOGS = """query Logs($run: ID!) {
+  logsForRun(runId: $run) { ... on EventConnection { events { ... on MessageEvent { message } } } }
+}"""
+
+
+def pid_of(instance: Instance, run: str) -> int:
+    """The process that executes a run."""
+    answer = instance.wait(LOGS, lambda answer: "(pid: " in str(answer), seconds=90, run=run)
+    found = re.search(r"\(pid: (\d+)\)", str(answer))
+    assert found, answer
+    return int(found[1])
+
+
+@pytest.mark.usefixtures("server_environment")
+def test_a_worker_that_is_killed_is_started_again_by_the_daemon(
+    server: Server, sql: Sql, tmp_path: Path, many_items: tuple[list[str], object]
+) -> None:
+    initialize_database(engine_from_environment())
+    texts, _ = many_items
+    insert_items(sql, texts)
+    with server.database() as dagster_database:
+        # Without the sensor, which would help too.
+        environment = {"MYSQL_DAGSTER_DATABASE": dagster_database, "BATCH_RETRY": "leave"}
+        with running_instance(tmp_path / "dagster", ROOT / "dagster.yaml", environment) as instance:
+            parameters = {
+                "selector": {
+                    "jobName": "batch_inference",
+                    "repositoryName": "__repository__",
+                    "repositoryLocationName": "batch_assets.definitions",
+                },
+                "executionMetadata": {"tags": [{"key": "dagster/partition", "value": HOUR}]},
+            }
+            launched = instance.query(LAUNCH, parameters=parameters)["launchRun"]
+            assert launched["__typename"] == "LaunchRunSuccess", launched
+            first = launched["run"]["runId"]
+            worker = pid_of(instance, first)
+            while not sql("SELECT COUNT(prediction) FROM items")[0][0]:
+                time.sleep(0.01)
+            os.kill(worker, signal.SIGKILL)
+
+            def done(answer: dict[str, dict[str, list[dict[str, str]]]]) -> bool:
+                return any(run["status"] == "SUCCESS" for run in answer["runsOrError"]["results"])
+
+            runs = instance.wait(RUNS, done, seconds=180)["runsOrError"]["results"]
+        assert {run["runId"]: run["status"] for run in runs}[first] == "FAILURE"
+        (again,) = [run for run in runs if run["runId"] != first]
+        assert again["parentRunId"] == first
+        assert {"key": "dagster/partition", "value": HOUR} in again["tags"]
+    assert assert_hour_adds_up(sql) == Counts(len(texts), len(texts), 0, 0)
+    assert sql("SELECT items, predicted, pending FROM run_summary") == [(len(texts), len(texts), 0)]
