@@ -256,10 +256,20 @@ def test_a_run_of_an_hour_that_another_one_holds_fails_or_waits_as_it_is_set(ins
         tags = instance.get_run_by_id(result.run_id).tags
         assert "batch_assets/fault" not in tags  # the other run does the work: nobody needs to mend anything
     monkeypatch.setenv("BATCH_BUSY_HOUR", "wait")
-    with rival.held():
-        release = threading.Timer(1, lambda: None)
-        release.start()
+    holds, seen = threading.Event(), []
+
+    def hold_for_a_while() -> None:
+        with rival.held():
+            holds.set()
+            time.sleep(2)
+            seen.append(assert_hour_adds_up(sql))
+
+    holder = threading.Thread(target=hold_for_a_while)
+    holder.start()
+    assert holds.wait(30)
     assert run(instance).success
+    holder.join()
+    assert seen == [Counts(3, 0, 0, 3)]
     assert assert_hour_adds_up(sql) == Counts(3, 3, 0, 0)
 
 
