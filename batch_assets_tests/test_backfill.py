@@ -115,7 +115,7 @@ def test_a_backfill_of_several_hours_scores_each_of_them(instance: Instance, sql
         (0, 1, 0),
         (1, 5, 4),
     ]
-    assert sql("SELECT DISTINCT retry FROM run_summary WHERE hour < '2026-11-02'") == [("whole_batch",)]
+    assert sql("SELECT DISTINCT retry FROM run_summary WHERE items > 0 AND hour < '2026-11-02'") == [("whole_batch",)]
     summaries = sql("SELECT items, predicted, failed, pending FROM run_summary WHERE hour < '2026-11-02' ORDER BY hour")
     assert summaries == [(2, 2, 0, 0), (2, 1, 1, 0), (0, 0, 0, 0), (1, 1, 0, 0)]
 

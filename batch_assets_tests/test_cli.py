@@ -347,11 +347,12 @@ def fill(
             f"VALUES ('{ITEM}', {prediction}, '{moment}', '{moment}')"
         )
     for number in failed:
+        # As it is stored, which is not as it was written.
+        ((key, text),) = sql("SELECT id, `values` FROM items WHERE id = (SELECT MAX(id) FROM items) - %s", number)
         sql(
             "INSERT INTO failed_items (item_id, hour, code, message, attempts, first_failed_at, last_failed_at, "
-            "model_version, run_id, values_checksum) SELECT MAX(id) - %s, %s, 'not_a_list', %s, %s, %s, %s, 'abc', "
-            "'run', %s FROM items",
-            *(number, str(hour(back)), message, attempts, str(hour(back)), str(hour(back)), checksum(ITEM)),
+            "model_version, run_id, values_checksum) VALUES (%s, %s, 'not_a_list', %s, %s, %s, %s, 'abc', 'run', %s)",
+            *(key, str(hour(back)), message, attempts, str(hour(back)), str(hour(back)), checksum(text)),
         )
 
 

@@ -162,6 +162,7 @@ def own_connection(tables: dict[str, str]) -> Iterator[Any]:
         password=tables["MYSQL_PASSWORD"],
         database=tables["MYSQL_DATABASE"],
         charset="utf8mb4",
+        init_command="SET time_zone = '+00:00'",
     ) as connection:
         yield connection
 
