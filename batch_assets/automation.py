@@ -12,11 +12,11 @@ from batch_assets.assets.predictions import RETRY_TAG, predictions
 from batch_assets.assets.raw_items import raw_items
 from batch_assets.assets.run_summary import run_summary
 from batch_assets.database.engine import engine_from_environment
-from batch_assets.database.hours import Hour, first_hour
+from batch_assets.database.hours import Hour, first_hour, present
 from batch_assets.database.requests import claim, clear, read_requests, summed_up, what_is_left
 from batch_assets.decision import MOST_REQUESTS, SCHEDULE, Decisions, HourRequest, KnownHour, Left, Request, decide
 from batch_assets.partitions import hours
-from batch_assets.retries import LEAVE, PARTIAL, RetrySettings
+from batch_assets.retries import LEAVE, WHOLE_BATCH, RetrySettings
 from batch_assets.runs import JOB, busy_hours, hours_of_failed_runs, last_runs
 
 REASON_TAG = "batch_assets/reason"
@@ -48,10 +48,10 @@ def hourly_batch_inference(context: dg.ScheduleEvaluationContext) -> dg.RunReque
     settings = RetrySettings.from_environment(os.environ)
     if hour.start < first_hour(os.environ).start:
         return dg.SkipReason(f"The hour {hour.key} lies before the first one, {first_hour(os.environ).key}.")
-    row = HourRequest(0, SCHEDULE, "", _now().replace(microsecond=0))
+    row = HourRequest(0, SCHEDULE, "", present().replace(microsecond=0))
     if settings.policy != LEAVE and not claim(engine_from_environment(), hour, None, row):
         return dg.SkipReason(f"The sensor retry_hours has seen to the hour {hour.key} already.")
-    tags = {RETRY_TAG: settings.policy} if settings.policy not in (LEAVE, PARTIAL) else {}
+    tags = {RETRY_TAG: WHOLE_BATCH} if settings.policy == WHOLE_BATCH else {}
     return dg.RunRequest(run_key=hour.key, partition_key=hour.key, tags=tags)
 
 
@@ -66,7 +66,7 @@ def retry_hours(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     settings = RetrySettings.from_environment(os.environ)
     if settings.policy == LEAVE:
         return dg.SensorResult(skip_reason="BATCH_RETRY is 'leave': no hour is requested by itself.")
-    engine, now = engine_from_environment(), _now()
+    engine, now = engine_from_environment(), present()
     requests: list[dg.RunRequest] = []
     waiting: Counter[str] = Counter()
     for known in _known_hours(engine, context.instance, settings, now):
@@ -133,7 +133,3 @@ def _skip_reason(waiting: Counter[str]) -> str:
     return "No hour is requested. Hours that wait for " + "; for ".join(
         f"{why}: {count:,}" for why, count in waiting.most_common()
     )
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC).replace(tzinfo=None)

@@ -4,14 +4,13 @@ A check's result carries no hour (partitioned checks are a preview in Dagster 1.
 means that none is left, whichever hour was materialised last.
 """
 
-import datetime
 import os
 from collections.abc import Mapping
 
 import dagster as dg
 
 from batch_assets.assets.run_summary import run_summary
-from batch_assets.database.hours import Hour, first_hour
+from batch_assets.database.hours import Hour, first_hour, open_hour
 from batch_assets.database.requests import what_is_left
 from batch_assets.decision import Left
 from batch_assets.failures import explained
@@ -23,7 +22,7 @@ HOURS_SHOWN = 24
 
 
 @dg.asset_check(asset=run_summary)
-@explained()
+@explained
 def no_failed_items(database: Database) -> dg.AssetCheckResult:
     """No item of any hour stands in `failed_items`.
 
@@ -34,7 +33,7 @@ def no_failed_items(database: Database) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(asset=run_summary)
-@explained()
+@explained
 def no_pending_items(database: Database) -> dg.AssetCheckResult:
     """No closed hour has items with neither a prediction nor a reason why not, late ones included.
 
@@ -46,9 +45,8 @@ def no_pending_items(database: Database) -> dg.AssetCheckResult:
 
 def _left(database: Database) -> dict[Hour, Left]:
     """Returns what is left of all closed hours, the latest first."""
-    end = datetime.datetime.now(datetime.UTC).replace(tzinfo=None, minute=0, second=0, microsecond=0)
     attempts = RetrySettings.from_environment(os.environ).max_attempts
-    left = what_is_left(database.engine(), first_hour(os.environ), end, attempts)
+    left = what_is_left(database.engine(), first_hour(os.environ), open_hour().start, attempts)
     return dict(sorted(left.items(), key=lambda hour_left: hour_left[0].start, reverse=True))
 
 

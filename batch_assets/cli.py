@@ -14,7 +14,7 @@ from typing import BinaryIO
 import click
 
 from batch_assets.database.engine import engine_from_environment
-from batch_assets.database.hours import Hour, first_hour, hour_of_key
+from batch_assets.database.hours import Hour, first_hour, hour_of_key, present
 from batch_assets.database.requests import failed_rows, put_back
 from batch_assets.errors import BatchAssetsError, RetryError, SettingsError
 from batch_assets.folders import home_folder
@@ -111,7 +111,7 @@ def status(count: int, failed: bool, limit: int) -> None:
         console.print(failed_table(rows[:limit]))
         remarks = failed_remarks(rows, limit)
     else:
-        hours = hours_status(engine, _now(), count, first_hour(os.environ), attempts)
+        hours = hours_status(engine, present(), count, first_hour(os.environ), attempts)
         console.print(status_table(hours))
         remarks = hours.remarks
     for remark in remarks:
@@ -128,7 +128,7 @@ def retry(what: tuple[str, ...]) -> None:
     """
     ids = [int(text) for text in what if _is_id(text)]
     hours = [_closed_hour(text) for text in what if not _is_id(text)]
-    count, requested = put_back(engine_from_environment(), hours, ids, _now())
+    count, requested = put_back(engine_from_environment(), hours, ids, present())
     if count:
         click.echo(f"{count:,} failed item{' is' if count == 1 else 's are'} pending again.")
     keys = ", ".join(hour.key for hour in requested)
@@ -149,7 +149,7 @@ def _closed_hour(text: str) -> Hour:
             f"{text!r} is neither an hour nor the id of an item: write an hour of UTC as 2026-11-01-05:00. Nothing was "
             "put back."
         )
-    if hour.end > _now():
+    if hour.end > present():
         raise RetryError(f"The hour {text} has not ended: it is scored from {hour.end} UTC on. Nothing was put back.")
     if hour.start < first.start:
         raise RetryError(
@@ -237,12 +237,8 @@ def _remarks(created_at: datetime.datetime | None) -> Iterator[str]:
             f"{created_at} lies before the first hour, {first.key}: these items are not scored unless BATCH_FIRST_HOUR "
             f"is set to {hour.key} or earlier."
         )
-    if created_at > _now():
+    if created_at > present():
         yield f"{created_at} UTC lies in the future: these items can be scored from {hour.end} on."
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
 
 
 if __name__ == "__main__":

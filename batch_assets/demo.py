@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from batch_assets.database.engine import engine_from_environment
-from batch_assets.database.hours import Hour, count_by_hour, first_created
+from batch_assets.database.hours import Hour, count_by_hour, first_created, open_hour
 from batch_assets.database.registration import register_items
 from batch_assets.database.schema import initialize_database
 from batch_assets.errors import BatchAssetsError, DatabaseError
@@ -34,7 +34,7 @@ def run_demo(tell: Callable[[str], None]) -> None:
     """
     engine = engine_from_environment()
     initialize_database(engine)
-    end = datetime.datetime.now(datetime.UTC).replace(tzinfo=None, minute=0, second=0, microsecond=0)
+    end = open_hour().start
     if first_created(engine) is None:
         for number, texts in enumerate(_texts_by_hour()):
             start = end - datetime.timedelta(hours=HOURS - number)

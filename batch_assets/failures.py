@@ -6,7 +6,7 @@
 import os
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import dagster as dg
 
@@ -24,68 +24,60 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
-def explained() -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+def explained(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Makes a `dg.Failure` of a fault that has a sentence, and has the step tried again if the fault is transient.
 
     Of a function of a step, or of an IO manager. Everything else goes on as the error it is.
     """
 
-    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
-        @wraps(function)
-        def explaining(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-            try:
-                return function(*args, **kwargs)
-            except BatchAssetsError as error:
-                failure = dg.Failure(
-                    str(error),
-                    metadata={
-                        "fault": type(error).__name__,
-                        PERMANENT: error.permanent,
-                        "failed partitions": ", ".join(error.partitions),
-                    },
-                    allow_retries=error.transient,
-                )
-                if error.transient:
-                    _try_again([*args, *kwargs.values()], failure)
-                raise failure from error
+    @wraps(function)
+    def explaining(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return function(*args, **kwargs)
+        except BatchAssetsError as error:
+            failure = dg.Failure(
+                str(error),
+                metadata={
+                    "fault": type(error).__name__,
+                    PERMANENT: error.permanent,
+                    "failed partitions": ", ".join(error.partitions),
+                },
+                allow_retries=error.transient,
+            )
+            if error.transient:
+                for context in (*args, *kwargs.values()):
+                    if isinstance(context, (dg.AssetExecutionContext, dg.OutputContext, dg.InputContext)):
+                        _try_again(context, failure)
+            raise failure from error
 
-        return explaining
-
-    return decorate
+    return explaining
 
 
-def _try_again(arguments: list[Any], failure: dg.Failure) -> None:
-    """Asks for another attempt of the step, if there is a step and attempts are left.
+def _try_again(context: dg.AssetExecutionContext | dg.OutputContext | dg.InputContext, failure: dg.Failure) -> None:
+    """Asks for another attempt of the step, if attempts are left.
 
     Not by a retry policy of the asset: with one, Dagster starts a step again that somebody has terminated.
     """
     settings = RetrySettings.from_environment(os.environ)
-    contexts = (dg.AssetExecutionContext, dg.OutputContext, dg.InputContext)
-    for context in arguments:
-        if isinstance(context, contexts) and settings.transient_retries:
-            step = (
-                context.get_step_execution_context()
-                if isinstance(context, dg.AssetExecutionContext)
-                else context.step_context
-            )
-            policy = dg.RetryPolicy(
-                max_retries=settings.transient_retries,
-                delay=settings.transient_retry_seconds,
-                backoff=dg.Backoff.EXPONENTIAL,
-                jitter=dg.Jitter.PLUS_MINUS,
-            )
-            attempt = step.previous_attempt_count + 1
-            seconds = policy.calculate_delay(attempt)
-            if attempt <= policy.max_retries:
-                # What Dagster says of it begins with a stack trace.
-                context.log.warning(
-                    "%s Tried again in %.1f seconds (%s of %s).",
-                    failure.description,
-                    seconds,
-                    attempt,
-                    policy.max_retries,
-                )
-            raise dg.RetryRequested(policy.max_retries, seconds) from failure
+    if isinstance(context, dg.AssetExecutionContext):
+        step = context.get_step_execution_context()
+    else:
+        step = context.step_context
+    attempt = step.previous_attempt_count + 1
+    if attempt > settings.transient_retries:
+        return
+    policy = dg.RetryPolicy(
+        max_retries=settings.transient_retries,
+        delay=settings.transient_retry_seconds,
+        backoff=dg.Backoff.EXPONENTIAL,
+        jitter=dg.Jitter.PLUS_MINUS,
+    )
+    seconds = policy.calculate_delay(attempt)
+    # What Dagster says of it begins with a stack trace.
+    context.log.warning(
+        "%s Tried again in %.1f seconds (%s of %s).", failure.description, seconds, attempt, policy.max_retries
+    )
+    raise dg.RetryRequested(policy.max_retries, seconds) from failure
 
 
 @dg.failure_hook

@@ -22,7 +22,7 @@ Driven by the asset's metadata, under the keys of Dagster's own database IO mana
 import re
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -31,7 +31,7 @@ import dagster as dg
 import sqlalchemy as sa
 from pydantic import Field
 
-from batch_assets.database.batches import Batches, BatchesByPartition, is_frame
+from batch_assets.database.batches import Batch, Batches, BatchesByPartition, is_frame
 from batch_assets.database.engine import engine_from_environment, engine_from_url
 from batch_assets.database.reading import count_rows, read_batches, read_columns
 from batch_assets.database.slices import AnyOf, Keys, Partition, TableSlice, TimeWindows, create_table, dtype_of
@@ -68,7 +68,7 @@ class MySQLIOManager(dg.ConfigurableIOManager):
         default=None, alias="schema", description="The database of tables whose asset does not name one."
     )
 
-    @explained()
+    @explained
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
         """Stores what an asset returned; the metadata say what was stored."""
         start = time.perf_counter()
@@ -84,7 +84,7 @@ class MySQLIOManager(dg.ConfigurableIOManager):
             self._add_counts(context, engine, table_slice, metadata["rows"])
         context.add_output_metadata({**metadata, "seconds": round(time.perf_counter() - start, 3)})
 
-    @explained()
+    @explained
     def load_input(self, context: dg.InputContext) -> object:
         """Loads what an asset's annotation asks for: a DataFrame, or `Batches` that are read when they are used."""
         start = time.perf_counter()
@@ -103,21 +103,13 @@ class MySQLIOManager(dg.ConfigurableIOManager):
         described = {"table": str(table_slice), "columns": ", ".join(column.name for column in columns)}
         if context.dagster_type.typing_type is Batches:
             _describe(context, described)
-
-            def narrowed(key: str | None, condition: str | None, within: TableSlice = table_slice) -> Batches:
-                if key is not None:
-                    within = replace(within, partitions=_partitions(context, metadata, [key]))
-                conditions = [f"({part})" for part in (within.where, condition) if part]
-                within = replace(within, where=" AND ".join(conditions) or None)
-                read = partial(read_batches, engine, within, rows)
-                return Batches(read, _dtypes(columns), narrowed=partial(narrowed, within=within))
-
-            return narrowed(None, None)
+            read = partial(read_batches, engine, batch_rows=rows)
+            return _lazily(table_slice, read, _dtypes(columns), partial(_partitions, context, metadata))
         from batch_assets.database.frames import frame_of  # noqa: PLC0415 - imports pandas
 
         names = [column.name for column in columns]
-        read = read_batches(engine, table_slice, rows)
-        frame = frame_of(names, [row for batch in read for row in batch.rows], _dtypes(columns))
+        batches = read_batches(engine, table_slice, rows)
+        frame = frame_of(names, [row for batch in batches for row in batch.rows], _dtypes(columns))
         seconds = round(time.perf_counter() - start, 3)
         _describe(context, {**described, "rows": len(frame), "seconds": seconds})
         return frame
@@ -126,16 +118,12 @@ class MySQLIOManager(dg.ConfigurableIOManager):
         self, context: dg.OutputContext, engine: sa.Engine, table_slice: TableSlice, batches: Batches
     ) -> dict[str, Any]:
         """Stores the rows of a slice, and returns what is to be said of it."""
-        metadata: dict[str, Any] = {}
         update = _update(context.definition_metadata)
         with batches.held():
             if update:
                 updated = update_rows(engine, table_slice, update, batches)
-                metadata = {
-                    "rows": updated.rows,
-                    "left": updated.left,
-                    "write_seconds": round(updated.seconds, 3),
-                }
+                metadata: dict[str, Any] = {"rows": updated.rows, "left": updated.left}
+                metadata["write_seconds"] = round(updated.seconds, 3)
             else:
                 _create_declared(engine, table_slice, context.definition_metadata)
                 metadata = {"rows": replace_slice(engine, table_slice, batches)}
@@ -214,6 +202,24 @@ class MySQLIOManager(dg.ConfigurableIOManager):
             context.step_context.add_asset_metadata(
                 {"rows": count, "dagster/partition_row_count": count}, context.asset_key, key
             )
+
+
+def _lazily(
+    table_slice: TableSlice,
+    read: Callable[[TableSlice], Iterator[Batch]],
+    dtypes: Mapping[str, str],
+    partitions: Callable[[Sequence[str]], tuple[Partition, ...]],
+) -> Batches:
+    """Returns a slice that is read when it is used, and can be narrowed until then."""
+
+    def narrowed(key: str | None, condition: str | None) -> Batches:
+        conditions = [f"({part})" for part in (table_slice.where, condition) if part]
+        part = replace(table_slice, where=" AND ".join(conditions) or None)
+        if key is not None:
+            part = replace(part, partitions=partitions([key]))
+        return _lazily(part, read, dtypes, partitions)
+
+    return Batches(partial(read, table_slice), dtypes, narrowed=narrowed)
 
 
 def _partitions_error(faults: Mapping[str, BatchAssetsError], stored: Sequence[str]) -> PartitionsError:

@@ -1,15 +1,17 @@
 """The hours."""
 
-import datetime
 import os
 import warnings
 
 import click
 import dagster as dg
 
-from batch_assets.database.hours import HOUR_FORMAT, Hour, first_hour, hour_of_key
+from batch_assets.database.hours import HOUR_FORMAT, Hour, first_hour, hour_of_key, hours_between, present
 from batch_assets.errors import HourError
 from batch_assets.retries import RetrySettings
+
+PARTITION_TAG = "dagster/partition"
+RANGE_START_TAG, RANGE_END_TAG = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
 def _not_an_hour(key: str) -> str:
@@ -49,18 +51,16 @@ def closed_hours(context: dg.AssetExecutionContext) -> list[Hour]:
     """
     # From the tags: to ask the context for the key of an hour before the first one is an error of its own.
     tags = context.run.tags
-    key = tags.get("dagster/partition")
+    key = tags.get(PARTITION_TAG)
     if key is not None:
         return [check_closed(key)]
-    ends = [tags.get(f"dagster/asset_partition_range_{end}") for end in ("start", "end")]
-    if None in ends:
+    ends = [tags[tag] for tag in (RANGE_START_TAG, RANGE_END_TAG) if tag in tags]
+    if len(ends) < 2:
         raise HourError(
             "This run is not for one hour: choose a partition in the UI, or pass "
             '--tags \'{"dagster/partition": "2026-11-01-05:00"}\'.'
         )
-    first, last = (check_closed(str(end)) for end in ends)
-    count = int((last.end - first.start) / datetime.timedelta(hours=1))
-    return [Hour(first.start + datetime.timedelta(hours=number)) for number in range(count)]
+    return hours_between(*map(check_closed, ends))
 
 
 def check_closed(key: str) -> Hour:
@@ -69,7 +69,7 @@ def check_closed(key: str) -> Hour:
     Raises:
         HourError: It is not an hour, lies before the first one, or is still open or in the future.
     """
-    hour, now = hour_of_key(key), datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+    hour, now = hour_of_key(key), present()
     if hour is None:
         raise HourError(_not_an_hour(key))
     if hour.end > now:

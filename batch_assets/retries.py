@@ -2,11 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum, auto
 from typing import Self
 
 from batch_assets.errors import SettingsError
 
-PARTIAL, WHOLE_BATCH, LEAVE = "partial", "whole_batch", "leave"
+
+class RetryMode(StrEnum):
+    """What a run scores of an hour: what is pending, or every item, published at once."""
+
+    partial = auto()
+    whole_batch = auto()
+
+
+PARTIAL, WHOLE_BATCH, LEAVE = RetryMode.partial.value, RetryMode.whole_batch.value, "leave"
 MODES = (PARTIAL, WHOLE_BATCH)
 
 
@@ -57,13 +66,13 @@ class RetrySettings:
         )
 
 
-def retry_mode(config: str | None, tag: str | None, settings: RetrySettings) -> str:
+def retry_mode(config: RetryMode | None, tag: str | None, settings: RetrySettings) -> str:
     """Returns the retry mode of a run: what its config says, else its tag, else the policy in force.
 
     Raises:
         SettingsError: The tag is no retry mode.
     """
-    mode = str(config or tag or (WHOLE_BATCH if settings.policy == WHOLE_BATCH else PARTIAL))
+    mode = config.value if config else tag or (WHOLE_BATCH if settings.policy == WHOLE_BATCH else PARTIAL)
     if mode not in MODES:
         raise SettingsError(f"The tag batch_assets/retry of this run is {mode!r}: set it to {' or '.join(MODES)}.")
     return mode

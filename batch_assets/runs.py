@@ -11,13 +11,12 @@ import dagster as dg
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
 from batch_assets.assets.predictions import predictions
-from batch_assets.database.hours import Hour, hour_of_key
+from batch_assets.database.hours import Hour, hour_of_key, hours_between
 from batch_assets.decision import BUSY_BACKFILL, BUSY_RUN, CANCELED, FAILED, SUCCEEDED, LastRun
 from batch_assets.failures import FAILED_PARTITIONS_TAG, FAULT_MESSAGE_TAG, FAULT_TAG, PERMANENT
+from batch_assets.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
 
 JOB = "batch_inference"
-PARTITION = "dagster/partition"
-RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 _ENDED = {
     dg.DagsterRunStatus.SUCCESS: SUCCEEDED,
@@ -73,7 +72,7 @@ def last_runs(instance: dg.DagsterInstance, hours: Collection[Hour]) -> dict[Hou
 
 def _records(instance: dg.DagsterInstance, hours: Collection[Hour]) -> Iterator[dg.RunRecord]:
     starts = {Hour(hour.start - datetime.timedelta(hours=back)) for hour in hours for back in range(_RANGE_HOURS)}
-    for tag, wanted in ((PARTITION, hours), (RANGE_START, starts)):
+    for tag, wanted in ((PARTITION_TAG, hours), (RANGE_START_TAG, starts)):
         keys = sorted(hour.key for hour in wanted)
         for position in range(0, len(keys), _KEYS):
             tags = {tag: keys[position : position + _KEYS]}
@@ -86,7 +85,7 @@ def _last_run(instance: dg.DagsterInstance, record: dg.RunRecord, hour: Hour) ->
     if record.end_time:  # which a run that was canceled in the queue does not have
         ended = datetime.datetime.fromtimestamp(record.end_time, datetime.UTC)
     status, permanent, fault = _ENDED[run.status], run.tags.get(FAULT_TAG) == PERMANENT, ""
-    if status == FAILED and RANGE_START in run.tags:
+    if status == FAILED and RANGE_START_TAG in run.tags:
         failed = run.tags.get(FAILED_PARTITIONS_TAG, "")
         if failed and hour.key not in failed.split(", "):  # it was stored and summed up
             status = SUCCEEDED
@@ -119,13 +118,12 @@ def _hours(run: dg.DagsterRun) -> list[Hour]:
     """Returns the hours whose predictions a run is for."""
     if run.job_name != JOB and predictions.key not in (run.asset_selection or ()):
         return []
-    if PARTITION in run.tags:
-        return list(_known([run.tags[PARTITION]]))
-    ends = list(_known([run.tags.get(RANGE_START, ""), run.tags.get(RANGE_END, "")]))
+    if PARTITION_TAG in run.tags:
+        return list(_known([run.tags[PARTITION_TAG]]))
+    ends = list(_known([run.tags.get(RANGE_START_TAG, ""), run.tags.get(RANGE_END_TAG, "")]))
     if len(ends) < 2:
         return []
-    count = (ends[1].start - ends[0].start) // datetime.timedelta(hours=1) + 1
-    return [Hour(ends[0].start + datetime.timedelta(hours=number)) for number in range(count)]
+    return hours_between(*ends)
 
 
 def _hours_of_backfills(instance: dg.DagsterInstance) -> Iterator[Hour]:

@@ -1,9 +1,10 @@
-"""A worker that crashes under a real daemon: `run_retries` starts the hour again, and nothing is lost."""
+"""Workers that end before their hour does, under a real daemon: who crashed is started again, who was ended is not."""
 
 import os
 import re
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ LAUNCH = """mutation Launch($parameters: ExecutionParams!) {
     ... on PythonError { message }
   }
 }"""
+TERMINATE = "mutation Terminate($run: String!) { terminateRun(runId: $run) { __typename } }"
 RUNS = "{ runsOrError { ... on Runs { results { runId parentRunId status tags { key value } } } } }"
 LOGS = """query Logs($run: ID!) {
   logsForRun(runId: $run) { ... on EventConnection { events { ... on MessageEvent { message } } } }
@@ -43,40 +45,65 @@ def pid_of(instance: Instance, run: str) -> int:
     return int(found[1])
 
 
-@pytest.mark.usefixtures("server_environment")
-def test_a_worker_that_is_killed_is_started_again_by_the_daemon(
-    server: Server, sql: Sql, tmp_path: Path, many_items: tuple[list[str], object]
-) -> None:
+@pytest.fixture
+def instance(server_environment: dict[str, str], server: Server, tmp_path: Path) -> Iterator[Instance]:
+    """Webserver and daemon, without the sensor, which would help too."""
     initialize_database(engine_from_environment())
-    texts, _ = many_items
-    insert_items(sql, texts)
     with server.database() as dagster_database:
-        # Without the sensor, which would help too.
         environment = {"MYSQL_DAGSTER_DATABASE": dagster_database, "BATCH_RETRY": "leave"}
         with running_instance(tmp_path / "dagster", ROOT / "dagster.yaml", environment) as instance:
-            parameters = {
-                "selector": {
-                    "jobName": "batch_inference",
-                    "repositoryName": "__repository__",
-                    "repositoryLocationName": "batch_assets.definitions",
-                },
-                "executionMetadata": {"tags": [{"key": "dagster/partition", "value": HOUR}]},
-            }
-            launched = instance.query(LAUNCH, parameters=parameters)["launchRun"]
-            assert launched["__typename"] == "LaunchRunSuccess", launched
-            first = launched["run"]["runId"]
-            worker = pid_of(instance, first)
-            while not sql("SELECT COUNT(prediction) FROM items")[0][0]:
-                time.sleep(0.01)
-            os.kill(worker, signal.SIGKILL)
+            yield instance
 
-            answer = instance.wait(
-                RUNS, lambda answer: any(run["status"] == "SUCCESS" for run in of_hour(answer)), seconds=180
-            )
-            runs = of_hour(answer)
-        assert {run["runId"]: run["status"] for run in runs}[first] == "FAILURE"
-        (again,) = [run for run in runs if run["runId"] != first]
-        assert again["parentRunId"] == first
+
+def launched(instance: Instance) -> str:
+    """Starts the job for the hour, as the UI does, and returns the run."""
+    parameters = {
+        "selector": {
+            "jobName": "batch_inference",
+            "repositoryName": "__repository__",
+            "repositoryLocationName": "batch_assets.definitions",
+        },
+        "executionMetadata": {"tags": [{"key": "dagster/partition", "value": HOUR}]},
+    }
+    answer = instance.query(LAUNCH, parameters=parameters)["launchRun"]
+    assert answer["__typename"] == "LaunchRunSuccess", answer
+    return str(answer["run"]["runId"])
+
+
+def wait_for_the_first_prediction(sql: Sql) -> None:
+    while not sql("SELECT COUNT(prediction) FROM items")[0][0]:
+        time.sleep(0.01)
+
+
+def test_a_worker_that_is_killed_is_started_again_by_the_daemon(
+    instance: Instance, sql: Sql, many_items: tuple[list[str], object]
+) -> None:
+    texts, _ = many_items
+    insert_items(sql, texts)
+    first = launched(instance)
+    worker = pid_of(instance, first)
+    wait_for_the_first_prediction(sql)
+    os.kill(worker, signal.SIGKILL)
+    answer = instance.wait(RUNS, lambda answer: "SUCCESS" in str(of_hour(answer)), seconds=180)
+    runs = of_hour(answer)
+    assert {run["runId"]: run["status"] for run in runs}[first] == "FAILURE"
+    (again,) = [run for run in runs if run["runId"] != first]
+    assert again["parentRunId"] == first
     assert assert_hour_adds_up(sql) == Counts(len(texts), len(texts), 0, 0)
     summary = sql("SELECT items, predicted, pending FROM run_summary WHERE hour = %s", START)
     assert summary == [(len(texts), len(texts), 0)]
+
+
+def test_a_run_that_somebody_terminates_ends_and_lets_the_hour_go(
+    instance: Instance, sql: Sql, many_items: tuple[list[str], object]
+) -> None:
+    texts, _ = many_items
+    insert_items(sql, texts * 3)
+    run = launched(instance)
+    wait_for_the_first_prediction(sql)
+    assert instance.query(TERMINATE, run=run)["terminateRun"]["__typename"] == "TerminateRunSuccess"
+    answer = instance.wait(RUNS, lambda answer: "CANCELED" in str(of_hour(answer)), seconds=60)
+    assert [(found["runId"], found["status"]) for found in of_hour(answer)] == [(run, "CANCELED")]
+    assert sql("SELECT COUNT(*) FROM hour_locks") == [(0,)]
+    counts = assert_hour_adds_up(sql)
+    assert 0 < counts.pending < 3 * len(texts)

@@ -316,7 +316,9 @@ def test_a_server_that_stays_away_is_tried_as_often_as_it_is_set(instance, sql: 
     assert not result.success
     assert attempts_of(result, "raw_items") == 3
     assert "No MySQL server answers" in failure(result)
-    assert "batch_assets/fault" not in instance.get_run_by_id(result.run_id).tags
+    tags = instance.get_run_by_id(result.run_id).tags
+    assert tags["batch_assets/fault_message"].startswith("No MySQL server answers")
+    assert "batch_assets/fault" not in tags  # nobody needs to mend anything: the sensor may try again
 
 
 @pytest.mark.parametrize("fault", ["model", "table", "threshold"])

@@ -3,7 +3,7 @@
 import pytest
 
 from batch_assets.errors import SettingsError
-from batch_assets.retries import RetrySettings, retry_mode
+from batch_assets.retries import RetryMode, RetrySettings, retry_mode
 
 
 def test_without_variables_the_defaults_of_the_readme_are_in_force():
@@ -70,7 +70,7 @@ def test_a_value_that_cannot_be_used_is_named_with_what_can(name: str, value: st
 
 def test_the_config_of_a_run_comes_before_its_tag_and_that_before_the_policy():
     whole_batch = RetrySettings(policy="whole_batch")
-    assert retry_mode("partial", "whole_batch", whole_batch) == "partial"
+    assert retry_mode(RetryMode.partial, "whole_batch", whole_batch) == "partial"
     assert retry_mode(None, "partial", whole_batch) == "partial"
     assert retry_mode(None, None, whole_batch) == "whole_batch"
     assert retry_mode(None, None, RetrySettings(policy="leave")) == "partial"

@@ -58,7 +58,7 @@ class Tick:
         context = dg.build_sensor_context(instance=instance, repository_def=repository)
         now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None) + later
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(automation, "_now", lambda: now)
+            patch.setattr(automation, "present", lambda: now)
             data = repository.get_sensor_def("retry_hours").evaluate_tick(context)
         self.requests = data.run_requests or []
         self.said = data.skip_message

@@ -7,7 +7,7 @@ from batch_assets.folders import root_folder
 
 
 @dg.asset(group_name="model", kinds={"scikitlearn", "onnx"})
-@explained()
+@explained
 def iris_model() -> dg.MaterializeResult[None]:
     """The support vector classifier of the iris flowers, in `models/`.
 

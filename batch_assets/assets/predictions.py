@@ -1,7 +1,6 @@
 """The predictions of an hour."""
 
 import os
-from enum import StrEnum, auto
 from functools import partial
 
 import dagster as dg
@@ -12,20 +11,13 @@ from batch_assets.failures import explained, tag_fault
 from batch_assets.inference.hourly import HourlyScoring
 from batch_assets.partitions import backfill_policy, closed_hours, hours
 from batch_assets.resources import Database, Model
-from batch_assets.retries import RetrySettings, retry_mode
+from batch_assets.retries import RetryMode, RetrySettings, retry_mode
 
 RETRY_TAG = "batch_assets/retry"
 
 
-class RetryMode(StrEnum):
-    """What is scored of an hour; Dagster's config takes the names."""
-
-    partial = auto()
-    whole_batch = auto()
-
-
 class Retry(dg.Config):
-    """How an hour is scored; without it the tag of the run decides, and then BATCH_RETRY."""
+    """How an hour is scored, by the name of the mode; without it the tag of the run decides, and then BATCH_RETRY."""
 
     retry: RetryMode | None = None
 
@@ -47,7 +39,7 @@ class Retry(dg.Config):
     kinds={"onnx", "mysql"},
     hooks={tag_fault},
 )
-@explained()
+@explained
 def predictions(
     context: dg.AssetExecutionContext, config: Retry, raw_items: Batches, database: Database, model: Model
 ) -> BatchesByPartition:

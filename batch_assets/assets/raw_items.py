@@ -18,7 +18,7 @@ from batch_assets.resources import Database
     kinds={"mysql"},
     hooks={tag_fault},
 )
-@explained()
+@explained
 def raw_items(context: dg.AssetExecutionContext, database: Database) -> None:
     """The items that the web service wrote in the hour, in the table `items`.
 

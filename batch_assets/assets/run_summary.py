@@ -1,12 +1,12 @@
 """The summary of an hour."""
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
-from batch_assets.database.batches import Batches, BatchesByPartition
+from batch_assets.database.batches import Batch, Batches, BatchesByPartition
 from batch_assets.database.failed_items import failed_ids
 from batch_assets.database.hours import Hour
 from batch_assets.failures import explained, tag_fault
@@ -28,7 +28,7 @@ RUNS_TO_LOOK_AT = 100
     kinds={"mysql"},
     hooks={tag_fault},
 )
-@explained()
+@explained
 def run_summary(
     context: dg.AssetExecutionContext, predictions: Batches, database: Database, model: Model
 ) -> BatchesByPartition:
@@ -36,13 +36,12 @@ def run_summary(
 
     Counted from the rows that stand in the tables, so that it is right whichever runs the hour has seen.
     """
-    chosen, engine, labels = closed_hours(context), database.engine(), model.labels()
 
     def summed_up(hour: Hour) -> Batches:
-        outcome = count_outcome(predictions.of_partition(hour.key), failed_ids(engine, hour), labels)
-        summary = Summary(hour.start, outcome, _last_scoring(context, hour))
+        summary = _summary(context, database, model, hour, predictions.of_partition(hour.key))
         return Batches([summary.batch()], metadata=lambda: _metadata(summary))
 
+    chosen = closed_hours(context)
     return BatchesByPartition((hour.key, summed_up(hour)) for hour in chosen)
 
 
@@ -52,15 +51,21 @@ def sum_up(context: dg.AssetExecutionContext, database: Database, model: Model, 
     Dagster skips the step `run_summary` of that run, which would leave hours unfinished that have nothing to do with
     the fault.
     """
-    engine, labels = database.engine(), model.labels()
+    engine = database.engine()
     for key in keys:
         hour = check_closed(key)
-        outcome = count_outcome(read_predictions(engine, hour), failed_ids(engine, hour), labels)
-        summary = Summary(hour.start, outcome, _last_scoring(context, hour))
+        summary = _summary(context, database, model, hour, read_predictions(engine, hour))
         store_summary(engine, summary)
         context.log_event(
             dg.AssetMaterialization("run_summary", partition=key, metadata={**_metadata(summary), "rows": 1})
         )
+
+
+def _summary(
+    context: dg.AssetExecutionContext, database: Database, model: Model, hour: Hour, predictions: Iterable[Batch]
+) -> Summary:
+    outcome = count_outcome(predictions, failed_ids(database.engine(), hour), model.labels())
+    return Summary(hour.start, outcome, _last_scoring(context, hour))
 
 
 def _last_scoring(context: dg.AssetExecutionContext, hour: Hour) -> Mapping[str, Any]:

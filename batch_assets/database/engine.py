@@ -3,7 +3,6 @@
 import os
 import sqlite3
 import ssl
-import zlib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import ExceptionContext
 
 from batch_assets.database.settings import MySQLSettings, SQLiteSettings, database_settings
+from batch_assets.database.statements import checksum
 from batch_assets.errors import DatabaseError, DatabaseUnavailableError, SettingsError
 
 # A statement that has not answered by then waits for a server that is gone without saying so.
@@ -158,7 +158,7 @@ def _sqlite(settings: SQLiteSettings) -> sa.Engine:
         connection.isolation_level = None
         connection.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not wait for each other
         connection.execute("PRAGMA synchronous = NORMAL")
-        connection.create_function("CRC32", 1, _crc32, deterministic=True)  # which MySQL has
+        connection.create_function("CRC32", 1, checksum, deterministic=True)  # which MySQL has
 
     @event.listens_for(engine, "begin")
     def _(connection: sa.Connection) -> None:
@@ -168,10 +168,6 @@ def _sqlite(settings: SQLiteSettings) -> sa.Engine:
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine
-
-
-def _crc32(text: str | None) -> int | None:
-    return None if text is None else zlib.crc32(text.encode("utf-8", "surrogatepass"))
 
 
 def _raise_sentence(settings: MySQLSettings | SQLiteSettings, context: ExceptionContext) -> None:

@@ -1,16 +1,15 @@
 """The items that cannot be scored: recorded with the reason, tried again, given up, put back."""
 
-import datetime
 from collections.abc import Sequence
 
 import sqlalchemy as sa
 
 from batch_assets.database.batches import Batch
 from batch_assets.database.engine import snapshot
-from batch_assets.database.hours import Hour
+from batch_assets.database.hours import Hour, created_within, present
 from batch_assets.database.pending import pending_sql
 from batch_assets.database.statements import batch_table, checksum, checksum_sql, statement_rows
-from batch_assets.database.tables import failed_items, items
+from batch_assets.database.tables import ITEM_VALUES, failed_items, items
 
 
 def failed_ids(engine: sa.Engine, hour: Hour) -> set[int]:
@@ -18,7 +17,7 @@ def failed_ids(engine: sa.Engine, hour: Hour) -> set[int]:
     statement = (
         sa.select(failed_items.c.item_id)
         .join(items, items.c.id == failed_items.c.item_id)
-        .where(_within(hour), items.c.prediction.is_(None))
+        .where(created_within(hour.start, hour.end), items.c.prediction.is_(None))
     )
     with snapshot(engine) as connection:
         return set(connection.execute(statement).scalars())
@@ -64,10 +63,9 @@ class FailedItems:
             pending = pending_sql(connection)
             if not self.before:
                 return pending
-            values = 'items."values"' if connection.dialect.name == "sqlite" else "items.`values`"
             return (
                 f"{pending} AND NOT EXISTS (SELECT * FROM failed_items WHERE failed_items.item_id = items.id "
-                f"AND attempts >= {self._max_attempts} AND values_checksum = {checksum_sql(connection, values)})"
+                f"AND attempts >= {self._max_attempts} AND values_checksum = {checksum_sql(connection, ITEM_VALUES)})"
             )
 
     def record(self, connection: sa.Connection, batch: Batch) -> None:
@@ -88,7 +86,7 @@ class FailedItems:
     def _insert(self, connection: sa.Connection, rows: Sequence[Sequence[object]]) -> None:
         batch, parameters = batch_table(connection, ("item_id", "old_values", "code", "message"), rows)
         sqlite = connection.dialect.name == "sqlite"
-        mark, values = ("?", 'items."values"') if sqlite else ("%s", "items.`values`")
+        mark = "?" if sqlite else "%s"
         hour = "strftime('%Y-%m-%d %H:00:00', items.created_datetime)"
         if not sqlite:
             hour = "DATE_FORMAT(items.created_datetime, '%%Y-%%m-%%d %%H:00:00')"
@@ -96,7 +94,7 @@ class FailedItems:
         if sqlite:
             again, new = ("ON CONFLICT (item_id) DO UPDATE SET", "excluded")
         same = f"failed_items.values_checksum = {'excluded.values_checksum' if sqlite else 'batch.old_values'}"
-        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
+        now = present().strftime("%Y-%m-%d %H:%M:%S")
         made_by = (now, now, self._model_version, self._run_id)
         # From items, so that nothing is recorded of an item that was deleted, corrected or predicted meanwhile.
         connection.exec_driver_sql(
@@ -104,7 +102,7 @@ class FailedItems:
             f"last_failed_at, model_version, run_id) SELECT items.id, {hour}, batch.code, batch.message, "
             f"batch.old_values, 1, {', '.join(mark for _ in made_by)} FROM {batch} "
             f"{'JOIN' if sqlite else 'STRAIGHT_JOIN'} items ON items.id = batch.item_id WHERE items.prediction IS NULL "
-            f"AND {checksum_sql(connection, values)} = batch.old_values "
+            f"AND {checksum_sql(connection, ITEM_VALUES)} = batch.old_values "
             # Before the checksum is set: MySQL assigns from left to right.
             f"{again} attempts = CASE WHEN {same} THEN failed_items.attempts + 1 ELSE 1 END, "
             f"hour = {'excluded.hour' if sqlite else hour}, code = {new}.code, message = {new}.message, "
@@ -112,10 +110,6 @@ class FailedItems:
             f"last_failed_at = {mark}, model_version = {mark}, run_id = {mark}",
             (*made_by, *parameters, now, self._model_version, self._run_id),
         )
-
-
-def _within(hour: Hour) -> sa.ColumnElement[bool]:
-    return sa.and_(items.c.created_datetime >= hour.start, items.c.created_datetime < hour.end)
 
 
 def _storable(message: str) -> str:

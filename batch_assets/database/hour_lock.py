@@ -5,7 +5,6 @@ dies. The row in `hour_locks` says which run it is, and fences off a run that ha
 every transaction that writes looks there whether it is still its own.
 """
 
-import datetime
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ import sqlalchemy as sa
 from filelock import FileLock, Timeout
 
 from batch_assets.database.engine import snapshot
-from batch_assets.database.hours import Hour
+from batch_assets.database.hours import Hour, present
 from batch_assets.database.tables import hour_locks
 from batch_assets.errors import DatabaseError, HourBusyError
 
@@ -57,10 +56,13 @@ class HourLock:
         with self._file_lock() if self._engine.dialect.name == "sqlite" else self._server_lock():
             with self._engine.begin() as connection:
                 # Waits for the last transaction of who held the hour before. Not DELETE and INSERT, which lock gaps.
-                mark = "?" if connection.dialect.name == "sqlite" else "%s"
-                connection.exec_driver_sql(
-                    f"REPLACE INTO hour_locks (hour, run_id, taken_at) VALUES ({mark}, {mark}, {mark})",
-                    (str(self._hour.start), self._run_id, str(_now())),
+                connection.execute(
+                    sa.text("REPLACE INTO hour_locks (hour, run_id, taken_at) VALUES (:hour, :run_id, :taken_at)"),
+                    {
+                        "hour": str(self._hour.start),
+                        "run_id": self._run_id,
+                        "taken_at": present().strftime("%Y-%m-%d %H:%M:%S"),
+                    },
                 )
             try:
                 yield
@@ -163,7 +165,3 @@ def _took(lock: FileLock, seconds: float) -> bool:
     except Timeout:
         return False
     return True
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC).replace(tzinfo=None, microsecond=0)

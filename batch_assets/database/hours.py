@@ -47,6 +47,27 @@ def hour_of_key(key: str) -> Hour | None:
     return Hour(moment) if Hour(moment).key == key and moment.minute == 0 else None
 
 
+def present() -> datetime.datetime:
+    """Returns the present in UTC without a zone, as the database has times."""
+    return datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+
+
+def open_hour() -> Hour:
+    """Returns the hour that has not ended."""
+    return Hour(present().replace(minute=0, second=0, microsecond=0))
+
+
+def hours_between(first: Hour, last: Hour) -> list[Hour]:
+    """Returns the hours from one to another, both included."""
+    count = (last.end - first.start) // datetime.timedelta(hours=1)
+    return [Hour(first.start + datetime.timedelta(hours=number)) for number in range(count)]
+
+
+def created_within(start: datetime.datetime, end: datetime.datetime) -> sa.ColumnElement[bool]:
+    """Returns the condition that an item was created from one moment on and before another."""
+    return sa.and_(items.c.created_datetime >= start, items.c.created_datetime < end)
+
+
 def first_hour(environment: Mapping[str, str]) -> Hour:
     """Returns the first hour of the pipeline: `BATCH_FIRST_HOUR`, or the start of November 2026.
 
@@ -99,7 +120,7 @@ def take_stock(engine: sa.Engine, hour: Hour) -> Stock:
     Raises:
         DatabaseError: A table is missing, or the server is away.
     """
-    within = _within(hour.start, hour.end)
+    within = created_within(hour.start, hour.end)
     with snapshot(engine) as connection:
         counts = _counts(connection, hour.start, hour.end).get(hour.start, HourCounts(hour, 0, 0, 0))
         ends = [
@@ -160,13 +181,13 @@ def _counts(
     hour = _hour_of(connection)
     counted = (
         sa.select(hour.label("start"), sa.func.count().label("items"), sa.func.count(items.c.prediction).label("done"))
-        .where(_within(start, end))
+        .where(created_within(start, end))
         .group_by(hour)
     )
     failed = (
         sa.select(hour.label("start"), sa.func.count().label("failed"))
         .select_from(failed_items.join(items, items.c.id == failed_items.c.item_id))
-        .where(_within(start, end), items.c.prediction.is_(None))
+        .where(created_within(start, end), items.c.prediction.is_(None))
         .group_by(hour)
     )
     # Both in one transaction: they see the same moment.
@@ -183,10 +204,6 @@ def _hour_of(connection: sa.Connection) -> sa.ColumnElement[str]:
     if connection.dialect.name == "sqlite":
         return sa.func.strftime("%Y-%m-%d %H:00:00", items.c.created_datetime)
     return sa.func.date_format(items.c.created_datetime, "%Y-%m-%d %H:00:00")
-
-
-def _within(start: datetime.datetime, end: datetime.datetime) -> sa.ColumnElement[bool]:
-    return sa.and_(items.c.created_datetime >= start, items.c.created_datetime < end)
 
 
 def _shape(text: str) -> str:

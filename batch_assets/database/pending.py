@@ -10,7 +10,8 @@ import sqlalchemy as sa
 COLUMN = "prediction_pending"
 INDEX = f"ix_items_{COLUMN}"
 
-_has_column: dict[str, bool] = {}
+# Databases in which the column was seen: once it is there, it stays.
+_seen_in: set[str] = set()
 
 
 def pending_sql(connection: sa.Connection) -> str:
@@ -18,10 +19,12 @@ def pending_sql(connection: sa.Connection) -> str:
     if connection.dialect.name == "sqlite":
         return "items.prediction IS NULL"
     url = connection.engine.url.render_as_string()
-    if not _has_column.get(url):  # once it is there, it stays
+    if url not in _seen_in:
         names = sa.text(
             "SELECT COUNT(*) FROM information_schema.columns "
             "WHERE table_schema = DATABASE() AND table_name = 'items' AND column_name = :name"
         )
-        _has_column[url] = bool(connection.execute(names, {"name": COLUMN}).scalar_one())
-    return f"items.{COLUMN} = 1" if _has_column[url] else "items.prediction IS NULL"
+        if not connection.execute(names, {"name": COLUMN}).scalar_one():
+            return "items.prediction IS NULL"
+        _seen_in.add(url)
+    return f"items.{COLUMN} = 1"

@@ -11,10 +11,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from batch_assets.database.engine import snapshot
-from batch_assets.database.hours import Hour
+from batch_assets.database.hours import Hour, created_within
 from batch_assets.database.pending import pending_sql
 from batch_assets.database.statements import checksum_sql
-from batch_assets.database.tables import failed_items, hour_requests, items, run_summary
+from batch_assets.database.tables import ITEM_VALUES, failed_items, hour_requests, items, run_summary
 from batch_assets.decision import PUT_BACK, HourRequest, Left
 from batch_assets.errors import RetryError
 
@@ -57,7 +57,7 @@ def _unpredicted(
     number = _number_of_hour(connection)
     return (
         sa.select(number.label("number"), sa.func.count().label("every"), sa.func.max(items.c.id).label("last_id"))
-        .where(sa.text(pending_sql(connection)), items.c.created_datetime >= start, items.c.created_datetime < end)
+        .where(sa.text(pending_sql(connection)), created_within(start, end))
         .group_by(number)
     )
 
@@ -75,7 +75,7 @@ def _failed(
             sa.func.sum(sa.case((corrected, 1), else_=0)).label("corrected"),
         )
         .select_from(failed_items.join(items, items.c.id == failed_items.c.item_id))
-        .where(items.c.prediction.is_(None), items.c.created_datetime >= start, items.c.created_datetime < end)
+        .where(items.c.prediction.is_(None), created_within(start, end))
         .group_by(number)
     )
 
@@ -210,7 +210,7 @@ def _hour_of_failed(connection: sa.Connection, item_id: int) -> Hour:
 
 
 def _check_something_left(connection: sa.Connection, hour: Hour) -> None:
-    created = sa.and_(items.c.created_datetime >= hour.start, items.c.created_datetime < hour.end)
+    created = created_within(hour.start, hour.end)
     looked_up = (
         sa.select(hour_requests.c.hour).where(hour_requests.c.hour == hour.start),
         sa.select(failed_items.c.item_id).where(failed_items.c.hour == hour.start).limit(1),
@@ -227,8 +227,7 @@ def _check_something_left(connection: sa.Connection, hour: Hour) -> None:
 
 
 def _was_corrected(connection: sa.Connection) -> sa.ColumnElement[bool]:
-    values = 'items."values"' if connection.dialect.name == "sqlite" else "items.`values`"
-    current: sa.ColumnElement[int] = sa.literal_column(checksum_sql(connection, values))
+    current: sa.ColumnElement[int] = sa.literal_column(checksum_sql(connection, ITEM_VALUES))
     return failed_items.c.values_checksum != current
 
 

@@ -57,9 +57,9 @@ def statement_rows(connection: sa.Connection, rows: Sequence[Sequence[Any]]) -> 
         yield part
 
 
-def checksum(text: str) -> int:
+def checksum(text: str | None) -> int | None:
     """Returns what `checksum_sql` of the same text gives: short, where the text would have to travel."""
-    return zlib.crc32(text.encode("utf-8", "surrogatepass"))
+    return None if text is None else zlib.crc32(text.encode("utf-8", "surrogatepass"))
 
 
 def checksum_sql(connection: sa.Connection, column: str) -> str:

@@ -24,6 +24,8 @@ IDENTIFIER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 TIME = sa.DateTime().with_variant(SQLiteTime(), "sqlite")  # type: ignore[no-untyped-call]
 TIMESTAMP = sa.TIMESTAMP().with_variant(SQLiteTime(), "sqlite")  # type: ignore[no-untyped-call]
 LONG_CODE = sa.String(64)
+# `items.values` in SQL: a reserved word, which SQLite too takes in these quotes.
+ITEM_VALUES = "items.`values`"
 
 metadata = sa.MetaData()
 

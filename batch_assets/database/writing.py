@@ -232,7 +232,7 @@ def _rows_to_send(
     connection: sa.Connection, table: sa.Table, update: ColumnUpdate, batch: Batch
 ) -> list[tuple[Any, ...]]:
     columns = [stored_values(table.columns[name], batch.column(name)) for name in (update.key, *update.columns)]
-    columns += [[None if text is None else checksum(text) for text in batch.column(name)] for name in update.unchanged]
+    columns += [list(map(checksum, batch.column(name))) for name in update.unchanged]
     return list(zip(*columns, strict=True))
 
 
