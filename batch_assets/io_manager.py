@@ -36,7 +36,8 @@ from batch_assets.database.engine import engine_from_environment, engine_from_ur
 from batch_assets.database.reading import count_rows, read_batches, read_columns
 from batch_assets.database.slices import AnyOf, Keys, Partition, TableSlice, TimeWindows, create_table, dtype_of
 from batch_assets.database.statements import BATCH_ROWS
-from batch_assets.database.writing import ColumnUpdate, replace_slice, update_rows
+from batch_assets.database.updating import ColumnUpdate, update_rows
+from batch_assets.database.writing import replace_slice
 from batch_assets.errors import BatchAssetsError, HourError, PartitionsError, TableError
 from batch_assets.failures import explained
 
@@ -123,7 +124,8 @@ class MySQLIOManager(dg.ConfigurableIOManager):
             if update:
                 updated = update_rows(engine, table_slice, update, batches)
                 metadata: dict[str, Any] = {"rows": updated.rows, "left": updated.left}
-                metadata["write_seconds"] = round(updated.seconds, 3)
+                metadata["encode_seconds"] = round(updated.encode_seconds, 3)
+                metadata["write_seconds"] = round(updated.write_seconds, 3)
             else:
                 _create_declared(engine, table_slice, context.definition_metadata)
                 metadata = {"rows": replace_slice(engine, table_slice, batches)}

@@ -102,7 +102,8 @@ class FailedItems:
             f"last_failed_at, model_version, run_id) SELECT items.id, {hour}, batch.code, batch.message, "
             f"batch.old_values, 1, {', '.join(mark for _ in made_by)} FROM {batch} "
             f"{'JOIN' if sqlite else 'STRAIGHT_JOIN'} items ON items.id = batch.item_id WHERE items.prediction IS NULL "
-            f"AND {checksum_sql(connection, ITEM_VALUES)} = batch.old_values "
+            # Waits for a service that is about to change or to delete one, and sees what became of it.
+            f"AND {checksum_sql(connection, ITEM_VALUES)} = batch.old_values {'' if sqlite else 'LOCK IN SHARE MODE '}"
             # Before the checksum is set: MySQL assigns from left to right.
             f"{again} attempts = CASE WHEN {same} THEN failed_items.attempts + 1 ELSE 1 END, "
             f"hour = {'excluded.hour' if sqlite else hour}, code = {new}.code, message = {new}.message, "

@@ -11,7 +11,7 @@ from batch_assets.database.slices import TableSlice, reflect, selected_columns, 
 from batch_assets.database.statements import BATCH_CHARACTERS, BATCH_ROWS, characters_of
 
 # What is fetched at once may be large without a warning: rows before it were small. So it is not much.
-FETCH_ROWS = 100
+FETCH_ROWS = 500
 
 
 def read_batches(engine: sa.Engine, table_slice: TableSlice, batch_rows: int = BATCH_ROWS) -> Iterator[Batch]:

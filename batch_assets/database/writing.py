@@ -1,50 +1,17 @@
-"""Writing a slice of a table: replacing its rows, or updating columns of them."""
+"""Writing a slice of a table: replacing its rows."""
 
-import pickle
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
-from tempfile import TemporaryFile
 from typing import Any
 
 import sqlalchemy as sa
 
 from batch_assets.database.batches import Batch, Batches
-from batch_assets.database.engine import snapshot
-from batch_assets.database.slices import TableSlice, known_columns, partition_columns, reflect, slice_condition
-from batch_assets.database.statements import batch_table, checksum, checksum_sql, statement_rows
+from batch_assets.database.slices import TableSlice, partition_columns, reflect, slice_condition
 from batch_assets.database.values import stored_values
 from batch_assets.errors import DatabaseUnavailableError, TableError
 
 _WITHOUT_TRANSACTIONS = {"MyISAM", "MRG_MyISAM", "Aria", "MEMORY", "CSV", "ARCHIVE", "BLACKHOLE"}
-
-
-@dataclass(frozen=True)
-class ColumnUpdate:
-    """Which columns of existing rows are to be updated.
-
-    Args:
-        key: The column by which a row is found.
-        columns: The columns that are set.
-        unchanged: Columns of text or JSON that must still be as the batch has them: a row that somebody has
-            changed meanwhile is left as it is.
-    """
-
-    key: str
-    columns: tuple[str, ...]
-    unchanged: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Updated:
-    """What an update did: rows updated, rows left since they were gone or changed, seconds at the server."""
-
-    rows: int
-    left: int
-    seconds: float
 
 
 def replace_slice(engine: sa.Engine, table_slice: TableSlice, batches: Batches) -> int:
@@ -132,191 +99,6 @@ def _check_transactional(table: sa.Table) -> None:
         raise TableError(
             f"The table {table.fullname} is kept by {kind}, which has no transactions, so that its rows cannot be "
             f"replaced at once: ALTER TABLE {table.fullname} ENGINE=InnoDB."
-        )
-
-
-def update_rows(engine: sa.Engine, table_slice: TableSlice, update: ColumnUpdate, batches: Batches) -> Updated:
-    """Updates columns of existing rows of a slice: a transaction for each batch, or one for all.
-
-    Batch by batch, the next one is made while the server works on the last one. At once, all of them are made first
-    and wait in a file, so that the transaction, and with it the locks on the rows, lasts as long as the server needs
-    for the update alone.
-
-    Args:
-        engine: The database.
-        table_slice: Only its rows are updated.
-        update: By which column rows are found and which columns are set.
-        batches: The rows with the key, the columns to set and those that must be unchanged.
-
-    Returns:
-        What was done.
-
-    Raises:
-        TableError: A column is missing, or the key is not unique.
-        DatabaseError: The database refused a value. Batches before this one stay written; at once, none is.
-    """
-    with snapshot(engine) as connection:
-        table = reflect(connection, table_slice)
-        table.info["collations"] = _collations(connection, table)
-    _check_update(table, update)
-    write = partial(_write_batch, table, table_slice, update, batches.in_transaction)
-    with closing(_known_batches(table, update, batches)) as source:
-        done = _write_at_once(engine, write, source) if batches.at_once else _write_one_by_one(engine, write, source)
-    return Updated(
-        sum(batch.rows for batch in done), sum(batch.left for batch in done), sum(batch.seconds for batch in done)
-    )
-
-
-_Write = Callable[[sa.Connection, Batch], Updated]
-
-
-def _known_batches(table: sa.Table, update: ColumnUpdate, batches: Batches) -> Generator[Batch]:
-    wanted = (update.key, *update.columns, *update.unchanged)
-    with closing(iter(batches)) as source:
-        for batch in source:
-            _known_columns_of_batch(table, batch.columns, wanted)
-            yield batch
-
-
-def _write_one_by_one(engine: sa.Engine, write: _Write, source: Iterable[Batch]) -> list[Updated]:
-    def write_batch(batch: Batch) -> Updated:
-        start = time.perf_counter()
-        with engine.begin() as connection:
-            updated = write(connection, batch)
-        return replace(updated, seconds=time.perf_counter() - start)
-
-    done: list[Updated] = []
-    with ThreadPoolExecutor(1, "writer") as writer:
-        written: Future[Updated] | None = None
-        for batch in source:
-            if written:
-                done.append(written.result())
-            written = writer.submit(write_batch, batch)
-        if written:
-            done.append(written.result())
-    return done
-
-
-def _write_at_once(engine: sa.Engine, write: _Write, source: Iterable[Batch]) -> list[Updated]:
-    with TemporaryFile() as file:
-        count = 0
-        for count, batch in enumerate(source, 1):  # noqa: B007 - is what there is to read again
-            pickle.dump(batch, file)
-        file.seek(0)
-        start = time.perf_counter()
-        with engine.begin() as connection:
-            # What this process has just written itself.
-            done = [write(connection, pickle.load(file)) for _ in range(count)]  # noqa: S301
-    return [*done, Updated(0, 0, time.perf_counter() - start)]
-
-
-def _write_batch(  # noqa: PLR0913, PLR0917 - what does not change from batch to batch is bound once
-    table: sa.Table,
-    table_slice: TableSlice,
-    update: ColumnUpdate,
-    in_transaction: Callable[[sa.Connection, Batch], None] | None,
-    connection: sa.Connection,
-    batch: Batch,
-) -> Updated:
-    updated = 0
-    rows = _rows_to_send(connection, table, update, batch)
-    for part in statement_rows(connection, rows):
-        statement, parameters = _update_statement(connection, table, table_slice, update, part)
-        updated += connection.exec_driver_sql(statement, parameters).rowcount
-    if in_transaction:
-        in_transaction(connection, batch)
-    return Updated(updated, len(rows) - updated, 0.0)
-
-
-def _rows_to_send(
-    connection: sa.Connection, table: sa.Table, update: ColumnUpdate, batch: Batch
-) -> list[tuple[Any, ...]]:
-    columns = [stored_values(table.columns[name], batch.column(name)) for name in (update.key, *update.columns)]
-    columns += [list(map(checksum, batch.column(name))) for name in update.unchanged]
-    return list(zip(*columns, strict=True))
-
-
-def _update_statement(
-    connection: sa.Connection,
-    table: sa.Table,
-    table_slice: TableSlice,
-    update: ColumnUpdate,
-    rows: Sequence[Sequence[Any]],
-) -> tuple[str, tuple[Any, ...]]:
-    preparer = connection.dialect.identifier_preparer
-    name, quote = preparer.format_table(table), preparer.quote
-    names = ["row_key", *(f"new_{i}" for i, _ in enumerate(update.columns))]
-    names += [f"old_{i}" for i, _ in enumerate(update.unchanged)]
-    batch, parameters = batch_table(connection, names, rows)
-    sqlite = connection.dialect.name == "sqlite"
-    # SQLite does not take the table's name in front of a column that is set.
-    target, same = ("", "IS") if sqlite else (f"{name}.", "<=>")
-    sets = ", ".join(f"{target}{quote(column)} = batch.new_{i}" for i, column in enumerate(update.columns))
-    conditions = [f"{name}.{quote(update.key)} = {_key_in_batch(table, update)}"]
-    conditions += [
-        f"{checksum_sql(connection, f'{name}.{quote(column)}')} {same} batch.old_{i}"
-        for i, column in enumerate(update.unchanged)
-    ]
-    condition = slice_condition(table, table_slice).compile(
-        dialect=connection.dialect, compile_kwargs={"literal_binds": True, "include_table": True}
-    )
-    where = " AND ".join([*conditions, f"({condition})"])
-    if sqlite:
-        return f"UPDATE {name} SET {sets} FROM {batch} WHERE {where}", parameters
-    return f"UPDATE {batch} STRAIGHT_JOIN {name} SET {sets} WHERE {where}", parameters
-
-
-def _key_in_batch(table: sa.Table, update: ColumnUpdate) -> str:
-    """Returns the key of the rows to update, such that the server finds them by the index of the column."""
-    kind = table.columns[update.key].type
-    collation = table.info.get("collations", {}).get(update.key)
-    if collation:
-        return f"CONVERT(batch.row_key USING {collation.partition('_')[0]}) COLLATE {collation}"
-    if table.info["dialect"] != "sqlite" and isinstance(kind, (sa.DateTime, sa.Date)):
-        return f"CAST(batch.row_key AS {'DATETIME(6)' if isinstance(kind, sa.DateTime) else 'DATE'})"
-    return "batch.row_key"
-
-
-def _check_update(table: sa.Table, update: ColumnUpdate) -> None:
-    known_columns(table, (update.key, *update.columns, *update.unchanged))
-    unique = {tuple(column.name for column in table.primary_key)}
-    unique |= {tuple(index.columns.keys()) for index in table.indexes if index.unique}
-    unique |= {
-        tuple(constraint.columns.keys())
-        for constraint in table.constraints
-        if isinstance(constraint, sa.UniqueConstraint)
-    }
-    if (update.key,) not in unique:
-        raise TableError(
-            f"The column {update.key} of {table.fullname} is no key: rows to update must be found by the primary key "
-            'or a column with a unique index. Name one as "key" in the asset\'s metadata, or add the index.'
-        )
-    other = [name for name in update.unchanged if not isinstance(table.columns[name].type, sa.String)]
-    if other:
-        raise TableError(
-            f"unchanged_columns names {', '.join(other)} of {table.fullname}, which is neither text nor JSON: leave "
-            "it out."
-        )
-
-
-def _collations(connection: sa.Connection, table: sa.Table) -> dict[str, str]:
-    """Returns the collation of each text: the server does not compare texts of two, as rows in a statement are."""
-    if connection.dialect.name == "sqlite":
-        return {}
-    statement = sa.text(
-        "SELECT column_name, collation_name FROM information_schema.columns WHERE table_name = :table "
-        f"AND table_schema = {':schema' if table.schema else 'DATABASE()'} AND collation_name IS NOT NULL"
-    )
-    names = {"table": table.name} | ({"schema": table.schema} if table.schema else {})
-    return {row[0]: row[1] for row in connection.execute(statement, names)}
-
-
-def _known_columns_of_batch(table: sa.Table, names: Sequence[str], wanted: Sequence[str]) -> None:
-    missing = [name for name in wanted if name not in names]
-    if missing:
-        raise TableError(
-            f"The rows for {table.fullname} have no column {', '.join(missing)}; they have {', '.join(names)}: "
-            "nothing of them was stored."
         )
 
 

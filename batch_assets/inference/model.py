@@ -345,6 +345,8 @@ def _open_session(model_bytes: bytes, path: Path) -> "InferenceSession":
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # only fatal: what goes wrong comes as an exception
+    # Its threads would burn what the server could use, while batches are read and written.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(model_bytes, options, providers=["CPUExecutionProvider"])
     except _onnxruntime_errors() as error:

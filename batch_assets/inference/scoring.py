@@ -3,8 +3,9 @@
 import datetime
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress, islice
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from batch_assets.database.batches import Batch, FailedRow
 from batch_assets.errors import ModelError, ModelRunError
 from batch_assets.inference.model import OnnxModel, check_sample
-from batch_assets.inference.values import BadValues, check_values, counted
+from batch_assets.inference.values import BadValues, CheckedValues, check_values, counted
 
 SAMPLE_ITEMS = 100
 
@@ -87,7 +88,8 @@ def score(
         if batch is None:
             return
         ids, texts = batch.column("id"), batch.column("values")
-        sample = [text for key, text in zip(ids, texts, strict=True) if key not in failed_before][:SAMPLE_ITEMS]
+        known = (text for key, text in zip(ids, texts, strict=True) if key not in failed_before)
+        sample = list(islice(known, SAMPLE_ITEMS))
         if model.width is None:  # which they must tell, whatever else they say
             sample = sample or texts[:SAMPLE_ITEMS]
         # A few items that do not fit may be bad ones; so many of them are of another kind, whatever the sample is.
@@ -107,26 +109,39 @@ def _score_batch(ids: list[int], texts: list[str], model: OnnxModel, progress: P
     checked = check_values(texts, model.width, model.dtype)
     checked_at = time.perf_counter()
     probabilities, reasons = _answers(model, checked.features)
-    finite = np.isfinite(probabilities).all(axis=1)
     predictions = _json_texts(probabilities)
-    positions = checked.positions.tolist()
-    faults = [
-        *checked.bad,
-        *(BadValues(positions[row], "model_error", f"the model fails: {reason}") for row, reason in reasons.items()),
-    ]
-    rows = []
-    answered = [position for row, position in enumerate(positions) if row not in reasons]
-    for position, text, fine in zip(answered, predictions, finite.tolist(), strict=True):
-        if fine:
-            rows.append((ids[position], texts[position], text))
-        else:
-            faults.append(BadValues(position, "model_not_finite", f"the model's answer is {text}"))
-    failed = [FailedRow(ids[index], texts[index], code, message) for index, code, message in faults]
+    rows: list[tuple[int, str, str]]
+    if len(predictions) == len(texts) and np.isfinite(probabilities).all():
+        rows, failed = list(zip(ids, texts, predictions, strict=True)), []
+    else:
+        faults = _faults(checked, reasons, probabilities, predictions)
+        failed = [FailedRow(ids[index], texts[index], code, message) for index, code, message in faults]
+        without = {fault.index for fault in faults}
+        scored = [position for position in range(len(texts)) if position not in without]
+        fine = np.isfinite(probabilities).all(axis=1)
+        rows = [
+            (ids[position], texts[position], text)
+            for position, text in zip(scored, compress(predictions, fine), strict=True)
+        ]
     progress.seconds["check"] += checked_at - start
     progress.seconds["score"] += time.perf_counter() - checked_at
     progress.scored += len(rows)
     progress.codes.update(row.code for row in failed)
     return Batch(("id", "values", "prediction"), rows, failed)
+
+
+def _faults(
+    checked: CheckedValues, reasons: Mapping[int, str], probabilities: NDArray[Any], predictions: Sequence[str]
+) -> list[BadValues]:
+    """Returns what has no prediction: bad values, items on which the model fails, and answers that are no numbers."""
+    positions = checked.positions.tolist()
+    answered = [position for row, position in enumerate(positions) if row not in reasons]
+    not_finite = compress(zip(answered, predictions, strict=True), ~np.isfinite(probabilities).all(axis=1))
+    return [
+        *checked.bad,
+        *(BadValues(positions[row], "model_error", f"the model fails: {reason}") for row, reason in reasons.items()),
+        *(BadValues(position, "model_not_finite", f"the model's answer is {text}") for position, text in not_finite),
+    ]
 
 
 def _answers(model: OnnxModel, features: NDArray[Any]) -> tuple[NDArray[Any], dict[int, str]]:

@@ -3,14 +3,14 @@
 import datetime
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from batch_assets.database.batches import Batch, Batches
 from batch_assets.database.engine import engine_from_environment
-from batch_assets.database.slices import Keys, TableSlice, TimeWindows
-from batch_assets.database.writing import ColumnUpdate, replace_slice, update_rows
+from batch_assets.database.slices import TableSlice, TimeWindows
+from batch_assets.database.writing import replace_slice
 from batch_assets.errors import BatchAssetsError, DatabaseError, DatabaseUnavailableError, TableError
 from batch_assets_tests.conftest import Sql
 
@@ -154,64 +154,3 @@ def test_what_the_server_refuses_is_a_sentence_after_it_was_asked_for_the_table(
     # SQLAlchemy turns the events of errors off when it looks at a table of MySQL.
     with pytest.raises(DatabaseError, match="refused a statement"):
         replace_slice(engine_from_environment(), hour(5), Batches([Batch(("at",), [(None,)])]))
-
-
-def test_an_update_keeps_to_its_slice_and_its_rows(things: None, sql: Sql) -> None:
-    sql("ALTER TABLE things ADD COLUMN kind VARCHAR(9) NULL")
-    sql("INSERT INTO things (id, at, kind) VALUES (1, '2026-01-01 05:00:00', 'a'), (2, '2026-01-01 06:00:00', 'a')")
-    batch = Batch(("id", "kind"), [(1, "b"), (2, "b"), (3, "b")])
-    updated = update_rows(engine_from_environment(), hour(5), ColumnUpdate("id", ("kind",)), Batches([batch]))
-    assert (updated.rows, updated.left) == (1, 2)
-    part = TableSlice("things", partitions=(Keys("kind", ("b",)),))
-    assert update_rows(engine_from_environment(), part, ColumnUpdate("id", ("kind",)), Batches([batch])).rows == 1
-    assert sql("SELECT id, kind FROM things ORDER BY id") == [(1, "b"), (2, "a")]
-
-
-def two_things(sql: Sql) -> list[int]:
-    sql("ALTER TABLE things ADD COLUMN number INTEGER NULL")
-    sql("INSERT INTO things (at, number) VALUES ('2026-01-01 00:00:00', 1), ('2026-01-01 00:10:00', 2)")
-    return [key for (key,) in sql("SELECT id FROM things ORDER BY id")]
-
-
-def updating(batches: list[Batch], act: Callable[[], object]) -> Batches:
-    """New values of `number` that are published at once; something happens while they are made."""
-
-    def made() -> Iterator[Batch]:
-        for batch in batches:
-            yield batch
-            act()
-
-    return Batches(made, at_once=True)
-
-
-def test_an_update_at_once_is_seen_by_nobody_before_all_of_it_is(things: None, sql: Sql) -> None:
-    keys = two_things(sql)
-    seen: list[object] = []
-    batches = [Batch(("id", "number"), [(key, 10 + key)]) for key in keys]
-    update = ColumnUpdate("id", ("number",))
-    made = updating(batches, lambda: seen.append(sql("SELECT number FROM things ORDER BY id")))
-    done = update_rows(engine_from_environment(), hour(0), update, made)
-    assert seen == [[(1,), (2,)]] * 2
-    assert sql("SELECT number FROM things ORDER BY id") == [(10 + key,) for key in keys]
-    assert (done.rows, done.left) == (2, 0)
-
-
-def test_an_update_at_once_that_fails_at_its_last_row_changes_none(things: None, sql: Sql) -> None:
-    keys = two_things(sql)
-    made = updating([Batch(("id", "number"), [(keys[0], 11)]), Batch(("id",), [(keys[1],)])], int)
-    with pytest.raises(TableError, match="have no column number"):
-        update_rows(engine_from_environment(), hour(0), ColumnUpdate("id", ("number",)), made)
-
-    def refuse(_connection: object, batch: Batch) -> None:
-        if batch.rows[0][0] == keys[1]:
-            raise TableError("refused")
-
-    batches = [Batch(("id", "number"), [(key, 10 + key)]) for key in keys]
-    with pytest.raises(TableError, match="refused"):
-        update_rows(
-            engine_from_environment(),
-            hour(0),
-            ColumnUpdate("id", ("number",)),
-            Batches(batches, in_transaction=refuse, at_once=True),
-        )
-    assert sql("SELECT number FROM things ORDER BY id") == [(1,), (2,)]
