@@ -1,9 +1,10 @@
 # `make` alone lists what there is. Everything is installed into .venv, from the locks and nothing else, and
-# only when a lock or pyproject.toml has changed since.
+# only when a lock or pyproject.toml has changed since. Only `make bench RAY=1` installs something else, into a virtual
+# environment of its own inside .venv: where pyarrow is installed, pandas behaves differently.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test ui lint lock
+.PHONY: help demo test ui lint lock bench
 
 ifeq ($(origin PYTHON),undefined)
 # A version manager may leave a python3.11 on the path that only says it is not the one in use: run it to see.
@@ -19,6 +20,8 @@ BIN := .venv/bin
 VENV := .venv/.made
 RUNTIME := .venv/.runtime-installed
 DEVELOPMENT := .venv/.development-installed
+RAY_HOME := .venv/ray
+RAY_INSTALLED := $(RAY_HOME)/.ray-installed
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --compile
 INSTALL_PACKAGE := $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 REPORT_INSTALLATION := { echo "make: installing from $$lock into .venv failed (see above); run make again to retry" >&2; exit 1; }
@@ -31,6 +34,9 @@ demo: $(RUNTIME) ## score a sample hour from beginning to end, on SQLite unless 
 
 test: $(DEVELOPMENT) ## run the tests, on SQLite and on a real server: a private one unless MYSQL_SERVER is set
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench: $(DEVELOPMENT) $(if $(RAY),$(RAY_INSTALLED)) ## measure the speed beside other ways; RAY=1: beside Ray Data too
+	@$(BIN)/python -m benchmarks.speed $(if $(RAY),--ray-python "$(CURDIR)/$(RAY_HOME)/bin/python") $(ARGS)
 
 ui: $(RUNTIME) ## open Dagster's UI and daemon on http://127.0.0.1:3000 (UI_PORT=...)
 	@set -e; \
@@ -78,3 +84,14 @@ $(DEVELOPMENT): requirements-dev.txt requirements.txt pyproject.toml $(VENV)
 	@echo "Installing into .venv, with what the tests need (a minute or two the first time)"
 	@lock=requirements-dev.txt; { $(PIP_INSTALL) --require-hashes -r $$lock && $(INSTALL_PACKAGE); } || $(REPORT_INSTALLATION)
 	@touch $(RUNTIME) $@
+
+# The packages of the lock, and Ray beside them as the group `bench` of pyproject.toml names it.
+$(RAY_INSTALLED): requirements.txt pyproject.toml $(DEVELOPMENT)
+	@echo "Installing Ray into $(RAY_HOME) (a minute or two)"
+	@set -e; \
+	ray="$$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["bench"])')"; \
+	$(BIN)/python -m venv --clear $(RAY_HOME); \
+	install="$(RAY_HOME)/bin/python -m pip install --quiet --quiet --disable-pip-version-check"; \
+	$$install --require-hashes -r requirements.txt; \
+	$$install $$ray
+	@touch $@
