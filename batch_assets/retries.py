@@ -54,13 +54,13 @@ class RetrySettings:
         items, share = environment.get("BATCH_MAX_FAILED_ITEMS"), environment.get("BATCH_MAX_FAILED_SHARE")
         return cls(
             policy=_one_of(environment, "BATCH_RETRY", (*MODES, LEAVE), cls.policy),
-            max_attempts=int(_number(environment, "BATCH_MAX_ATTEMPTS", 1, cls.max_attempts)),
-            max_failed_items=int(_number(environment, "BATCH_MAX_FAILED_ITEMS", 0, 0)) if items else None,
+            max_attempts=int(number(environment, "BATCH_MAX_ATTEMPTS", 1, cls.max_attempts)),
+            max_failed_items=int(number(environment, "BATCH_MAX_FAILED_ITEMS", 0, 0)) if items else None,
             max_failed_share=_share(share) if share else None,
             wait_for_busy_hour=_one_of(environment, "BATCH_BUSY_HOUR", ("wait", "fail"), "wait") == "wait",
-            backfill_hours=int(_number(environment, "BATCH_BACKFILL_HOURS", 1, cls.backfill_hours)),
-            transient_retries=int(_number(environment, "BATCH_TRANSIENT_RETRIES", 0, cls.transient_retries)),
-            transient_retry_seconds=_number(
+            backfill_hours=int(number(environment, "BATCH_BACKFILL_HOURS", 1, cls.backfill_hours)),
+            transient_retries=int(number(environment, "BATCH_TRANSIENT_RETRIES", 0, cls.transient_retries)),
+            transient_retry_seconds=number(
                 environment, "BATCH_TRANSIENT_RETRY_SECONDS", 0, cls.transient_retry_seconds, whole=False
             ),
         )
@@ -78,24 +78,36 @@ def retry_mode(config: RetryMode | None, tag: str | None, settings: RetrySetting
     return mode
 
 
+def number(environment: Mapping[str, str], name: str, least: int, default: float, *, whole: bool = True) -> float:
+    """Returns the number that a variable is set to.
+
+    Args:
+        environment: The variables.
+        name: The variable.
+        least: The least number that it may be.
+        default: What it is where it is not set.
+        whole: Whether it must be a whole number.
+
+    Raises:
+        SettingsError: It is no such number.
+    """
+    text = environment.get(name) or str(default)
+    try:
+        value = int(text) if whole else float(text)
+    except ValueError:
+        value = -1
+    # Not "<", which lets NaN pass.
+    if not least <= value < float("inf"):
+        kind = "a whole number" if whole else "a number"
+        raise SettingsError(f"{name} is {text!r}: set it to {kind} of {least} or more.")
+    return value
+
+
 def _one_of(environment: Mapping[str, str], name: str, values: tuple[str, ...], default: str) -> str:
     value = environment.get(name) or default
     if value not in values:
         raise SettingsError(f"{name} is {value!r}: set it to {' or '.join(values)}.")
     return value
-
-
-def _number(environment: Mapping[str, str], name: str, least: int, default: float, *, whole: bool = True) -> float:
-    text = environment.get(name) or str(default)
-    try:
-        number = int(text) if whole else float(text)
-    except ValueError:
-        number = -1
-    # Not "<", which lets NaN pass.
-    if not least <= number < float("inf"):
-        kind = "a whole number" if whole else "a number"
-        raise SettingsError(f"{name} is {text!r}: set it to {kind} of {least} or more.")
-    return number
 
 
 def _share(text: str) -> float:

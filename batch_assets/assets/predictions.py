@@ -7,6 +7,7 @@ import dagster as dg
 
 from batch_assets.assets.run_summary import sum_up
 from batch_assets.database.batches import Batches, BatchesByPartition
+from batch_assets.database.throttle import Throttle, ThrottleSettings
 from batch_assets.failures import explained, tag_fault
 from batch_assets.inference.hourly import HourlyScoring
 from batch_assets.partitions import backfill_policy, closed_hours, hours
@@ -54,12 +55,14 @@ def predictions(
     does not fit fails the run before anything is written.
     """
     settings = RetrySettings.from_environment(os.environ)
+    engine = database.engine()
     scoring = HourlyScoring(
-        database.engine(),
+        engine,
         model.load(),
         retry_mode(config.retry, context.run.tags.get(RETRY_TAG), settings),
         settings,
         context.run.run_id,
+        Throttle(engine, ThrottleSettings.from_environment(os.environ), context.log.info),
         sample_known=model.files().sample_data_path is not None,
         tell=context.log.info,
     )

@@ -3,11 +3,10 @@
 import pickle
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain
 from operator import itemgetter
 from tempfile import TemporaryFile
@@ -92,7 +91,7 @@ def update_rows(engine: sa.Engine, table_slice: TableSlice, update: ColumnUpdate
     target = _Target(engine, table, update, _condition(engine, table, table_slice))
     with closing(_made(target, batches)) as source:
         write = _write_at_once if batches.at_once else _write_one_by_one
-        return write(engine, partial(_write_batch, batches.in_transaction), source)
+        return write(engine, batches, source)
 
 
 @dataclass(frozen=True)
@@ -123,9 +122,6 @@ class _Made(NamedTuple):
     seconds: float
 
 
-_Write = Callable[[sa.Connection, _Made], Updated]
-
-
 def _made(target: _Target, batches: Batches) -> Generator[_Made]:
     update = target.update
     wanted = (update.key, *update.columns, *update.unchanged)
@@ -137,11 +133,11 @@ def _made(target: _Target, batches: Batches) -> Generator[_Made]:
             yield _Made(batch, statements, time.perf_counter() - start)
 
 
-def _write_one_by_one(engine: sa.Engine, write: _Write, source: Iterator[_Made]) -> Updated:
+def _write_one_by_one(engine: sa.Engine, batches: Batches, source: Iterator[_Made]) -> Updated:
     def write_batch(made: _Made) -> Updated:
         start = time.perf_counter()
         with _writing(engine) as connection:
-            updated = write(connection, made)
+            updated = _write_batch(connection, batches, made)
         spans.append((start, time.perf_counter()))
         return updated
 
@@ -154,6 +150,9 @@ def _write_one_by_one(engine: sa.Engine, write: _Write, source: Iterator[_Made])
             # One more than there are writers, so that none of them waits.
             while len(written) > writers:
                 done += _result(executor, written.popleft())
+            # Here, where somebody who ends the run ends the wait too.
+            if batches.before_write:
+                batches.before_write(len(made.batch))
             written.append(executor.submit(write_batch, made))
         for future in written:
             done += _result(executor, future)
@@ -177,18 +176,21 @@ def _result(executor: ThreadPoolExecutor, future: Future[Updated]) -> Updated:
         raise
 
 
-def _write_at_once(engine: sa.Engine, write: _Write, source: Iterator[_Made]) -> Updated:
+def _write_at_once(engine: sa.Engine, batches: Batches, source: Iterator[_Made]) -> Updated:
     with TemporaryFile() as file:
-        count = 0
-        for count, made in enumerate(source, 1):  # noqa: B007 - is what there is to read again
+        count = rows = 0
+        for made in source:
             pickle.dump(tuple(made), file)
+            count, rows = count + 1, rows + len(made.batch)
         file.seek(0)
+        if batches.before_write:
+            batches.before_write(rows)
         start = time.perf_counter()
         done = Updated()
         with _writing(engine) as connection:
             for _ in range(count):
                 # What this process has just written itself.
-                done += write(connection, _Made(*pickle.load(file)))  # noqa: S301
+                done += _write_batch(connection, batches, _Made(*pickle.load(file)))  # noqa: S301
     return replace(done, write_seconds=time.perf_counter() - start)
 
 
@@ -202,12 +204,10 @@ def _writing(engine: sa.Engine) -> Iterator[sa.Connection]:
             yield connection
 
 
-def _write_batch(
-    in_transaction: Callable[[sa.Connection, Batch], None] | None, connection: sa.Connection, made: _Made
-) -> Updated:
+def _write_batch(connection: sa.Connection, batches: Batches, made: _Made) -> Updated:
     rows = sum(connection.exec_driver_sql(*statement).rowcount for statement in made.statements)
-    if in_transaction:
-        in_transaction(connection, made.batch)
+    if batches.in_transaction:
+        batches.in_transaction(connection, made.batch)
     return Updated(rows, len(made.batch) - rows, encode_seconds=made.seconds)
 
 

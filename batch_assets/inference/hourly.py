@@ -11,6 +11,7 @@ from batch_assets.database.batches import Batch, Batches
 from batch_assets.database.failed_items import FailedItems
 from batch_assets.database.hour_lock import HourLock
 from batch_assets.database.hours import Hour, count_by_hour
+from batch_assets.database.throttle import Throttle
 from batch_assets.errors import ThresholdError
 from batch_assets.inference.model import OnnxModel
 from batch_assets.inference.scoring import Progress, score
@@ -28,6 +29,7 @@ class HourlyScoring:
             scored, and published at once.
         settings: Attempts, thresholds, and what to do about an hour that another run holds.
         run_id: The run.
+        throttle: Has each transaction that writes wait for its turn.
         sample_known: Whether the model has scored a sample that stands for the items.
         tell: Is told what a person who looks at the run should know.
     """
@@ -37,6 +39,7 @@ class HourlyScoring:
     mode: str
     settings: RetrySettings
     run_id: str
+    throttle: Throttle
     sample_known: bool
     tell: Callable[[str], None]
 
@@ -53,6 +56,7 @@ class HourlyScoring:
             ModelError: While they are stored: the model does not fit the items.
         """
         progress, whole = Progress(), self.mode == WHOLE_BATCH
+        paused_before = self.throttle.paused_seconds
         lock = HourLock(self.engine, hour, self.run_id, wait=self.settings.wait_for_busy_hour, tell=self.tell)
         failed_items = FailedItems(self.engine, hour, self.model.version, self.run_id, self.settings.max_attempts)
 
@@ -79,12 +83,17 @@ class HourlyScoring:
             lock.check(connection)
             failed_items.record(connection, batch)
 
-        described = {"model_version": self.model.version, "retry": self.mode}
+        def metadata() -> dict[str, Any]:
+            described = {"model_version": self.model.version, "retry": self.mode}
+            paused = round(self.throttle.paused_seconds - paused_before, 3)
+            return {**described, **progress.metadata(), "paused_seconds": paused}
+
         return Batches(
             scored,
             in_transaction=in_transaction,
-            metadata=lambda: {**described, **progress.metadata()},
+            metadata=metadata,
             held=held,
+            before_write=self.throttle.before_write,
             at_once=whole,
         )
 
