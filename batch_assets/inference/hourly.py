@@ -1,5 +1,6 @@
 """Scoring an hour: which of its items, under which lock, and how many of them may fail."""
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -62,7 +63,7 @@ class HourlyScoring:
 
         @contextmanager
         def held() -> Iterator[None]:
-            with lock.held():
+            with lock.held(), _collecting_what_is_new():
                 failed_items.begin()
                 yield
                 if not whole:
@@ -125,6 +126,19 @@ class HourlyScoring:
                 f"{' and '.join(exceeded)} allows{f' (in this run: {codes})' if codes else ''}; {written}. Mend the "
                 "items or the model, then materialise the hour again."
             )
+
+
+@contextmanager
+def _collecting_what_is_new() -> Iterator[None]:
+    """Has the garbage collector leave alone what was there before.
+
+    A batch makes so many short-lived lists that it would look at everything else, all that was imported, for each.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _with_failed_as_null(batch: Batch) -> Batch:
