@@ -1,7 +1,7 @@
 """How long an hour of items takes: the pipeline in turn with the server alone and with other ways to score the hour.
 
     python -m benchmarks.speed [--items 65322 300000 1000000] [--rounds 3] [--server mariadb|mysql] [--json FILE]
-        [--ray-items 300000] [--ray-python FILE] [--textbook-items 1000 4000]
+        [--pandas-items 300000] [--ray-items 300000] [--ray-python FILE] [--textbook-items 1000 4000]
         [--memory 100000 5000000] [--table 100000 20000000]
 
 The sides, all of them on the same table, each in a process of its own:
@@ -17,7 +17,8 @@ have a prediction, and a sample of them that of the model, or the benchmark fail
 job's memory with so many items in the hour, `--table` the step for one hour in tables of so many rows.
 
 The server is that of MYSQL_SERVER (databases of its own on it, removed afterwards), or a private one of the kind of
---server. An option without numbers leaves its part out: `--items --ray-items --textbook-items --memory 100000 5000000`.
+--server. An option without numbers leaves its part out: `--items --pandas-items --ray-items --textbook-items
+--memory 100000 5000000`.
 """
 
 import argparse
@@ -95,11 +96,13 @@ class Benchmark:
             table.reset()
             for side in ("no_op", "predictions"):
                 SIDES[side](self.programs, table)
-        for items in sorted({*self.options.items, *ray_items, *self.options.textbook_items}):
+        pandas_items, textbook_items = self.options.pandas_items, self.options.textbook_items
+        for items in sorted({*self.options.items, *pandas_items, *ray_items, *textbook_items}):
             sides = ["predictions", "no_op"]
-            sides += ["floor", "whole_batch", "pandas"] if items in self.options.items else []
+            sides += ["floor", "whole_batch"] if items in self.options.items else []
+            sides += ["pandas"] if items in pandas_items else []
             sides += ["ray"] if items in ray_items else []
-            sides += ["textbook"] if items in self.options.textbook_items else []
+            sides += ["textbook"] if items in textbook_items else []
             with self._table(items) as table:
                 for number in range(self.options.rounds):
                     for side in sides if number % 2 == 0 else reversed(sides):
@@ -237,6 +240,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sizes = partial(parser.add_argument, type=positive, nargs="*", metavar="N")
     sizes("--items", default=[HOUR_ITEMS, 300_000], help="items of the hour")
+    sizes("--pandas-items", default=[300_000], help="items of the hour for pandas")
     sizes("--ray-items", default=[300_000], help="items of the hour for Ray Data")
     sizes("--textbook-items", default=[1000, 4000], help="items of the hour for the textbook")
     sizes("--memory", default=[], help="items of the hour of which the peak of memory is measured")

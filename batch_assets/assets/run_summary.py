@@ -11,11 +11,12 @@ from batch_assets.database.failed_items import failed_ids
 from batch_assets.database.hours import Hour
 from batch_assets.failures import explained, tag_fault
 from batch_assets.partitions import backfill_policy, check_closed, closed_hours, hours
-from batch_assets.reporting.summary import Summary, count_outcome, read_predictions, store_summary
+from batch_assets.reporting.summary import Outcome, Summary, count_outcome, read_predictions, store_summary
 from batch_assets.reporting.tables import shares
 from batch_assets.resources import Database, Model
 
-RUNS_TO_LOOK_AT = 100
+# Of an hour, on the average of those that are looked up together.
+RUNS_TO_LOOK_AT, EVENTS_AT_ONCE = 100, 4
 
 
 @dg.asset(
@@ -36,12 +37,14 @@ def run_summary(
 
     Counted from the rows that stand in the tables, so that it is right whichever runs the hour has seen.
     """
+    chosen = closed_hours(context)
+    scorings = _last_scorings(context, chosen)
 
     def summed_up(hour: Hour) -> Batches:
-        summary = _summary(context, database, model, hour, predictions.of_partition(hour.key))
+        outcome = _outcome(database, model, hour, predictions.of_partition(hour.key))
+        summary = Summary(hour.start, outcome, scorings[hour.key])
         return Batches([summary.batch()], metadata=lambda: _metadata(summary))
 
-    chosen = closed_hours(context)
     return BatchesByPartition((hour.key, summed_up(hour)) for hour in chosen)
 
 
@@ -51,38 +54,45 @@ def sum_up(context: dg.AssetExecutionContext, database: Database, model: Model, 
     Dagster skips the step `run_summary` of that run, which would leave hours unfinished that have nothing to do with
     the fault.
     """
-    engine = database.engine()
-    for key in keys:
-        hour = check_closed(key)
-        summary = _summary(context, database, model, hour, read_predictions(engine, hour))
+    engine, hours_stored = database.engine(), [check_closed(key) for key in keys]
+    scorings = _last_scorings(context, hours_stored)
+    for hour in hours_stored:
+        outcome = _outcome(database, model, hour, read_predictions(engine, hour))
+        summary = Summary(hour.start, outcome, scorings[hour.key])
         store_summary(engine, summary)
         context.log_event(
-            dg.AssetMaterialization("run_summary", partition=key, metadata={**_metadata(summary), "rows": 1})
+            dg.AssetMaterialization("run_summary", partition=hour.key, metadata={**_metadata(summary), "rows": 1})
         )
 
 
-def _summary(
-    context: dg.AssetExecutionContext, database: Database, model: Model, hour: Hour, predictions: Iterable[Batch]
-) -> Summary:
-    outcome = count_outcome(predictions, failed_ids(database.engine(), hour), model.labels())
-    return Summary(hour.start, outcome, _last_scoring(context, hour))
+def _outcome(database: Database, model: Model, hour: Hour, predictions: Iterable[Batch]) -> Outcome:
+    return count_outcome(predictions, failed_ids(database.engine(), hour), model.labels())
 
 
-def _last_scoring(context: dg.AssetExecutionContext, hour: Hour) -> Mapping[str, Any]:
-    """Returns what the last run that scored items of the hour said of itself, with its id and its end.
+def _last_scorings(context: dg.AssetExecutionContext, hours_looked_up: Sequence[Hour]) -> dict[str, Mapping[str, Any]]:
+    """Returns what the last run that scored items of an hour said of itself, with its id and its end, by key.
 
     A run that gave no item a prediction says nothing about those that stand in the table; it is described only
-    where no run did.
+    where no run did. All hours at once, since each question to Dagster's tables costs.
     """
-    found = context.instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset_key=dg.AssetKey("predictions"), asset_partitions=[hour.key]), limit=RUNS_TO_LOOK_AT
-    )
-    runs = [_said(record) for record in found.records]
-    for outcome in ("scored", "failed"):
-        for run in runs:
-            if run.get(outcome):
-                return run
-    return {"run_id": context.run.run_id, "finished_at": datetime.datetime.now(datetime.UTC)}
+    found: dict[str, dict[str, Mapping[str, Any]]] = {"scored": {}, "failed": {}}
+    keys, cursor = [hour.key for hour in hours_looked_up], None
+    for _ in range(RUNS_TO_LOOK_AT // EVENTS_AT_ONCE):
+        page = context.instance.fetch_materializations(
+            dg.AssetRecordsFilter(asset_key=dg.AssetKey("predictions"), asset_partitions=keys),
+            limit=EVENTS_AT_ONCE * len(keys),
+            cursor=cursor,
+        )
+        for record in page.records:
+            run = _said(record)
+            for outcome, runs in found.items():
+                if run.get(outcome):
+                    runs.setdefault(str(record.partition_key), run)
+        cursor = page.cursor
+        if not page.has_more or len(found["scored"]) == len(keys):
+            break
+    this_run = {"run_id": context.run.run_id, "finished_at": datetime.datetime.now(datetime.UTC)}
+    return {key: found["scored"].get(key) or found["failed"].get(key) or this_run for key in keys}
 
 
 def _said(record: dg.EventLogRecord) -> Mapping[str, Any]:

@@ -109,8 +109,9 @@ class HourLock:
             silent.set()
             if heartbeat.is_alive():
                 heartbeat.join(HEARTBEAT_SECONDS)
-            # The lock ends with its connection, which is not for the pool.
-            connection.invalidate()
+            if heartbeat.is_alive() or not _gave_back(connection, name):
+                # The lock ends with its connection, which is not for the pool.
+                connection.invalidate()
             connection.close()
 
     @contextmanager
@@ -147,6 +148,19 @@ class HourLock:
 def server_lock(engine: sa.Engine, hour: Hour) -> str:
     """Returns the name of the lock (GET_LOCK) of an hour: names are the server's, not the database's."""
     return f"batch_assets.{sha256((engine.url.database or '').encode()).hexdigest()[:24]}.{hour.key}"
+
+
+def _gave_back(connection: sa.Connection, name: str) -> bool:
+    """Gives a lock back and makes its connection fit for others; returns whether that was possible."""
+    if connection.invalidated:
+        return False
+    try:
+        connection.execute(sa.select(sa.func.release_lock(name)))
+        connection.exec_driver_sql("SET SESSION wait_timeout = DEFAULT")
+    except DatabaseError as error:
+        _log.info("The connection that held an hour's lock was lost: %s", error)
+        return False
+    return True
 
 
 def _keep_alive(connection: sa.Connection, silent: threading.Event) -> None:

@@ -140,6 +140,26 @@ def test_a_connection_that_holds_an_hour_is_not_silent(engine, sql: Sql, server_
             lock(engine, "second").held().__enter__()
 
 
+def test_the_connection_that_held_an_hour_serves_others_as_if_it_never_had(engine, sql: Sql, server_only):
+    with lock(engine, "first").held():
+        ((holder,),) = sql("SELECT IS_USED_LOCK(%s)", server_lock(engine, HOUR))
+    assert sql("SELECT IS_FREE_LOCK(%s)", server_lock(engine, HOUR)) == [(1,)]
+    session = "SELECT CONNECTION_ID(), @@session.wait_timeout = @@global.wait_timeout, @@session.autocommit"
+    with ExitStack() as stack:
+        kept = [stack.enter_context(engine.connect()) for _ in range(engine.pool.checkedin())]
+        found = {row[0]: tuple(row[1:]) for row in (c.exec_driver_sql(session).one() for c in kept)}
+        assert {c.get_isolation_level() for c in kept} == {"REPEATABLE READ"}
+    assert found[holder] == (1, 0)
+
+
+def test_a_connection_that_was_lost_while_it_held_an_hour_serves_nobody(engine, sql: Sql, server_only):
+    with lock(engine, "first").held():
+        ((holder,),) = sql("SELECT IS_USED_LOCK(%s)", server_lock(engine, HOUR))
+        sql("KILL %s", holder)
+    with lock(engine, "second").held():
+        assert sql("SELECT IS_USED_LOCK(%s)", server_lock(engine, HOUR)) != [(holder,)]
+
+
 @pytest.fixture
 def server_only(tables) -> None:
     if "MYSQL_SERVER" not in tables:
