@@ -15,7 +15,19 @@ SHORT = ["--rounds", "1", "--settle", "1", "--ray-items", "--pandas-items"]
 
 def test_a_short_run_measures_and_verifies_every_side(server: Server, tmp_path):
     figures = tmp_path / "figures.json"
-    sizes = ["--items", "300", "--pandas-items", "300", "--textbook-items", "300", "--memory", "200", "--table", "200", "600"]
+    sizes = [
+        "--items",
+        "300",
+        "--pandas-items",
+        "300",
+        "--textbook-items",
+        "300",
+        "--memory",
+        "200",
+        "--table",
+        "200",
+        "600",
+    ]
     command = [sys.executable, "-m", "benchmarks.speed", *SHORT, *sizes, "--json", str(figures)]
     done = subprocess.run(
         command, cwd=root_folder(), env=environment(server), capture_output=True, text=True, timeout=600, check=False

@@ -57,7 +57,8 @@ class Batches:
             them, so that they can be read more than once.
         dtypes: The pandas type of each column, for `frames()`.
         in_transaction: Called after each batch is written, in the transaction that writes it, for what must
-            be stored together with it or not at all. With `update_columns`, by several threads at once.
+            be stored together with it or not at all. With `update_columns`, by another thread than the one that makes
+            the batches.
         metadata: Called after the last batch, for what is then known about all of them.
         held: Entered before the first batch is read and left after the last one is written: a lock, for example.
         before_write: With `update_columns`: called with the number of rows before a transaction is begun that writes

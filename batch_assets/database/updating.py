@@ -23,9 +23,6 @@ from batch_assets.database.statements import batch_table, checksum_sql, checksum
 from batch_assets.database.values import stored_values
 from batch_assets.errors import TableError
 
-# While one connection waits for its commit, or for the next batch, the other one writes. More than two did not write
-# faster, see docs/facts.md.
-WRITERS = 2
 _CHECKSUM_DIGITS = 10
 
 _Statement = tuple[str, tuple[Any, ...]]
@@ -142,13 +139,13 @@ def _write_one_by_one(engine: sa.Engine, batches: Batches, source: Iterator[_Mad
         return updated
 
     spans: list[tuple[float, float]] = []
-    writers = 1 if engine.dialect.name == "sqlite" else WRITERS  # which has one writer at a time
     done = Updated()
     written: deque[Future[Updated]] = deque()
-    with ThreadPoolExecutor(writers, "writer") as executor:
+    # One connection writes: two took a core more from the others on the server, and were hardly faster, see
+    # docs/facts.md. A second batch waits in line, so that it need not wait for one.
+    with ThreadPoolExecutor(1, "writer") as executor:
         for made in source:
-            # One more than there are writers, so that none of them waits.
-            while len(written) > writers:
+            while len(written) > 1:
                 done += _result(executor, written.popleft())
             # Here, where somebody who ends the run ends the wait too.
             if batches.before_write:
