@@ -156,29 +156,31 @@ def backfill(options: argparse.Namespace) -> dict[str, Any]:
     with place(options.server, hours[0]) as where:
         fill(where.engine(), hours, options.items)
         with running_instance(where.home, where.settings, where.environment) as instance:
-            start, processor = time.time(), processor_seconds()
+            start = time.time()
             backfill_id = launch(instance, hours)
             print(f"launched after {time.time() - start:.1f} s", flush=True)
             green = await_green(instance, hours)
             seconds = time.time() - start
             # An hour is green before its run has ended.
             instance.wait(BACKFILL, lambda answer: ended(answer["partitionBackfillOrError"]), 300, id=backfill_id)
-        processor = processor_seconds() - processor
         with environment_of(where), dg.DagsterInstance.get() as instance_here:
             runs = instance_here.get_run_records(dg.RunsFilter(tags={"dagster/backfill": backfill_id}))
-            timelines = [timeline(instance_here, record) for record in runs]
+            green_runs = [record for record in runs if record.dagster_run.status == dg.DagsterRunStatus.SUCCESS]
+            timelines = [timeline(instance_here, record) for record in green_runs]
+            faults = {fault for record in runs if record not in green_runs for fault in said(instance_here, record)}
         with where.engine().connect() as connection:
             done = connection.execute(sa.text("SELECT COUNT(*), COUNT(prediction) FROM items")).one()
             summed_up = connection.execute(sa.text("SELECT COUNT(*), SUM(predicted) FROM run_summary")).one()
+    for fault in sorted(faults):
+        print(fault, file=sys.stderr)
     expected = options.hours * options.items
     return {
         "server": where.server,
         "hours": options.hours,
         "items of an hour": options.items,
         "seconds": round(seconds, 1),
-        "seconds of processor": round(processor, 1),
-        "runs": len(timelines),
-        "runs green": sum(record.dagster_run.status == dg.DagsterRunStatus.SUCCESS for record in runs),
+        "runs": len(runs),
+        "runs green": len(green_runs),
         "hours green": min(green.values()),
         "all predicted": tuple(done) == (expected, expected) and tuple(summed_up) == (options.hours, expected),
         "seconds until the first run was queued": round(min(line["queued"] for line in timelines) - start, 1),
@@ -194,12 +196,6 @@ def backfill(options: argparse.Namespace) -> dict[str, Any]:
 def ended(backfill: Mapping[str, str]) -> bool:
     """Whether a backfill has come to its end, whichever."""
     return backfill["status"].startswith("COMPLETED")
-
-
-def processor_seconds() -> float:
-    """Returns the processor time of the processes that have been started from here and have ended."""
-    times = os.times()
-    return times.children_user + times.children_system
 
 
 def launch(instance: Instance, hours: Sequence[Hour]) -> str:
@@ -265,6 +261,14 @@ def timeline(instance: dg.DagsterInstance, record: dg.RunRecord) -> dict[str, An
             "all of it": ended - starting,
         },
     }
+
+
+def said(instance: dg.DagsterInstance, record: dg.RunRecord) -> list[str]:
+    """Returns what a run that has failed says of it."""
+    kinds = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
+    logs = instance.all_logs(record.dagster_run.run_id, of_type=kinds)
+    errors = [getattr(entry.dagster_event.event_specific_data, "error", None) for entry in logs if entry.dagster_event]
+    return [error.message.strip() for error in errors if error] or [entry.user_message for entry in logs]
 
 
 def phases(timelines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
