@@ -108,6 +108,33 @@ def test_a_tag_that_is_no_mode_is_refused(instance, sql: Sql):
     assert assert_hour_adds_up(sql) == Counts(3, 0, 0, 3)
 
 
+# What the service is spared
+
+
+def test_a_run_writes_no_more_rows_a_second_than_it_may(instance, sql: Sql, monkeypatch):
+    monkeypatch.setenv("BATCH_MAX_ROWS_PER_SECOND", "10000")
+    insert_items(sql, GOOD[:1] * 20_001)
+    result = run(instance)
+    assert scored(result) == ("partial", 20_001)
+    (event,) = result.asset_materializations_for_node("predictions")
+    # A third batch may begin when the time of the first two is over, but for what making it took.
+    assert event.metadata["paused_seconds"].value > 0
+    assert event.metadata["seconds"].value >= 2
+    assert assert_hour_adds_up(sql) == Counts(20_001, 20_001, 0, 0)
+
+
+@pytest.mark.parametrize("mode", [PARTIAL, WHOLE_BATCH])
+def test_a_limit_that_cannot_be_looked_at_fails_the_run_before_anything_is_written(
+    instance, sql: Sql, monkeypatch, mode: dict[str, str]
+):
+    insert_items(sql, GOOD)
+    monkeypatch.setenv("BATCH_MAX_LOAD", "Threads_runing=25")
+    result = run(instance, mode)
+    assert not result.success
+    assert "BATCH_MAX_LOAD" in failure(result)
+    assert assert_hour_adds_up(sql) == Counts(3, 0, 0, 3)
+
+
 # Partial
 
 
