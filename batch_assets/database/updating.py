@@ -57,8 +57,12 @@ class Updated:
     write_seconds: float = 0.0
 
     def __add__(self, other: "Updated") -> "Updated":
-        encode_seconds = self.encode_seconds + other.encode_seconds
-        return Updated(self.rows + other.rows, self.left + other.left, encode_seconds, self.write_seconds)
+        return Updated(
+            self.rows + other.rows,
+            self.left + other.left,
+            self.encode_seconds + other.encode_seconds,
+            self.write_seconds + other.write_seconds,
+        )
 
 
 def update_rows(engine: sa.Engine, table_slice: TableSlice, update: ColumnUpdate, batches: Batches) -> Updated:
@@ -135,10 +139,8 @@ def _write_one_by_one(engine: sa.Engine, batches: Batches, source: Iterator[_Mad
         start = time.perf_counter()
         with _writing(engine) as connection:
             updated = _write_batch(connection, batches, made)
-        spans.append((start, time.perf_counter()))
-        return updated
+        return replace(updated, write_seconds=time.perf_counter() - start)
 
-    spans: list[tuple[float, float]] = []
     done = Updated()
     written: deque[Future[Updated]] = deque()
     # One connection writes: two took a core more from the others on the server, and were hardly faster, see
@@ -153,16 +155,7 @@ def _write_one_by_one(engine: sa.Engine, batches: Batches, source: Iterator[_Mad
             written.append(executor.submit(write_batch, made))
         for future in written:
             done += _result(executor, future)
-    return replace(done, write_seconds=_covered(spans))
-
-
-def _covered(spans: Sequence[tuple[float, float]]) -> float:
-    """Returns the length of what some spans of time cover together."""
-    covered = until = 0.0
-    for start, end in sorted(spans):
-        covered += max(0.0, end - max(start, until))
-        until = max(until, end)
-    return covered
+    return done
 
 
 def _result(executor: ThreadPoolExecutor, future: Future[Updated]) -> Updated:
