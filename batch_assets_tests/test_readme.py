@@ -58,8 +58,15 @@ def test_its_example_of_the_io_manager_runs(database_environment: dict[str, str]
     (tmp_path / "example.py").write_text(example)
     materialize = [sys.executable, "-m", "dagster", "asset", "materialize", "-f", "example.py", "--select"]
     days = ["2026-11-01", "2026-11-02", "2026-11-01"]
+    # Dagster's log of the output is mirrored by a `tail` that it may end too early: without it, the output is itself.
+    (tmp_path / "dagster.yaml").write_text(
+        "compute_logs: {module: dagster._core.storage.noop_compute_log_manager, class: NoOpComputeLogManager}"
+    )
+    environment = {**os.environ, "DAGSTER_HOME": str(tmp_path)}
     for selection in [*(["sales", "--partition", day] for day in days), ["sold_in_all"]]:
-        done = subprocess.run([*materialize, *selection], cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*materialize, *selection], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "16"
     rows = sql("SELECT day, sold FROM sales ORDER BY day, sold")
