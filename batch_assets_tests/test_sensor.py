@@ -68,14 +68,8 @@ class Tick:
         return [request.partition_key for request in self.requests]
 
 
-def hour(back: int) -> str:
-    """An hour that has been closed for long, counted from the present one."""
-    return f"{start_of(back):%Y-%m-%d-%H:%M}"
-
-
-def start_of(back: int) -> datetime.datetime:
-    now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None, minute=0, second=0, microsecond=0)
-    return now - datetime.timedelta(hours=back)
+def present_hour() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC).replace(tzinfo=None, minute=0, second=0, microsecond=0)
 
 
 def ended(
@@ -110,8 +104,8 @@ def test_a_tick_says_that_nothing_is_left(instance):
 def test_missed_hours_are_requested_once_each_oldest_first_with_reason_and_mode(instance, sql: Sql):
     for moment in (END, HALF_PAST, "2026-11-02 07:59:59", "2026-10-31 23:59:59"):
         insert_items(sql, GOOD, moment)
-    insert_items(sql, GOOD, str(start_of(0)))  # which is open
-    insert_items(sql, GOOD, str(start_of(-3)))
+    insert_items(sql, GOOD, str(present_hour()))  # which is open
+    insert_items(sql, GOOD, str(present_hour() + datetime.timedelta(hours=3)))
     tick = Tick(instance)
     assert tick.hours == [HOUR, NEXT, "2026-11-02-07:00"]
     for request in tick.requests:
@@ -342,6 +336,14 @@ def ticks(answer: dict) -> list[dict]:
 def test_a_daemon_that_was_off_catches_up_and_gives_up_what_is_hopeless(
     server: Server, server_environment: dict[str, str], sql: Sql, tmp_path: Path
 ):
+    present = present_hour()  # in which the test began: it may end in the next
+
+    def start_of(back: int) -> datetime.datetime:
+        return present - datetime.timedelta(hours=back)
+
+    def hour(back: int) -> str:
+        return f"{start_of(back):%Y-%m-%d-%H:%M}"
+
     initialize_database(engine_from_environment())
     missed, hopeless = [hour(back) for back in range(7, 1, -1)], hour(8)
     for back in range(7, 1, -1):
