@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import ExceptionContext
 
-from batch_assets.database.settings import MySQLSettings, SQLiteSettings, database_settings
+from batch_assets.database.settings import MySQLSettings, SQLiteSettings, TLSSettings, database_settings
 from batch_assets.database.statements import checksum
 from batch_assets.errors import DatabaseError, DatabaseUnavailableError, SettingsError
 
@@ -132,6 +132,10 @@ def _mysql(settings: MySQLSettings) -> sa.Engine:
         url, connect_args=arguments, pool_pre_ping=True, hide_parameters=True, isolation_level="REPEATABLE READ"
     )
 
+    @event.listens_for(engine, "do_connect")
+    def _(_dialect: object, _record: object, _arguments: object, parameters: dict[str, Any]) -> _Connection:
+        return _Connection(**parameters)
+
     @event.listens_for(engine, "set_connection_execution_options")
     def _(_connection: sa.Connection, options: dict[str, Any]) -> None:
         # Looking at a table sets it for all statements that follow on the connection, whose faults would lose their
@@ -139,6 +143,16 @@ def _mysql(settings: MySQLSettings) -> sa.Engine:
         options.pop("skip_user_error_events", None)
 
     return engine
+
+
+class _Connection(pymysql.connections.Connection):
+    """A connection that does not read the authorities of the system where it trusts whatever certificate it is shown.
+
+    PyMySQL does for each connection, which takes longer than all the rest of opening it.
+    """
+
+    def _create_ssl_ctx(self, wanted: ssl.SSLContext | dict[str, Any]) -> ssl.SSLContext:
+        return wanted if isinstance(wanted, ssl.SSLContext) else TLSSettings().context()
 
 
 def _sqlite(settings: SQLiteSettings) -> sa.Engine:

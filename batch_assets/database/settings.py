@@ -28,13 +28,18 @@ class TLSSettings:
     key: Path | None = None
 
     def context(self) -> ssl.SSLContext:
-        """Returns what Python's `ssl` needs for every mode but `DISABLED` and `PREFERRED`.
+        """Returns what Python's `ssl` needs for every mode but `DISABLED`.
 
         Raises:
             SettingsError: A file is not PEM, the key is not that of the certificate, or it has a password.
         """
+        trusting = self.mode in ("PREFERRED", "REQUIRED")
         try:
-            context = ssl.create_default_context(cafile=self.certificate_authority)
+            if trusting and not self.certificate_authority:
+                # Those of the system are not asked for, and to read them takes longer than to open the connection.
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            else:
+                context = ssl.create_default_context(cafile=self.certificate_authority)
         except ssl.SSLError as error:
             raise SettingsError(
                 f"MYSQL_SSL_CA names {str(self.certificate_authority)!r}, which holds no certificate in PEM ({error}): "
@@ -43,7 +48,7 @@ class TLSSettings:
         # The certificates that MySQL makes for itself lack extensions that the strict check demands.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         context.check_hostname = self.mode == "VERIFY_IDENTITY"
-        context.verify_mode = ssl.CERT_NONE if self.mode == "REQUIRED" else ssl.CERT_REQUIRED
+        context.verify_mode = ssl.CERT_NONE if trusting else ssl.CERT_REQUIRED
         if self.certificate:
             try:
                 # Without a password, Python would ask the terminal for that of an encrypted key.

@@ -78,6 +78,24 @@ def test_columns_are_those_asked_for_in_their_order(things: TableSlice) -> None:
     assert [column.name for column in columns] == ["kind", "id"]
 
 
+def test_a_table_is_read_as_it_is_now_and_not_as_it_was(sql: Sql, things: TableSlice) -> None:
+    def names() -> list[str]:
+        return [column.name for column in read_columns(engine_from_environment(), things)]
+
+    assert names() == ["id", "kind"]
+    sql("ALTER TABLE things ADD COLUMN size INT")
+    assert names() == ["id", "kind", "size"]
+    sql("DROP TABLE things")
+    with pytest.raises(TableError, match="There is no table things"):
+        names()
+    sql("CREATE TABLE large (id INT PRIMARY KEY, size INT)")
+    sql("CREATE VIEW things AS SELECT id AS number FROM large")
+    assert names() == ["number"]
+    sql("DROP VIEW things")
+    sql("CREATE VIEW things AS SELECT * FROM large")
+    assert names() == ["id", "size"]
+
+
 def test_the_rows_of_several_slices_are_counted(things: TableSlice) -> None:
     slices = [TableSlice("things", partitions=(Keys("kind", keys),)) for keys in (("k0",), ("k1", "k2"), ("k3",), ())]
     assert count_rows(engine_from_environment(), slices) == [10_000, 20_000, 0, 0]
