@@ -1,26 +1,48 @@
-"""Dagster's storage on MySQL as dagster.yaml names it: with connections that are kept.
+"""Dagster's storage on MySQL as dagster.yaml names it: with connections that are kept, and no hour overlooked.
 
 A step of a backfill records each of its hours: what an event costs decides what an hour costs.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any, Self, cast
 
 import sqlalchemy as sa
+from dagster import AssetKey
 from dagster._core.storage.config import MySqlStorageConfig
+from dagster._core.storage.partition_status_cache import AssetStatusCacheValue
 from dagster._serdes import ConfigurableClassData
-from dagster_mysql import DagsterMySQLStorage
+from dagster_mysql import DagsterMySQLStorage, MySQLEventLogStorage, MySQLRunStorage, MySQLScheduleStorage
 from dagster_mysql.utils import mysql_url_from_config
 
 KEPT_CONNECTIONS = 2
+# So many events before the last one may not have been there yet when that one was seen.
+LOOKED_AT_AGAIN = 10_000
+
+
+class _EventLogStorage(MySQLEventLogStorage):
+    """Dagster's event log on MySQL, whose status of partitions comes right.
+
+    Dagster adds to the status that it has kept what events with a larger id than the last one say. Of runs side by side
+    one may commit its event after another has committed one with a larger id: looked at in between, the hour of the
+    first would be missing in the UI for ever. Here the last events are looked at again.
+    """
+
+    def update_asset_cached_status_data(self, asset_key: AssetKey, cache_values: AssetStatusCacheValue) -> None:
+        """Keeps the status of an asset's partitions."""
+        seen_for_good = max(0, cache_values.latest_storage_id - LOOKED_AT_AGAIN)
+        super().update_asset_cached_status_data(asset_key, cache_values._replace(latest_storage_id=seen_for_good))
 
 
 class PooledMySQLStorage(DagsterMySQLStorage):
-    """Dagster's storage on MySQL, without a new connection for each statement.
+    """Dagster's storage on MySQL, without a new connection for each statement, and with events that come late.
 
     Dagster's own opens one for each, two for an event of an asset, everywhere but in the webserver: most of what an
     event costs. This one keeps a few in each process, and looks at one that was kept before it is used, so that a
     server that was restarted is noticed as before. More are opened where several threads need them at once.
+
+    Events that are committed after others with a larger id are seen: by the status of partitions, see above, and by
+    the daemon's backfills, for which Dagster has a variable.
 
     Args:
         mysql_url: The database of Dagster's tables.
@@ -28,7 +50,14 @@ class PooledMySQLStorage(DagsterMySQLStorage):
     """
 
     def __init__(self, mysql_url: str, inst_data: ConfigurableClassData | None = None) -> None:
-        super().__init__(mysql_url, inst_data)
+        self.mysql_url = mysql_url
+        self._inst_data = inst_data
+        self._run_storage = MySQLRunStorage(mysql_url)
+        self._event_log_storage = _EventLogStorage(mysql_url)
+        self._schedule_storage = MySQLScheduleStorage(mysql_url)
+        # Not Dagster's own for MySQL, which would make another event log.
+        super(DagsterMySQLStorage, self).__init__()  # type: ignore[no-untyped-call]
+        os.environ.setdefault("ASSET_BACKFILL_CURSOR_OFFSET", str(LOOKED_AT_AGAIN))
         engine = sa.create_engine(
             mysql_url,
             isolation_level="REPEATABLE READ",

@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 from dagster._core.instance.ref import InstanceRef
+from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
 from batch_assets_tests.instance import ROOT
 from batch_assets_tests.servers import Rows, Server
@@ -128,6 +129,29 @@ def test_a_connection_that_the_server_has_ended_is_replaced(
         server.execute(f"KILL {session}")
     instance.report_runless_asset_event(dg.AssetMaterialization(KEY, partition=HOURS[1]))
     assert instance.get_materialized_partitions(KEY) == set(HOURS[:2])
+
+
+def test_an_hour_whose_event_is_committed_after_a_later_one_is_not_missing(
+    instance: dg.DagsterInstance,
+):
+    def materialized_hours() -> set[str]:
+        """As the UI has them."""
+        hours = table_of_hours.partitions_def
+        status = get_and_update_asset_status_cache_value(instance, KEY, hours)
+        assert status
+        return set(status.deserialize_materialized_partition_subsets(hours).get_partition_keys())
+
+    instance.report_runless_asset_event(dg.AssetMaterialization(KEY, partition=HOURS[0]))
+    assert materialized_hours() == {HOURS[0]}
+    slow = sa.create_engine(instance.event_log_storage.mysql_url)
+    with slow.begin() as connection:
+        events = sa.Table("event_logs", sa.MetaData(), autoload_with=connection)
+        row = connection.execute(sa.select(events).where(events.c.partition == HOURS[0])).mappings().one()
+        connection.execute(sa.insert(events).values({**row, "id": None, "partition": HOURS[1]}))
+        instance.report_runless_asset_event(dg.AssetMaterialization(KEY, partition=HOURS[2]))
+        assert materialized_hours() == {HOURS[0], HOURS[2]}
+    slow.dispose()
+    assert materialized_hours() == {HOURS[0], HOURS[1], HOURS[2]}
 
 
 def test_other_processes_make_the_same_storage(instance: dg.DagsterInstance):
