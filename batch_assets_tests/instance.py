@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,14 @@ from typing import Any
 from batch_assets_tests.servers import free_port, run_to_end
 
 ROOT = Path(__file__).parents[1]
+ASSETS = ("raw_items", "predictions", "run_summary")
+LAUNCH_BACKFILL = """mutation Launch($parameters: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $parameters) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+  }
+}"""
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,19 @@ class Instance:
             if time.monotonic() > end:
                 raise TimeoutError(f"still {answer}\n{self.log()}")
             time.sleep(0.5)
+
+    def launch_backfill(self, keys: Sequence[str], tags: Mapping[str, str] | None = None) -> str:
+        """Launches a backfill of hours of the three assets, and returns its id."""
+        parameters = {
+            "assetSelection": [{"path": [name]} for name in ASSETS],
+            "partitionNames": keys,
+            "tags": [{"key": key, "value": value} for key, value in (tags or {}).items()],
+        }
+        launched = self.query(LAUNCH_BACKFILL, parameters=parameters)["launchPartitionBackfill"]
+        if launched["__typename"] != "LaunchBackfillSuccess":
+            raise RuntimeError(json.dumps(launched))
+        backfill_id: str = launched["backfillId"]
+        return backfill_id
 
     def log(self) -> str:
         """Returns the end of what the processes have printed."""

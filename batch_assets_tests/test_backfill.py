@@ -11,18 +11,10 @@ import pytest
 from batch_assets.database.engine import engine_from_environment
 from batch_assets.database.schema import initialize_database
 from batch_assets_tests.conftest import Sql
-from batch_assets_tests.instance import ROOT, Instance, running_instance
+from batch_assets_tests.instance import ASSETS, ROOT, Instance, running_instance
 from batch_assets_tests.pipeline import GOOD, assert_hour_adds_up, insert_items
 
 HOURS = ["2026-11-01-05:00", "2026-11-01-06:00", "2026-11-01-07:00", "2026-11-01-08:00"]
-ASSETS = ["raw_items", "predictions", "run_summary"]
-LAUNCH = """mutation Launch($parameters: LaunchBackfillParams!) {
-  launchPartitionBackfill(backfillParams: $parameters) {
-    __typename
-    ... on LaunchBackfillSuccess { backfillId }
-    ... on PythonError { message }
-  }
-}"""
 BACKFILL = """query Backfill($id: String!) {
   partitionBackfillOrError(backfillId: $id) {
     __typename
@@ -61,20 +53,13 @@ def instance(
 
 def backfilled(instance: Instance, hours: Sequence[str], retry: str = "partial") -> dict[str, Any]:
     """Starts a backfill, with a tag as the UI's form takes it, and returns what became of it."""
-    parameters = {
-        "assetSelection": [{"path": [name]} for name in ASSETS],
-        "partitionNames": hours,
-        "tags": [{"key": "batch_assets/retry", "value": retry}],
-    }
-    launched = instance.query(LAUNCH, parameters=parameters)["launchPartitionBackfill"]
-    assert launched["__typename"] == "LaunchBackfillSuccess", launched
     ended: dict[str, Any] = instance.wait(
         BACKFILL,
         lambda answer: (
             not answer["partitionBackfillOrError"].get("status", "").startswith(("REQUESTED", "CANCEL", "FAILI"))
         ),
         seconds=240,
-        id=launched["backfillId"],
+        id=instance.launch_backfill(hours, {"batch_assets/retry": retry}),
     )["partitionBackfillOrError"]
     return ended
 

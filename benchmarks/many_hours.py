@@ -1,7 +1,7 @@
 """What hours cost where there are many: a backfill of a month, and everything else with a year in the tables.
 
-    python -m benchmarks.many_hours backfill [--hours 720] [--items 1000] [--server sqlite|mariadb|mysql] [--json FILE]
-    python -m benchmarks.many_hours year [--hours 24 8760] [--server sqlite|mariadb|mysql] [--json FILE]
+    python -m benchmarks.many_hours backfill [--hours 720] [--items 1000] [--server mariadb|mysql] [--json FILE]
+    python -m benchmarks.many_hours year [--hours 24 8760] [--server mariadb|mysql] [--json FILE]
 
 `backfill` launches one over GraphQL, through a real webserver and daemon, and waits until each hour of `predictions`
 and of `run_summary` is materialised; then it counts the items with a prediction and asks Dagster for the status of
@@ -14,7 +14,7 @@ checks, `batch-assets status`, and a backfill of all hours from its launch until
 the hours, their summaries, runs and materialisations are copies of those of one hour, written by SQL.
 
 The server is that of MYSQL_SERVER (two databases of its own on it), or a private one of the kind of --server, with the
-project's dagster.yaml; with `--server sqlite` it is the embedded default. Settings of the package pass through:
+project's dagster.yaml. Settings of the package pass through:
 `BATCH_BACKFILL_HOURS=48 python -m benchmarks.many_hours backfill`.
 """
 
@@ -45,20 +45,13 @@ from batch_assets.database.schema import initialize_database
 from batch_assets.database.settings import database_settings
 from batch_assets.folders import root_folder
 from batch_assets.inference.training import iris_items
-from batch_assets_tests.instance import Instance, running_instance
+from batch_assets_tests.instance import ASSETS, Instance, running_instance
 from batch_assets_tests.servers import Server, server_for_tests
 
+SETTINGS = root_folder() / "dagster.yaml"
 HOUR = datetime.timedelta(hours=1)
-ASSETS = ("raw_items", "predictions", "run_summary")
 DISTINCT_VALUES = 1000
 BACKFILL_SECONDS = 3600
-LAUNCH = """mutation Launch($parameters: LaunchBackfillParams!) {
-  launchPartitionBackfill(backfillParams: $parameters) {
-    __typename
-    ... on LaunchBackfillSuccess { backfillId }
-    ... on PythonError { message }
-  }
-}"""
 BACKFILL = """query Backfill($id: String!) {
   partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } }
 }"""
@@ -77,17 +70,15 @@ class Place:
 
     Args:
         server: What the databases are on, as it says of itself.
-        settings: The dagster.yaml of the instance.
         home: DAGSTER_HOME, a folder of its own.
         environment: All variables that are set for the pipeline.
-        dagster_urls: Where Dagster keeps runs and where the events of assets.
+        dagster_url: Where Dagster keeps its tables.
     """
 
     server: str
-    settings: Path
     home: Path
     environment: Mapping[str, str]
-    dagster_urls: tuple[sa.URL, sa.URL]
+    dagster_url: sa.URL
 
     def engine(self) -> sa.Engine:
         """Returns the engine of the items."""
@@ -99,28 +90,22 @@ def place(kind: str | None, first: Hour) -> Iterator[Place]:
     """Makes a place and removes it.
 
     Args:
-        kind: `sqlite`, or the kind of a private server; None for the server of MYSQL_SERVER or the one that is found.
+        kind: The kind of a private server; None for the server of MYSQL_SERVER or the one that is found.
         first: The first hour of the pipeline.
     """
     passed = {name: value for name, value in os.environ.items() if name.startswith("BATCH_")}
     passed |= {"BATCH_FIRST_HOUR": first.key, "BATCH_RETRY": "leave", "DAGSTER_DISABLE_TELEMETRY": "yes"}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        home, root = folder / "dagster", root_folder()
+        home = folder / "dagster"
         home.mkdir()
         environment = {**passed, "BATCH_ASSETS_HOME": str(folder / "home"), "DAGSTER_HOME": str(home)}
-        if kind == "sqlite":
-            runs, events = (
-                sa.URL.create("sqlite", database=str(home / "history" / name)) for name in ("runs.db", "runs/index.db")
-            )
-            found = Place("SQLite", root / "batch_assets" / "embedded_dagster.yaml", home, environment, (runs, events))
-        else:
-            server = stack.enter_context(server_of_kind(kind))
-            items, dagster = (stack.enter_context(server.database()) for _ in range(2))
-            environment |= {**server.environment(items), "MYSQL_DAGSTER_DATABASE": dagster}
-            url = sa.URL.create("mysql+pymysql", server.user, server.password, server.host, server.port, dagster)
-            found = Place(server.version, root / "dagster.yaml", home, environment, (url, url))
-        shutil.copy(found.settings, home / "dagster.yaml")
+        server = stack.enter_context(server_of_kind(kind))
+        items, dagster = (stack.enter_context(server.database()) for _ in range(2))
+        environment |= {**server.environment(items), "MYSQL_DAGSTER_DATABASE": dagster}
+        url = sa.URL.create("mysql+pymysql", server.user, server.password, server.host, server.port, dagster)
+        found = Place(server.version, home, environment, url)
+        shutil.copy(SETTINGS, home / "dagster.yaml")
         initialize_database(found.engine())
         yield found
 
@@ -155,9 +140,9 @@ def backfill(options: argparse.Namespace) -> dict[str, Any]:
     hours = hours_between(Hour(end.start - datetime.timedelta(hours=options.hours)), Hour(end.start - HOUR))
     with place(options.server, hours[0]) as where:
         fill(where.engine(), hours, options.items)
-        with running_instance(where.home, where.settings, where.environment) as instance:
+        with running_instance(where.home, SETTINGS, where.environment) as instance:
             start = time.time()
-            backfill_id = launch(instance, hours)
+            backfill_id = instance.launch_backfill([hour.key for hour in hours])
             print(f"launched after {time.time() - start:.1f} s", flush=True)
             green = await_green(instance, hours)
             seconds = time.time() - start
@@ -196,19 +181,6 @@ def backfill(options: argparse.Namespace) -> dict[str, Any]:
 def ended(backfill: Mapping[str, str]) -> bool:
     """Whether a backfill has come to its end, whichever."""
     return backfill["status"].startswith("COMPLETED")
-
-
-def launch(instance: Instance, hours: Sequence[Hour]) -> str:
-    """Launches a backfill of the three assets, and returns its id."""
-    parameters = {
-        "assetSelection": [{"path": [name]} for name in ASSETS],
-        "partitionNames": [hour.key for hour in hours],
-    }
-    answer = instance.query(LAUNCH, parameters=parameters)["launchPartitionBackfill"]
-    if answer["__typename"] != "LaunchBackfillSuccess":
-        raise RuntimeError(json.dumps(answer))
-    backfill_id: str = answer["backfillId"]
-    return backfill_id
 
 
 def await_green(instance: Instance, hours: Sequence[Hour]) -> dict[str, int]:
@@ -320,7 +292,7 @@ def beside(kind: str | None, count: int, items: int, ticks: int) -> dict[str, An
         found |= json.loads(output.stdout.splitlines()[-1])
         if found.pop("materialised hours") != count:
             raise RuntimeError(f"Dagster does not see the {count} hours that were written.")
-        with running_instance(where.home, where.settings, where.environment) as instance:
+        with running_instance(where.home, SETTINGS, where.environment) as instance:
             start = time.monotonic()
             counted(instance, {hour.key for hour in hours}, "MATERIALIZED")
             found["status of all hours in the UI"] = 1000 * (time.monotonic() - start)
@@ -363,12 +335,11 @@ def milliseconds(action: Callable[[], object], times: int = 1) -> float:
 def copied(where: Place, hours: Sequence[Hour]) -> float:
     """Copies all that the run of the last hour has written to the other hours, and returns the seconds."""
     start, template = time.monotonic(), hours[-1]
-    for url, tables in ((where.dagster_urls[0], ("runs", "run_tags")), (where.dagster_urls[1], ("event_logs",))):
-        engine = sa.create_engine(url)
-        with engine.begin() as connection:
-            for name in tables:
-                copy_rows(connection, name, template, hours[:-1])
-        engine.dispose()
+    engine = sa.create_engine(where.dagster_url)
+    with engine.begin() as connection:
+        for name in ("runs", "run_tags", "event_logs"):
+            copy_rows(connection, name, template, hours[:-1])
+    engine.dispose()
     with where.engine().begin() as connection:
         for name, moment in (("items", "created_datetime"), ("run_summary", "hour")):
             copy_moved(connection, name, moment, len(hours) - 1)
@@ -428,7 +399,7 @@ def milliseconds_of_processes(environment: Mapping[str, str], hours: Sequence[Ho
 def milliseconds_of_launch(where: Place, instance: Instance, hours: Sequence[Hour]) -> dict[str, float]:
     """Launches a backfill of all hours, and cancels it once its first run is queued."""
     start = time.monotonic()
-    backfill_id = launch(instance, hours)
+    backfill_id = instance.launch_backfill([hour.key for hour in hours])
     launched = time.monotonic() - start
     with environment_of(where), dg.DagsterInstance.get() as here:
         chosen = dg.RunsFilter(tags={"dagster/backfill": backfill_id})
@@ -513,7 +484,7 @@ def main() -> int:
     within.add_argument("--ticks", type=int, default=5)
     within.set_defaults(measure=inside, json=None)
     for command in (month, whole_year):
-        command.add_argument("--server", choices=["sqlite", "mariadb", "mysql"], help="without it that of MYSQL_SERVER")
+        command.add_argument("--server", choices=["mariadb", "mysql"], help="without it that of MYSQL_SERVER")
         command.add_argument("--json", type=Path, help="a file for the figures")
     options = parser.parse_args()
     # Byte code is written, as it is wherever the package is installed.
