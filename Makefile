@@ -62,8 +62,8 @@ lock: ## write the locks anew from pyproject.toml, keeping versions that still f
 	@set -e; \
 	backend="$$($(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")')"; \
 	compile="$(UV) pip compile --quiet --universal --python-version 3.11 --no-strip-extras --generate-hashes $(ARGS)"; \
-	echo "$$backend" | $$compile --custom-compile-command "make lock" pyproject.toml - --output-file requirements.txt; \
-	echo "$$backend" | $$compile --custom-compile-command "make lock" pyproject.toml - --group dev \
+	echo "$$backend" | $$compile --custom-compile-command "make lock" pyproject.toml - --all-extras --output-file requirements.txt; \
+	echo "$$backend" | $$compile --custom-compile-command "make lock" pyproject.toml - --all-extras --group dev \
 		--constraints requirements.txt --output-file requirements-dev.txt
 
 $(VENV):

@@ -160,6 +160,21 @@ def _closed_hour(text: str) -> Hour:
 
 
 @main.command()
+def serve() -> None:
+    """Serve the web API, on API_HOST and API_PORT.
+
+    It registers items and shows what became of them; http://127.0.0.1:8000/docs says how.
+    """
+    try:
+        from batch_assets.api.server import serve  # noqa: PLC0415 - an optional dependency group
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"The API needs the package {error.name}, which is missing: install batch-assets with the extra `api`."
+        ) from error
+    serve(os.environ)
+
+
+@main.command()
 def demo() -> None:
     """Fill an empty database with 65,322 iris items of past hours and score them with `dagster job execute`."""
     from batch_assets.demo import run_demo  # noqa: PLC0415 - imports scikit-learn

@@ -90,3 +90,7 @@ class RegistrationError(BatchAssetsError):
 
 class RetryError(BatchAssetsError):
     """An item or an hour cannot be put back to be tried again: nothing was changed."""
+
+
+class IdempotencyError(BatchAssetsError):
+    """An idempotency key was used for other items before: nothing was registered."""

@@ -25,7 +25,7 @@ from batch_assets_tests.servers import Server, free_port
 
 COMMAND = str(Path(sys.executable).with_name("batch-assets"))
 ITEM = "[5.1,3.5,1.4,0.2]"
-MADE = ["items", "failed_items", "run_summary", "hour_locks", "hour_requests"]
+MADE = ["items", "failed_items", "run_summary", "hour_locks", "hour_requests", "registrations"]
 TABLES = {*MADE, "batch_assets_alembic_version"}
 
 

@@ -20,7 +20,7 @@ README = (ROOT / "README.md").read_text()
 SOURCES = "\n".join(
     path.read_text() for pattern in ("batch_assets/**/*.py", "dagster.yaml") for path in ROOT.glob(pattern)
 )
-VARIABLE = r"(?:MYSQL|BATCH|MODEL|LABEL|SAMPLE)_[A-Z_]+"
+VARIABLE = r"(?:MYSQL|BATCH|MODEL|LABEL|SAMPLE|API)_[A-Z_]+"
 
 
 def _blocks(language: str) -> list[str]:
@@ -30,10 +30,11 @@ def _blocks(language: str) -> list[str]:
 def test_its_commands_run_one_after_the_other(server_environment: dict[str, str], tmp_path: Path, sql: Sql) -> None:
     (tmp_path / "models").symlink_to(ROOT / "models")
     lines = [line for block in _blocks("bash") for line in block.splitlines()]
-    # Where the server is, the test's environment says; make's targets have tests of their own.
-    script = [line for line in lines if not line.startswith(("export MYSQL_SERVER", "make "))]
+    # Where the server is, and where the API, the test's environment says; make's targets have tests of their own.
+    script = [line for line in lines if not line.startswith(("export MYSQL_SERVER", "export API_PORT", "make "))]
     assert len(script) >= 5
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    api = {"API_PORT": str(free_port()), "API_KEY": "a key"}
+    environment = {**os.environ, **api, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(
         ["bash", "-euo", "pipefail"],
         input="\n".join(script),
@@ -47,6 +48,8 @@ def test_its_commands_run_one_after_the_other(server_environment: dict[str, str]
     assert "2026-11-01-05:00" in done.stdout
 
     items, summary, failed = [statement for statement in "".join(_blocks("sql")).split(";") if statement.strip()]
+    assert '{"health":"ok"}' in done.stdout
+    assert '"values":[5.1,3.5,1.4,0.2],"prediction":null' in done.stdout
     assert [row[0] for row in sql(items)] == [1, 2]
     assert all(prediction for _, prediction in sql(items))
     assert [row[:4] for row in sql(summary)] == [(2, 2, 0, 0)]

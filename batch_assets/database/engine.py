@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import ssl
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -61,13 +62,23 @@ _UNAVAILABLE = {
 
 
 @cache
-def engine_for(settings: MySQLSettings | SQLiteSettings) -> sa.Engine:
+def engine_for(
+    settings: MySQLSettings | SQLiteSettings,
+    connections: int | None = None,
+    answer_seconds: int = ANSWER_TIMEOUT_SECONDS,
+) -> sa.Engine:
     """Returns the engine of a database, the same for the whole process.
 
     Its sessions are in UTC and strict. Whatever the driver raises becomes a `DatabaseError`, or a
     `DatabaseUnavailableError` where the same statement may succeed later.
+
+    Args:
+        settings: The database.
+        connections: How many it opens at the most, and keeps; as SQLAlchemy has it by default where that is None.
+        answer_seconds: A statement that has not been answered by then is given up.
     """
-    engine = _mysql(settings) if isinstance(settings, MySQLSettings) else _sqlite(settings)
+    pool = {} if connections is None else {"pool_size": connections, "max_overflow": 0}
+    engine = _mysql(settings, answer_seconds, pool) if isinstance(settings, MySQLSettings) else _sqlite(settings, pool)
     event.listen(engine, "handle_error", lambda context: _raise_sentence(settings, context))
     return engine
 
@@ -107,7 +118,7 @@ def snapshot(engine: sa.Engine) -> sa.Connection:
     return engine.connect().execution_options(reads_only=True)
 
 
-def _mysql(settings: MySQLSettings) -> sa.Engine:
+def _mysql(settings: MySQLSettings, answer_seconds: int, pool: Mapping[str, int]) -> sa.Engine:
     url = sa.URL.create(
         "mysql+pymysql",
         settings.user,
@@ -119,8 +130,8 @@ def _mysql(settings: MySQLSettings) -> sa.Engine:
     )
     arguments: dict[str, Any] = {
         "connect_timeout": 10,
-        "read_timeout": ANSWER_TIMEOUT_SECONDS,
-        "write_timeout": ANSWER_TIMEOUT_SECONDS,
+        "read_timeout": answer_seconds,
+        "write_timeout": answer_seconds,
         # Not by an event: SQLAlchemy would have asked for the server's sql_mode by then, and quote names as it says.
         "init_command": _SESSION,
     }
@@ -129,7 +140,12 @@ def _mysql(settings: MySQLSettings) -> sa.Engine:
     elif settings.tls.mode != "PREFERRED":
         arguments["ssl"] = settings.tls.context()
     engine = sa.create_engine(
-        url, connect_args=arguments, pool_pre_ping=True, hide_parameters=True, isolation_level="REPEATABLE READ"
+        url,
+        connect_args=arguments,
+        pool_pre_ping=True,
+        hide_parameters=True,
+        isolation_level="REPEATABLE READ",
+        **pool,
     )
 
     @event.listens_for(engine, "do_connect")
@@ -155,7 +171,7 @@ class _Connection(pymysql.connections.Connection):
         return wanted if isinstance(wanted, ssl.SSLContext) else TLSSettings().context()
 
 
-def _sqlite(settings: SQLiteSettings) -> sa.Engine:
+def _sqlite(settings: SQLiteSettings, pool: Mapping[str, int]) -> sa.Engine:
     try:
         settings.filepath.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -164,6 +180,7 @@ def _sqlite(settings: SQLiteSettings) -> sa.Engine:
         sa.URL.create("sqlite", database=str(settings.filepath)),
         connect_args={"timeout": SQLITE_LOCK_TIMEOUT_SECONDS, "check_same_thread": False},
         hide_parameters=True,
+        **pool,
     )
 
     @event.listens_for(engine, "connect")

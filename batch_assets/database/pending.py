@@ -16,8 +16,17 @@ _seen_in: set[str] = set()
 
 def pending_sql(connection: sa.Connection) -> str:
     """Returns the condition in SQL that an item of `items` has no prediction, such that an index finds it."""
+    return f"items.{COLUMN} = 1" if _has_column(connection) else "items.prediction IS NULL"
+
+
+def predicted_sql(connection: sa.Connection) -> str:
+    """Returns the condition in SQL that an item of `items` has a prediction, such that an index finds it."""
+    return f"items.{COLUMN} = 0" if _has_column(connection) else "items.prediction IS NOT NULL"
+
+
+def _has_column(connection: sa.Connection) -> bool:
     if connection.dialect.name == "sqlite":
-        return "items.prediction IS NULL"
+        return False
     url = connection.engine.url.render_as_string()
     if url not in _seen_in:
         names = sa.text(
@@ -25,6 +34,6 @@ def pending_sql(connection: sa.Connection) -> str:
             "WHERE table_schema = DATABASE() AND table_name = 'items' AND column_name = :name"
         )
         if not connection.execute(names, {"name": COLUMN}).scalar_one():
-            return "items.prediction IS NULL"
+            return False
         _seen_in.add(url)
-    return f"items.{COLUMN} = 1"
+    return True

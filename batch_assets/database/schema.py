@@ -10,13 +10,13 @@ from sqlalchemy.engine.interfaces import ReflectedColumn
 
 from batch_assets.database.migrations import VERSION_TABLE
 from batch_assets.database.pending import COLUMN, INDEX
-from batch_assets.database.tables import failed_items, hour_locks, hour_requests, items, run_summary
+from batch_assets.database.tables import failed_items, hour_locks, hour_requests, items, registrations, run_summary
 from batch_assets.errors import DatabaseError, DatabaseUnavailableError, TableError
 
 OTHER_PROCESS_SECONDS = 600
 # While the statement that adds the index waits for a transaction that uses the table, all others wait behind it.
 TABLE_LOCK_SECONDS = 10
-OURS = (failed_items, run_summary, hour_locks, hour_requests)
+OURS = (failed_items, run_summary, hour_locks, hour_requests, registrations)
 TABLES = (items.name, *(table.name for table in OURS))
 # The server cannot do it at once, or not without keeping the service out.
 _WOULD_REWRITE = {1845, 1846}

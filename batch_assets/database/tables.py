@@ -95,3 +95,13 @@ run_summary = sa.Table(
     sa.Column("score_rows_per_second", sa.Double),
     sa.Column("write_rows_per_second", sa.Double),
 )
+
+registrations = sa.Table(
+    "registrations",
+    metadata,
+    # SHA-256, in hexadecimal: of a key in any letters and of any length.
+    sa.Column("idempotency_key", LONG_CODE, primary_key=True),
+    sa.Column("fingerprint", LONG_CODE, nullable=False),
+    sa.Column("ids", JSON_TEXT, nullable=False),
+    sa.Column("registered_at", TIME, nullable=False),
+)

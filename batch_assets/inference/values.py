@@ -28,7 +28,7 @@ _LOWEST_INT64 = -(2**63)
 # What a Python number must lie between to be finite in the model's type. A double just above the largest
 # float32 still rounds to it: the first one that rounds to infinity is 2**128 - 2**103.
 _FLOAT32_LIMIT = math.nextafter(float(2**128 - 2**103), 0.0)
-_LIMITS: dict[np.dtype[Any], tuple[float, float]] = {
+LIMITS: dict[np.dtype[Any], tuple[float, float]] = {
     np.dtype(np.float32): (-_FLOAT32_LIMIT, _FLOAT32_LIMIT),
     np.dtype(np.float64): (-sys.float_info.max, sys.float_info.max),
     np.dtype(np.int64): (_LOWEST_INT64, 2**63 - 1),
@@ -209,7 +209,7 @@ def _parse_exactly(text: str) -> Any:
 
 def _refuse_unfit(number: Any, position: int, dtype: np.dtype[Any]) -> None:
     """Raise when an element of the list, the `position`-th, is not a number of the model's type."""
-    lowest, highest = _LIMITS[dtype]
+    lowest, highest = LIMITS[dtype]
     if number is None:
         raise _RefusedError("null_value", f"value {position} is null")
     if type(number) not in _NUMBERS:

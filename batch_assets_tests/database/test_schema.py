@@ -21,7 +21,9 @@ from batch_assets_tests.servers import Rows, Server
 
 ITEM = "[5.1, 3.5, 1.4, 0.2]"
 INDEX = "added an index on items.created_datetime"
-OURS = [f"created table {name}" for name in ("failed_items", "run_summary", "hour_locks", "hour_requests")]
+OURS = [
+    f"created table {name}" for name in ("failed_items", "run_summary", "hour_locks", "hour_requests", "registrations")
+]
 PENDING_ON_SQLITE = ["added an index on the items without a prediction"]
 PENDING = ["added the virtual column items.prediction_pending", "added an index on items.prediction_pending"]
 MADE = len(["created table items", *OURS, *PENDING])  # on an empty server

@@ -1,0 +1,131 @@
+"""The API as an ASGI application: made of the environment, and ended with its last request."""
+
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import anyio.to_thread
+import sqlalchemy as sa
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match, Route
+
+from batch_assets.api.bodies import Fault, Problem
+from batch_assets.api.metrics import Metrics
+from batch_assets.api.middleware import BodyLimit, RequestLog
+from batch_assets.api.routes import router
+from batch_assets.api.settings import ApiSettings
+from batch_assets.database.engine import engine_for
+from batch_assets.database.settings import database_settings
+from batch_assets.errors import BatchAssetsError, DatabaseUnavailableError, IdempotencyError
+from batch_assets.inference.model import ModelFiles, load_model
+
+# The longest that a statement of the API may wait: longer than MySQL waits for a lock.
+ANSWER_SECONDS = 60
+RETRY_AFTER_SECONDS = 1
+MOST_FAULTS = 100
+DESCRIPTION = """Registers items for the hourly batch and shows what became of them.
+
+An item is **unpredicted** when it is registered. In the hour after the one in which it was registered it is scored, and
+becomes **predicted**; an item that cannot be scored stays unpredicted until its values are corrected.
+
+Lists come in pages, the newest items first. Where there are more, the header `Link` names the next page.
+"""
+
+_log = logging.getLogger("batch_assets.api")
+
+
+def application(environment: Mapping[str, str]) -> FastAPI:
+    """Makes the application.
+
+    Args:
+        environment: For example `os.environ`: the variables of the database, the model and the API.
+
+    Raises:
+        SettingsError: A variable has a value that cannot be used.
+        ModelError: The model or its labels cannot be used.
+    """
+    settings = ApiSettings.from_environment(environment)
+    engine = engine_for(database_settings(environment), settings.connections, ANSWER_SECONDS)
+    model = load_model(ModelFiles.from_environment(environment))
+    metrics = Metrics(engine, environment)
+    app = FastAPIOffline(
+        title="batch_assets",
+        description=DESCRIPTION,
+        redoc_url=None,
+        lifespan=_lifespan(engine, settings.connections),
+        # An item that is shown is one that was checked when it was registered.
+        separate_input_output_schemas=False,
+    )
+    routes = router(engine, model, settings.key, metrics)
+    app.include_router(routes)
+    _answer_faults(app, routes.routes)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(RequestLog, metrics=metrics)
+    return app
+
+
+def _lifespan(engine: sa.Engine, connections: int) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        # A request that has a thread has a connection too: none waits for one and fails.
+        anyio.to_thread.current_default_thread_limiter().total_tokens = connections
+        yield
+        engine.dispose()
+
+    return lifespan
+
+
+def _answer_faults(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
+    """Has every fault answered by a `Problem`."""
+
+    @app.exception_handler(RequestValidationError)
+    def _(_request: Request, error: RequestValidationError) -> JSONResponse:
+        faults = [_fault(found) for found in error.errors()]
+        detail = f"{len(faults)} {'fault' if len(faults) == 1 else 'faults'}; nothing was done."
+        return _problem(422, detail, faults[:MOST_FAULTS])
+
+    @app.exception_handler(HTTPException)
+    def _(request: Request, error: HTTPException) -> JSONResponse:
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(sorted(_methods(routes, request)))
+        return _problem(error.status_code, error.detail, headers=headers)
+
+    @app.exception_handler(IdempotencyError)
+    def _(_request: Request, error: IdempotencyError) -> JSONResponse:
+        return _problem(409, str(error))
+
+    @app.exception_handler(DatabaseUnavailableError)
+    def _(_request: Request, error: DatabaseUnavailableError) -> JSONResponse:
+        _log.warning("%s", error)
+        detail = "The database is away or busy: try again."
+        return _problem(503, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+
+    @app.exception_handler(BatchAssetsError)
+    def _(_request: Request, error: BatchAssetsError) -> JSONResponse:
+        _log.error("%s", error)
+        return _problem(500, "The request could not be done: the log says why.")
+
+
+def _methods(routes: Sequence[BaseRoute], request: Request) -> set[str]:
+    """Returns the methods that a path has: those of all its routes, of which Starlette names one."""
+    matching = [route for route in routes if isinstance(route, Route) and route.matches(request.scope)[0] != Match.NONE]
+    return {method for route in matching for method in route.methods or ()}
+
+
+def _problem(
+    status: int, detail: str, faults: list[Fault] | None = None, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    return JSONResponse(Problem(detail=detail, faults=faults or []).model_dump(), status, headers)
+
+
+def _fault(error: Mapping[str, object]) -> Fault:
+    """Says of a fault which item has it and where: of what pydantic calls `("body", "several", 3, "values", 2)`."""
+    place = [part for part in error["loc"] if part not in ("body", "one", "several")]  # type: ignore[attr-defined]
+    index = place.pop(0) if place and isinstance(place[0], int) else None
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+    return Fault(index=index, reason=f"{where}: {error['msg']}" if where else str(error["msg"]))

@@ -1,0 +1,51 @@
+"""Serving the API: on an address, with a log of JSON lines, until it is told to end."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import uvicorn
+from pythonjsonlogger.core import RESERVED_ATTRS
+
+from batch_assets.api.application import application
+from batch_assets.api.settings import ApiSettings
+
+# What a request that is being worked on has left to end when the API is told to.
+GRACE_SECONDS = 25
+
+LOG: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "json": {
+            "()": "pythonjsonlogger.json.JsonFormatter",
+            "format": "%(asctime)s %(levelname)s %(name)s %(message)s",
+            # Uvicorn's message once more, for terminals.
+            "reserved_attrs": [*RESERVED_ATTRS, "color_message"],
+            "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
+        }
+    },
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+    "root": {"handlers": ["stderr"], "level": "INFO"},
+}
+
+
+def serve(environment: Mapping[str, str]) -> None:
+    """Serves the API until a signal ends it: SIGTERM lets requests end that are being worked on.
+
+    Args:
+        environment: For example `os.environ`: the variables of the database, the model and the API.
+
+    Raises:
+        SettingsError: A variable has a value that cannot be used.
+        ModelError: The model or its labels cannot be used.
+    """
+    settings = ApiSettings.from_environment(environment)
+    uvicorn.run(
+        application(environment),
+        host=settings.host,
+        port=settings.port,
+        log_config=LOG,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
