@@ -3,7 +3,8 @@
 import os
 import sqlite3
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,16 @@ def engine_from_url(url: str) -> sa.Engine:
 def snapshot(engine: sa.Engine) -> sa.Connection:
     """Returns a connection for reading: all its statements see the database as it was at the first."""
     return engine.connect().execution_options(reads_only=True)
+
+
+@contextmanager
+def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Begins a transaction that locks the rows it writes, and neither the gaps nor the other rows between them."""
+    with engine.connect() as connection:
+        if engine.dialect.name != "sqlite":
+            connection.execution_options(isolation_level="READ COMMITTED")
+        with connection.begin():
+            yield connection
 
 
 def _mysql(settings: MySQLSettings, answer_seconds: int, pool: Mapping[str, int]) -> sa.Engine:

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain
 from operator import itemgetter
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from batch_assets.database.batches import Batch, Batches
-from batch_assets.database.engine import snapshot
+from batch_assets.database.engine import snapshot, writing
 from batch_assets.database.packing import Packed, can_be_packed
 from batch_assets.database.slices import TableSlice, known_columns, reflect, slice_condition
 from batch_assets.database.statements import batch_table, checksum_sql, checksums, statement_rows
@@ -137,7 +137,7 @@ def _made(target: _Target, batches: Batches) -> Generator[_Made]:
 def _write_one_by_one(engine: sa.Engine, batches: Batches, source: Iterator[_Made]) -> Updated:
     def write_batch(made: _Made) -> Updated:
         start = time.perf_counter()
-        with _writing(engine) as connection:
+        with writing(engine) as connection:
             updated = _write_batch(connection, batches, made)
         return replace(updated, write_seconds=time.perf_counter() - start)
 
@@ -177,21 +177,11 @@ def _write_at_once(engine: sa.Engine, batches: Batches, source: Iterator[_Made])
             batches.before_write(rows)
         start = time.perf_counter()
         done = Updated()
-        with _writing(engine) as connection:
+        with writing(engine) as connection:
             for _ in range(count):
                 # What this process has just written itself.
                 done += _write_batch(connection, batches, _Made(*pickle.load(file)))  # noqa: S301
     return replace(done, write_seconds=time.perf_counter() - start)
-
-
-@contextmanager
-def _writing(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """Begins a transaction that locks the rows it updates, and neither the gaps nor the other rows between them."""
-    with engine.connect() as connection:
-        if engine.dialect.name != "sqlite":
-            connection.execution_options(isolation_level="READ COMMITTED")
-        with connection.begin():
-            yield connection
 
 
 def _write_batch(connection: sa.Connection, batches: Batches, made: _Made) -> Updated:

@@ -1,12 +1,12 @@
 """Writing a slice of a table: replacing its rows."""
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import Any
 
 import sqlalchemy as sa
 
 from batch_assets.database.batches import Batch, Batches
+from batch_assets.database.engine import writing
 from batch_assets.database.slices import TableSlice, partition_columns, reflect, slice_condition
 from batch_assets.database.values import stored_values
 from batch_assets.errors import DatabaseUnavailableError, TableError
@@ -30,7 +30,10 @@ def replace_slice(engine: sa.Engine, table_slice: TableSlice, batches: Batches) 
         DatabaseError: The database refused a row. The old rows stay.
         DatabaseUnavailableError: Somebody else wrote to the slice at the same time. The old rows stay.
     """
-    with _replacing(engine) as connection, closing(iter(batches)) as source:
+    # Without locks on gaps: a DELETE that finds nothing would lock the one in which its rows would lie, up to the next
+    # row that there is, and two runs that each store an hour of their own for the first time would end in a deadlock.
+    # What the gaps would protect from, rows of others in the same slice, `_check_all_inside` finds.
+    with writing(engine) as connection, closing(iter(batches)) as source:
         table = reflect(connection, table_slice)
         _check_transactional(table)
         condition = slice_condition(table, table_slice)
@@ -43,21 +46,6 @@ def replace_slice(engine: sa.Engine, table_slice: TableSlice, batches: Batches) 
             stored += len(batch)
         _check_all_inside(connection, table, table_slice, stored)
     return stored
-
-
-@contextmanager
-def _replacing(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """Begins a transaction that locks the rows it writes and no gaps between them.
-
-    A DELETE that finds nothing locks the gap in which its rows would lie, with REPEATABLE READ up to the next
-    row that there is: two runs that each store an hour of their own for the first time would end in a deadlock.
-    What the gaps would protect from, rows of others in the same slice, `_check_all_inside` finds.
-    """
-    with engine.connect() as connection:
-        if connection.dialect.name != "sqlite":
-            connection.execution_options(isolation_level="READ COMMITTED")
-        with connection.begin():
-            yield connection
 
 
 def _insert(connection: sa.Connection, table: sa.Table, batch: Batch) -> None:
