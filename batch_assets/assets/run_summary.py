@@ -1,7 +1,7 @@
 """The summary of an hour."""
 
 import datetime
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -38,7 +38,7 @@ def run_summary(
     Counted from the rows that stand in the tables, so that it is right whichever runs the hour has seen.
     """
     chosen = closed_hours(context)
-    scorings = _last_scorings(context, chosen)
+    scorings = _scorings(context, chosen)
 
     def summed_up(hour: Hour) -> Batches:
         outcome = _outcome(database, model, hour, predictions.of_partition(hour.key))
@@ -55,7 +55,7 @@ def sum_up(context: dg.AssetExecutionContext, database: Database, model: Model, 
     the fault.
     """
     engine, hours_stored = database.engine(), [check_closed(key) for key in keys]
-    scorings = _last_scorings(context, hours_stored)
+    scorings = _scorings(context, hours_stored)
     for hour in hours_stored:
         outcome = _outcome(database, model, hour, read_predictions(engine, hour))
         summary = Summary(hour.start, outcome, scorings[hour.key])
@@ -69,7 +69,13 @@ def _outcome(database: Database, model: Model, hour: Hour, predictions: Iterable
     return count_outcome(predictions, failed_ids(database.engine(), hour), model.labels())
 
 
-def _last_scorings(context: dg.AssetExecutionContext, hours_looked_up: Sequence[Hour]) -> dict[str, Mapping[str, Any]]:
+def _scorings(context: dg.AssetExecutionContext, hours_looked_up: Sequence[Hour]) -> dict[str, Mapping[str, Any]]:
+    this_run = {"run_id": context.run.run_id, "finished_at": datetime.datetime.now(datetime.UTC)}
+    found = last_scorings(context.instance, hours_looked_up)
+    return {hour.key: found.get(hour.key, this_run) for hour in hours_looked_up}
+
+
+def last_scorings(instance: dg.DagsterInstance, hours_looked_up: Collection[Hour]) -> dict[str, Mapping[str, Any]]:
     """Returns what the last run that scored items of an hour said of itself, with its id and its end, by key.
 
     A run that gave no item a prediction says nothing about those that stand in the table; it is described only
@@ -77,8 +83,8 @@ def _last_scorings(context: dg.AssetExecutionContext, hours_looked_up: Sequence[
     """
     found: dict[str, dict[str, Mapping[str, Any]]] = {"scored": {}, "failed": {}}
     keys, cursor = [hour.key for hour in hours_looked_up], None
-    for _ in range(RUNS_TO_LOOK_AT // EVENTS_AT_ONCE):
-        page = context.instance.fetch_materializations(
+    for _ in range(RUNS_TO_LOOK_AT // EVENTS_AT_ONCE if keys else 0):
+        page = instance.fetch_materializations(
             dg.AssetRecordsFilter(asset_key=dg.AssetKey("predictions"), asset_partitions=keys),
             limit=EVENTS_AT_ONCE * len(keys),
             cursor=cursor,
@@ -91,8 +97,7 @@ def _last_scorings(context: dg.AssetExecutionContext, hours_looked_up: Sequence[
         cursor = page.cursor
         if not page.has_more or len(found["scored"]) == len(keys):
             break
-    this_run = {"run_id": context.run.run_id, "finished_at": datetime.datetime.now(datetime.UTC)}
-    return {key: found["scored"].get(key) or found["failed"].get(key) or this_run for key in keys}
+    return found["failed"] | found["scored"]
 
 
 def _said(record: dg.EventLogRecord) -> Mapping[str, Any]:
