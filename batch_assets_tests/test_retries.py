@@ -279,7 +279,7 @@ def test_a_run_of_an_hour_that_another_one_holds_fails_or_waits_as_it_is_set(ins
     monkeypatch.setenv("BATCH_BUSY_HOUR", "fail")
     with rival.held():
         result = run(instance)
-        assert f"The hour {HOUR} is being scored by run the-rival" in failure(result)
+        assert f"The hour {HOUR} is held by run the-rival" in failure(result)
         tags = instance.get_run_by_id(result.run_id).tags
         assert "batch_assets/fault" not in tags  # the other run does the work: nobody needs to mend anything
     monkeypatch.setenv("BATCH_BUSY_HOUR", "wait")

@@ -131,10 +131,10 @@ class HourLock:
         holder = self._holder()
         if not self._wait:
             raise HourBusyError(
-                f"The hour {self._hour.key} is being scored by {holder}: wait for that run or end it, or set "
+                f"The hour {self._hour.key} is held by {holder}: wait for that run or end it, or set "
                 "BATCH_BUSY_HOUR=wait."
             )
-        self._tell(f"Waiting for {holder}, which scores the hour {self._hour.key}.")
+        self._tell(f"Waiting for {holder}, which holds the hour {self._hour.key}.")
         while not take(WAIT_SECONDS):
             pass
 

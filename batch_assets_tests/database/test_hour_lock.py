@@ -47,7 +47,7 @@ def lock(
 
 
 def test_a_second_run_is_told_which_run_has_the_hour(engine):
-    sentence = "2026-11-02-05:00 is being scored by run first since .* UTC"
+    sentence = "2026-11-02-05:00 is held by run first since .* UTC"
     with lock(engine, "first").held(), pytest.raises(HourBusyError, match=sentence) as caught:
         lock(engine, "second").held().__enter__()
     assert not caught.value.transient
