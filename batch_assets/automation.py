@@ -14,13 +14,22 @@ from batch_assets.assets.run_summary import run_summary
 from batch_assets.database.engine import engine_from_environment
 from batch_assets.database.hours import Hour, first_hour, present
 from batch_assets.database.requests import claim, clear, read_requests, summed_up, what_is_left
-from batch_assets.decision import MOST_REQUESTS, SCHEDULE, Decisions, HourRequest, KnownHour, Left, Request, decide
+from batch_assets.decision import (
+    FAILED_RUNS_AGE,
+    MOST_REQUESTS,
+    SCHEDULE,
+    Decisions,
+    HourRequest,
+    KnownHour,
+    Left,
+    Request,
+    decide,
+)
 from batch_assets.partitions import hours
 from batch_assets.retries import LEAVE, WHOLE_BATCH, RetrySettings
 from batch_assets.runs import JOB, busy_hours, hours_of_failed_runs, last_runs
 
 REASON_TAG = "batch_assets/reason"
-FAILED_RUNS_AGE = datetime.timedelta(days=1)
 # So that a tick after a long outage looks up no more hours than it may well need.
 HOURS_AT_ONCE = 100
 

@@ -20,6 +20,8 @@ SUCCEEDED, FAILED, CANCELED = "succeeded", "failed", "canceled"
 MOST_REQUESTS = 50
 FIRST_PAUSE = datetime.timedelta(minutes=5)
 LONGEST_PAUSE = datetime.timedelta(days=1)
+# A run that failed longer ago is looked at only if something is left of its hour.
+FAILED_RUNS_AGE = datetime.timedelta(days=1)
 # The schedule is to do it at minute 19, and has five minutes for it.
 MISSED_AFTER = datetime.timedelta(minutes=24)
 

@@ -534,7 +534,14 @@ def test_status_refuses_hours_that_are_no_number_of_hours(hours: str) -> None:
 def test_no_command_waits_for_imports_that_it_does_not_need(tmp_path: Path) -> None:
     heavy = re.compile(r"\| +(dagster|pandas|sklearn|onnx\w*|skl2onnx|alembic|numpy)\n")
     environment = {**os.environ, "BATCH_ASSETS_HOME": str(tmp_path)}
-    for arguments in (["--help"], ["status"], ["retry", "1"], ["register", "/dev/null"], ["init-db"]):
+    for arguments in (
+        ["--help"],
+        ["status"],
+        ["retry", "1"],
+        ["register", "/dev/null"],
+        ["prune", "--items-older-than", "1d"],
+        ["init-db"],
+    ):
         command = [sys.executable, "-X", "importtime", "-m", "batch_assets.cli", *arguments]
         done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, check=False)
         assert "sqlalchemy" in done.stderr
@@ -545,7 +552,7 @@ def test_no_command_waits_for_imports_that_it_does_not_need(tmp_path: Path) -> N
 # Help, and servers that cannot be used
 
 
-@pytest.mark.parametrize("command", ["init-db", "register", "status", "retry", "demo"])
+@pytest.mark.parametrize("command", ["init-db", "register", "status", "retry", "prune", "demo"])
 def test_help_tells_of_every_command(command: str) -> None:
     assert re.search(rf"^  {command}  +[A-Z]", succeeded(batch_assets("--help")), re.MULTILINE)
     output = succeeded(batch_assets(command, "--help"))
