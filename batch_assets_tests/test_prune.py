@@ -11,6 +11,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.events import StepMaterializationData
 from dagster._core.test_utils import create_run_for_test
 
 from batch_assets.assets.predictions import predictions
@@ -77,6 +78,12 @@ def age(instance: dg.DagsterInstance, runs: Sequence[str], days: int) -> None:
                 f"UPDATE runs SET update_timestamp = '{moment:%Y-%m-%d %H:%M:%S}.000000' WHERE run_id = '{run_id}'"
             )
         connection.commit()
+
+
+def materialized(event: dg.AssetMaterialization) -> dg.DagsterEvent:
+    return dg.DagsterEvent(
+        dg.DagsterEventType.ASSET_MATERIALIZATION.value, "other", event_specific_data=StepMaterializationData(event)
+    )
 
 
 def test_it_removes_old_hours_and_then_their_runs_and_says_so(instance: dg.DagsterInstance, sql: Sql):
@@ -192,6 +199,13 @@ def test_two_at_once_remove_everything_and_neither_says_that_something_stays(ins
         start = f"2026-11-02 {number:02}:00:00"
         predicted(sql, 500, start)
         summed_up(sql, 500, start)
+    ids = []
+    for _ in range(20):
+        ids.append(create_run_for_test(instance, "other", status=dg.DagsterRunStatus.SUCCESS).run_id)
+        for key in (HOUR, NEXT):
+            event = dg.AssetMaterialization(predictions.key, partition=key)
+            instance.report_dagster_event(materialized(event), ids[-1])
+    age(instance, ids, days=3)
     started = [
         subprocess.Popen(
             [COMMAND, "prune", *ITEMS, *RUNS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
@@ -202,6 +216,9 @@ def test_two_at_once_remove_everything_and_neither_says_that_something_stays(ins
     # Whoever is done first may find an hour in the hands of the other.
     assert min(process.returncode for process in started) == 0
     assert all(not stderr or "since a run holds them" in stderr for _, stderr in ended)
+    # The last materialisation of an asset stays, whatever it is of.
+    assert [found.run_id for found in instance.get_runs()] == ids[-1:]
+    assert [instance.all_logs(run_id) for run_id in ids[:-1]] == [[]] * 19
     assert set(map(len, rows_of(sql, *ALL).values())) == {0}
 
 

@@ -430,7 +430,7 @@ def test_reading_on_in_an_hour_costs_a_batch_and_not_the_hour(
 
     def watch(connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: Any) -> None:
         if statement.startswith("SELECT items.id, items.created_datetime"):
-            (plan,) = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).mappings().all()
+            (plan,) = connection.exec_driver_sql(f"EXPLAIN FORMAT=TRADITIONAL {statement}", parameters).mappings().all()
             plans.append(f"{plan['key']} {plan['Extra']}")
 
     event.listen(engine, "after_cursor_execute", watch)
