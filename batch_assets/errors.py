@@ -94,5 +94,7 @@ class RetryError(BatchAssetsError):
 
 class IdempotencyError(BatchAssetsError):
     """An idempotency key was used for other items before: nothing was registered."""
+
+
 class PruneError(BatchAssetsError):
     """Something that was to be removed had to stay; the rest is gone."""
