@@ -347,6 +347,9 @@ def _open_session(model_bytes: bytes, path: Path) -> "InferenceSession":
     options.log_severity_level = 4  # only fatal: what goes wrong comes as an exception
     # Its threads would burn what the server could use, while batches are read and written.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Weights that a model keeps in other files would be read from the working folder: any file of it, say one with a
+    # password, would be scored. Beneath a file there is none.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path))
     try:
         return onnxruntime.InferenceSession(model_bytes, options, providers=["CPUExecutionProvider"])
     except _onnxruntime_errors() as error:

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
@@ -140,6 +141,35 @@ def test_a_file_of_another_format_is_refused(tmp_path, content, capfd):
     files.model_filepath.write_bytes(content)
     assert "is not an ONNX model" in refusal(files)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("location", ["weights.bin", "./weights.bin", "../{folder}/weights.bin", "{absolute}"])
+@pytest.mark.parametrize("beside", ["the working folder", "the model"])
+def test_a_model_that_would_read_another_file_is_refused(tmp_path, monkeypatch, location, beside):
+    files = write_classifier(tmp_path)
+    working = tmp_path / "working"
+    working.mkdir()
+    monkeypatch.chdir(working)
+    model = onnx.load(files.model_filepath)
+    (weights,) = model.graph.initializer
+    other = (working if beside == "the working folder" else tmp_path) / "weights.bin"
+    other.write_bytes(weights.raw_data)
+    weights.ClearField("raw_data")
+    weights.data_location = TensorProto.EXTERNAL
+    place = weights.external_data.add()
+    place.key, place.value = "location", location.format(folder=other.parent.name, absolute=other)
+    files.model_filepath.write_bytes(model.SerializeToString())
+    assert "External data path" in refusal(files)
+
+
+def test_a_model_with_operators_of_its_own_is_refused(tmp_path):
+    files = write_table_model(
+        tmp_path, [helper.make_node("Shell", ["values"], ["probabilities"], domain="com.example")]
+    )
+    model = onnx.load(files.model_filepath)
+    model.opset_import.append(helper.make_opsetid("com.example", 1))
+    files.model_filepath.write_bytes(model.SerializeToString())
+    assert "com.example:Shell(-1) is not a registered function/op" in refusal(files)
 
 
 def test_a_fixed_batch_size_is_refused_with_how_to_export_a_free_one(tmp_path):
