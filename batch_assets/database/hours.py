@@ -13,6 +13,8 @@ from batch_assets.database.tables import failed_items, items, run_summary
 from batch_assets.errors import SettingsError
 
 SAMPLE_ROWS = 100
+# Of a longer text the shape is not looked at: the sample is in memory at once.
+SAMPLE_CHARACTERS = 100_000
 HOUR_FORMAT = "%Y-%m-%d-%H:%M"
 FIRST_HOUR = "2026-11-01-00:00"
 
@@ -132,7 +134,9 @@ def take_stock(engine: sa.Engine, hour: Hour) -> Stock:
                 (items.c.created_datetime.desc(), items.c.id.desc()),
             )
         ]
-        sample = connection.execute(sa.select(items.c["values"]).where(within).limit(SAMPLE_ROWS)).scalars()
+        text = items.c["values"]
+        short = sa.case((sa.func.length(text) <= SAMPLE_CHARACTERS, text))
+        sample = connection.execute(sa.select(short).where(within).limit(SAMPLE_ROWS)).scalars()
         shapes = Counter(_shape(text) for text in sample)
     first, last = ((row.id, row.created_datetime) if row else None for row in ends)
     return Stock(counts, first, last, dict(shapes.most_common()))
@@ -206,7 +210,9 @@ def _hour_of(connection: sa.Connection) -> sa.ColumnElement[str]:
     return sa.func.date_format(items.c.created_datetime, "%Y-%m-%d %H:00:00")
 
 
-def _shape(text: str) -> str:
+def _shape(text: str | None) -> str:
+    if text is None:
+        return f"more than {SAMPLE_CHARACTERS:,} characters"
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from batch_assets.errors import ModelError, ModelRunError
 from batch_assets.folders import root_folder
-from batch_assets.inference.values import check_values, counted, shown
+from batch_assets.inference.values import LONGEST_TEXT, check_values, counted, shown
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, NodeArg
@@ -267,8 +267,10 @@ def _check_probabilities(model: OnnxModel, features: NDArray[Any], source: str) 
 def _first_length(texts: Sequence[str | None]) -> int | None:
     """Return the length of the first text that is a list of numbers."""
     for text in texts:
+        if text is None or len(text) > LONGEST_TEXT:
+            continue
         try:
-            value = orjson.loads(text or "")
+            value = orjson.loads(text)
         except ValueError:
             continue
         if type(value) is list and value and set(map(type, value)) <= {int, float}:

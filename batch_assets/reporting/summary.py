@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from batch_assets.database.writing import replace_slice
 
 # A prediction that has another number of probabilities than the model in force has labels.
 OTHER_LABELS = "(other labels)"
+_NUMBERS = {int, float}
 
 
 @dataclass
@@ -143,6 +145,8 @@ def _in_seconds(moment: datetime.datetime) -> datetime.datetime:
 def _count_labels(predictions: Sequence[str], labels: Sequence[str]) -> Counter[str]:
     rows = [orjson.loads(text) for text in predictions]
     known = [row for row in rows if isinstance(row, list) and len(row) == len(labels)]
+    if not set(map(type, chain.from_iterable(known))) <= _NUMBERS:  # which a run does not write, but others may
+        known = [row for row in known if set(map(type, row)) <= _NUMBERS]
     winners = np.asarray(known, dtype=np.float64).reshape(-1, len(labels)).argmax(axis=1)
     counted = Counter({label: int(np.count_nonzero(winners == index)) for index, label in enumerate(labels)})
     if len(known) < len(rows):

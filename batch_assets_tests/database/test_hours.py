@@ -1,6 +1,7 @@
 """Hours of `items`: counted right."""
 
 import datetime
+import json
 
 import pytest
 import sqlalchemy as sa
@@ -75,6 +76,11 @@ def test_the_stock_of_an_hour_is_that_hours_only(engine, sql: Sql):
     assert stock.first == (first[0], HOUR.start)
     assert stock.last == (last[2], datetime.datetime.fromisoformat(LAST))
     assert stock.shapes == {"list of 4": 2, "list of 2": 1, "null": 1, "dict": 1}
+
+
+def test_the_stock_does_not_look_at_the_shape_of_what_is_very_long(engine, sql: Sql):
+    insert_items(sql, [json.dumps("x" * 100_000), json.dumps([1] * 30_000)], START)
+    assert take_stock(engine, HOUR).shapes == {"more than 100,000 characters": 1, "list of 30000": 1}
 
 
 def test_the_stock_of_an_hour_without_items_is_zero(engine, sql: Sql):

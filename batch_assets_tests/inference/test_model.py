@@ -460,6 +460,12 @@ def test_the_first_list_of_numbers_of_an_hour_sets_an_open_width(tmp_path):
     assert model.width == 4
 
 
+def test_a_list_that_is_too_long_to_be_read_sets_no_width(tmp_path):
+    model = load_model(write_classifier(tmp_path, width=None, sample=False))
+    assert check_sample(model, [f"[1,{' ' * 4_000_000}2]", "[1, 2, 3, 4]"], HOUR) == 1
+    assert model.width == 4
+
+
 def test_an_unset_or_empty_environment_means_the_iris_model():
     folder = root_folder() / "models"
     expected = ModelFiles(folder / "iris_svc.onnx", folder / "label.json", folder / "sample.json")

@@ -65,6 +65,13 @@ def test_predictions_of_another_model_are_counted_apart():
     assert outcome.label_counts == {"setosa": 0, "versicolor": 1, "virginica": 0, OTHER_LABELS: 5}
 
 
+def test_predictions_that_no_model_has_made_are_counted_apart():
+    odd = ['["a", "b", "c"]', "[null, 0, 1]", "[[1], [2, 3], [4]]", '{"a": 1}', "true", "[{}, 0, 0]"]
+    outcome = count_outcome([batch((1, "[0, 1, 0]"), *enumerate(odd, 2))], set(), LABELS)
+    assert (outcome.items, outcome.predicted) == (7, 7)
+    assert outcome.label_counts == {"setosa": 0, "versicolor": 1, "virginica": 0, OTHER_LABELS: 6}
+
+
 def test_the_row_says_how_the_hour_was_scored_in_whole_seconds():
     outcome = count_outcome([batch((1, "[1, 0, 0]"), (2, None))], {2}, LABELS)
     row = row_of(Summary(HOUR, outcome, SCORING))
