@@ -1,0 +1,27 @@
+-- What the batch, pruning and the web API need in the database of the items, which is the one in use here: applied
+-- by an administrator after `batch-assets init-db`, and again when an update of the package has brought new tables.
+--
+--     mysql shop < deploy/grants/3_tables.sql
+
+-- The batch: Dagster's webserver, daemon, code server and runs, and `batch-assets status` and `retry`. It writes
+-- predictions and nothing else into the items.
+GRANT SELECT, UPDATE (prediction) ON items TO batch_assets_batch;
+GRANT SELECT, INSERT, UPDATE, DELETE ON failed_items TO batch_assets_batch;
+GRANT SELECT, INSERT, DELETE ON run_summary TO batch_assets_batch;
+GRANT SELECT, INSERT, DELETE ON hour_locks TO batch_assets_batch;
+GRANT SELECT, INSERT, UPDATE, DELETE ON hour_requests TO batch_assets_batch;
+
+-- `batch-assets prune`: the only one who deletes items.
+GRANT SELECT, DELETE ON items TO batch_assets_prune;
+GRANT SELECT, DELETE ON failed_items TO batch_assets_prune;
+GRANT SELECT, DELETE ON run_summary TO batch_assets_prune;
+GRANT SELECT, INSERT, DELETE ON hour_locks TO batch_assets_prune;
+GRANT SELECT, DELETE ON hour_requests TO batch_assets_prune;
+
+-- The web API, and `batch-assets register`: adds items, corrects their values, and takes the prediction of what it
+-- corrects away. It numbers no items and deletes none.
+GRANT SELECT, INSERT (`values`, created_datetime, updated_datetime), UPDATE (`values`, prediction) ON items
+  TO batch_assets_api;
+GRANT SELECT ON failed_items TO batch_assets_api;
+GRANT SELECT ON run_summary TO batch_assets_api;
+GRANT SELECT ON hour_requests TO batch_assets_api;
