@@ -1,9 +1,10 @@
-"""Dagster's storage on MySQL as dagster.yaml names it: with connections that are kept, and no hour overlooked.
+"""Dagster's storage on MySQL as dagster.yaml names it: connections kept and encrypted as others, no hour overlooked.
 
 A step of a backfill records each of its hours: what an event costs decides what an hour costs.
 """
 
 import os
+import ssl
 from collections.abc import Mapping
 from typing import Any, Self, cast
 
@@ -14,6 +15,8 @@ from dagster._core.storage.partition_status_cache import AssetStatusCacheValue
 from dagster._serdes import ConfigurableClassData
 from dagster_mysql import DagsterMySQLStorage, MySQLEventLogStorage, MySQLRunStorage, MySQLScheduleStorage
 from dagster_mysql.utils import mysql_url_from_config
+
+from batch_assets.database.settings import MySQLSettings, TLSSettings, database_settings
 
 KEPT_CONNECTIONS = 2
 # So many events before the last one may not have been there yet when that one was seen.
@@ -70,5 +73,30 @@ class PooledMySQLStorage(DagsterMySQLStorage):
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
-        """Returns the storage that dagster.yaml describes."""
-        return cls(mysql_url_from_config(cast("MySqlStorageConfig", config_value)), inst_data)
+        """Returns the storage that dagster.yaml describes, with the TLS settings of the environment.
+
+        Raises:
+            SettingsError: They cannot be used.
+        """
+        url = sa.make_url(mysql_url_from_config(cast("MySqlStorageConfig", config_value)))
+        settings = database_settings({**os.environ, "MYSQL_DATABASE": url.database or ""})
+        if isinstance(settings, MySQLSettings):
+            url = url.update_query_dict(_tls_options(settings.tls))
+        return cls(url.render_as_string(hide_password=False), inst_data)
+
+
+def _tls_options(tls: TLSSettings) -> dict[str, str]:
+    """Returns the settings in the words of Dagster's driver, which knows no REQUIRED: it is PREFERRED there."""
+    if tls.mode == "DISABLED":
+        return {"ssl_disabled": "true"}
+    options = {}
+    if tls.certificate:
+        options |= {"ssl_cert": str(tls.certificate), "ssl_key": str(tls.key or tls.certificate)}
+    if tls.mode in ("VERIFY_CA", "VERIFY_IDENTITY"):
+        # Not the driver's C extension, which checks no certificate where the server offers no encryption: whoever
+        # stands in between would only have to say so.
+        authority = tls.certificate_authority or ssl.get_default_verify_paths().cafile
+        options |= {"use_pure": "true", "ssl_verify_cert": "true", "ssl_ca": str(authority or "")}
+    if tls.mode == "VERIFY_IDENTITY":
+        options["ssl_verify_identity"] = "true"
+    return options

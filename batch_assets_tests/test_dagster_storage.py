@@ -12,8 +12,10 @@ import sqlalchemy as sa
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
+from batch_assets_tests.accounts import private_server_like
+from batch_assets_tests.certificates import Authority
 from batch_assets_tests.instance import ROOT
-from batch_assets_tests.servers import Rows, Server
+from batch_assets_tests.servers import PrivateServer, Rows, Server
 
 HOURS = [f"2026-11-02-{hour:02}:00" for hour in range(24)]
 KEY = dg.AssetKey("table")
@@ -158,3 +160,67 @@ def test_other_processes_make_the_same_storage(instance: dg.DagsterInstance):
     ref = InstanceRef.from_dict(instance.get_ref().to_dict())
     with dg.DagsterInstance.from_ref(ref) as again:
         assert isinstance(again.event_log_storage._engine.pool, sa.QueuePool)
+
+
+Certified = tuple[PrivateServer, Authority, Authority]
+
+
+@pytest.fixture(scope="module")
+def certified(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Certified]:
+    """A server with a certificate for its address, the authority that signed it, and another one."""
+    folder = tmp_path_factory.mktemp("certificates")
+    authority, other = Authority(folder, "ours"), Authority(folder, "theirs")
+    with private_server_like(server) as private:
+        private.restart(*authority.served_by(private))
+        yield private, authority, other
+
+
+def connected(private: PrivateServer, home: Path, **environment: str) -> str:
+    """The cipher of the session of an instance on a server."""
+    shutil.copy(ROOT / "dagster.yaml", home / "dagster.yaml")
+    with private.server.database() as name, pytest.MonkeyPatch.context() as patch:
+        settings = {**private.server.environment(name), "MYSQL_DAGSTER_DATABASE": name, **environment}
+        for variable, value in settings.items():
+            patch.setenv(variable, value)
+        with dg.DagsterInstance.from_config(str(home)) as instance, instance.run_storage.connect() as connection:
+            return str(connection.execute(sa.text("SHOW STATUS LIKE 'Ssl_cipher'")).one()[1])
+
+
+def test_its_connections_check_the_server_as_the_others_do(certified: Certified, tmp_path: Path):
+    private, authority, other = certified
+    ours = {"MYSQL_SSL_CA": str(authority.file)}
+    named = {"MYSQL_SERVER": "localhost", **ours}
+    assert connected(private, tmp_path, **ours).startswith("TLS_")
+    assert connected(private, tmp_path, **ours, MYSQL_SSL_MODE="VERIFY_IDENTITY").startswith("TLS_")
+    assert connected(private, tmp_path, **named).startswith("TLS_")
+    assert connected(private, tmp_path, MYSQL_SSL_MODE="DISABLED") == ""
+    for environment in (
+        {"MYSQL_SSL_CA": str(other.file)},
+        {"MYSQL_SSL_MODE": "VERIFY_IDENTITY"},
+        {**named, "MYSQL_SSL_MODE": "VERIFY_IDENTITY"},
+    ):
+        with pytest.raises(sa.exc.DBAPIError, match=r"(?i)certificate"):
+            connected(private, tmp_path, **environment)
+
+
+def test_its_connections_give_the_certificate_that_an_account_asks_for(certified: Certified, tmp_path: Path):
+    private, authority, _ = certified
+    certificate, key = authority.issue("client", "client.example.com")
+    user = {"MYSQL_USER": "certified", "MYSQL_PASSWORD": "Secret-pa55"}
+    private.server.execute("CREATE USER certified IDENTIFIED BY 'Secret-pa55' REQUIRE X509")
+    private.server.execute("GRANT ALL ON *.* TO certified")
+    pair = {"MYSQL_SSL_MODE": "REQUIRED", "MYSQL_SSL_CERT": str(certificate), "MYSQL_SSL_KEY": str(key)}
+    assert connected(private, tmp_path, **user, **pair).startswith("TLS_")
+    with pytest.raises(sa.exc.DBAPIError, match=r"Access denied"):
+        connected(private, tmp_path, **user)
+
+
+def test_a_server_that_does_not_encrypt_is_refused_where_its_certificate_is_to_be_checked(
+    certified: Certified, server: Server, tmp_path: Path
+):
+    _, authority, _ = certified
+    with private_server_like(server) as private:
+        private.restart("--disable-ssl" if server.is_mariadb else "--tls-version=")
+        assert connected(private, tmp_path) == ""
+        with pytest.raises(sa.exc.DBAPIError, match=r"SSL is required but the server doesn't support it"):
+            connected(private, tmp_path, MYSQL_SSL_CA=str(authority.file))
