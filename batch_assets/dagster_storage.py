@@ -89,7 +89,7 @@ def _tls_options(tls: TLSSettings) -> dict[str, str]:
     """Returns the settings in the words of Dagster's driver, which knows no REQUIRED: it is PREFERRED there."""
     if tls.mode == "DISABLED":
         return {"ssl_disabled": "true"}
-    options = {}
+    options: dict[str, str] = {}
     if tls.certificate:
         options |= {"ssl_cert": str(tls.certificate), "ssl_key": str(tls.key or tls.certificate)}
     if tls.mode in ("VERIFY_CA", "VERIFY_IDENTITY"):

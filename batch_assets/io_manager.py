@@ -38,7 +38,7 @@ from batch_assets.database.slices import AnyOf, Keys, Partition, TableSlice, Tim
 from batch_assets.database.statements import BATCH_ROWS
 from batch_assets.database.updating import ColumnUpdate, update_rows
 from batch_assets.database.writing import replace_slice
-from batch_assets.errors import BatchAssetsError, HourError, PartitionsError, TableError
+from batch_assets.errors import BatchAssetsError, HourError, PartitionsError, SettingsError, TableError
 from batch_assets.failures import explained
 
 # What may follow a column's name: a type with numbers or texts in brackets. SQLite would take any word for a
@@ -49,6 +49,8 @@ _SQL_TYPE = re.compile(
     r"( ?\([\w ,.'-]+\))?( \w+)*",
     re.IGNORECASE,
 )
+# In an URL, also in one that is otherwise malformed.
+_PASSWORD = re.compile(r"//[^/@]*:[^@]*@")
 _Context = dg.OutputContext | dg.InputContext
 
 
@@ -63,11 +65,26 @@ class MySQLIOManager(dg.ConfigurableIOManager):
 
     url: str | None = Field(
         default=None,
-        description="SQLAlchemy URL of the database; MYSQL_SERVER and its companions decide without it.",
+        repr=False,
+        description="SQLAlchemy URL of the database; MYSQL_SERVER and its companions decide without it. One with a "
+        'password is given as `dg.EnvVar("SHOP_URL")`.',
     )
     schema_: str | None = Field(
         default=None, alias="schema", description="The database of tables whose asset does not name one."
     )
+
+    def get_resource_definition(self) -> Any:
+        """Returns what Dagster stores of the IO manager and shows in the UI.
+
+        Raises:
+            SettingsError: The password would be among it.
+        """
+        if isinstance(self.url, str) and not isinstance(self.url, dg.EnvVar) and _PASSWORD.search(self.url):
+            raise SettingsError(
+                "The URL of the IO manager has its password written out, which Dagster would store and show in the UI: "
+                'set an environment variable to the URL, for example SHOP_URL, and give url=dg.EnvVar("SHOP_URL").'
+            )
+        return super().get_resource_definition()
 
     @explained
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:

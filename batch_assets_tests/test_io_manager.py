@@ -342,14 +342,15 @@ def test_the_url_decides_before_the_environment(
         url = "mysql://{user}:{password}@{server}:{port}/{database}".format(**given)
     monkeypatch.setenv("MYSQL_SERVER", "192.0.2.1")
     monkeypatch.delenv("MYSQL_USER", raising=False)
-    io_manager = MySQLIOManager(url=url)
+    monkeypatch.setenv("SHOP_URL", url)
+    io_manager = MySQLIOManager(url=dg.EnvVar("SHOP_URL"))
     store(hourly(), FIRST, io_manager=io_manager)
     assert ids(sql) == [1, 2]
     assert len(load(hourly(), partition=FIRST, io_manager=io_manager)) == 2
 
 
 def test_a_url_that_is_none_is_refused() -> None:
-    assert "write it as mysql://" in refused(hourly(), FIRST, io_manager=MySQLIOManager(url="postgresql://u:p@s/d"))
+    assert "write it as mysql://" in refused(hourly(), FIRST, io_manager=MySQLIOManager(url="postgresql://u@s/d"))
 
 
 def test_importing_the_io_manager_imports_no_pandas() -> None:
