@@ -14,6 +14,8 @@ import pytest
 from batch_assets.database.engine import engine_from_environment
 from batch_assets.database.hour_lock import HourLock
 from batch_assets.database.hours import Hour, hour_of_key
+from batch_assets.database.migrations import VERSION_TABLE
+from batch_assets.database.tables import metadata
 from batch_assets.definitions import defs
 from batch_assets_tests.accounts import (
     BATCH_ASSETS,
@@ -44,7 +46,8 @@ from batch_assets_tests.servers import PrivateServer, Server, apt_install
 # https://dev.mysql.com/doc/mysql-errors/9.7/en/server-error-reference.html: no right to a database, a table, a column,
 # or of the kind that belongs to a whole server.
 REFUSED = {1044, 1142, 1143, 1227}
-EVERY_TABLE = ("items", "failed_items", "run_summary", "hour_locks", "hour_requests", "batch_assets_alembic_version")
+OURS = tuple(table.name for table in metadata.sorted_tables)
+EVERY_TABLE = (*OURS, VERSION_TABLE)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +66,7 @@ def installed(private: PrivateServer, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture
 def shop(installed: Installation) -> Installation:
     """An installation without items."""
-    for table in ("items", "failed_items", "run_summary", "hour_locks", "hour_requests"):
+    for table in OURS:
         installed.sql(f"DELETE FROM {table}")
     return installed
 
@@ -92,7 +95,7 @@ def registered(shop: Installation, *texts: str) -> list[int]:
 
 
 def test_the_migrations_make_every_table_and_find_nothing_to_do_the_second_time(shop: Installation) -> None:
-    assert {table for (table,) in shop.sql("SHOW TABLES")} >= set(EVERY_TABLE)
+    assert {table for (table,) in shop.sql("SHOW TABLES")} == set(EVERY_TABLE)
     assert shop.run("migrations", BATCH_ASSETS, "init-db") == "nothing to do\n"
     assert "Updating run storage" in shop.run("migrations", DAGSTER_COMMAND, "instance", "migrate")
 
@@ -116,12 +119,13 @@ def test_the_migrations_adopt_the_items_of_the_service(private: PrivateServer, t
 def test_the_migrations_bring_tables_of_the_first_version_up_to_date(private: PrivateServer, tmp_path: Path) -> None:
     with accounts(private.server, tmp_path) as shop:
         shop.run("migrations", BATCH_ASSETS, "init-db")
+        newest = shop.sql(f"SELECT version_num FROM {VERSION_TABLE}")
         shop.sql("DROP TABLE hour_locks, hour_requests")
         shop.sql("ALTER TABLE failed_items DROP COLUMN values_checksum, DROP INDEX ix_failed_items_hour")
-        shop.sql("UPDATE batch_assets_alembic_version SET version_num = '0001'")
+        shop.sql(f"UPDATE {VERSION_TABLE} SET version_num = '0001'")
         done = shop.run("migrations", BATCH_ASSETS, "init-db").splitlines()
         assert done == ["created table hour_locks", "created table hour_requests"]
-        assert shop.sql("SELECT version_num FROM batch_assets_alembic_version") == [("0002",)]
+        assert shop.sql(f"SELECT version_num FROM {VERSION_TABLE}") == newest
         assert shop.sql("SELECT values_checksum FROM failed_items") == []
 
 
