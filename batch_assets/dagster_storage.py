@@ -6,17 +6,16 @@ A step of a backfill records each of its hours: what an event costs decides what
 import os
 import ssl
 from collections.abc import Mapping
-from typing import Any, Self, cast
+from typing import Any, Self
 
+import dagster as dg
 import sqlalchemy as sa
-from dagster import AssetKey
-from dagster._core.storage.config import MySqlStorageConfig
 from dagster._core.storage.partition_status_cache import AssetStatusCacheValue
 from dagster._serdes import ConfigurableClassData
 from dagster_mysql import DagsterMySQLStorage, MySQLEventLogStorage, MySQLRunStorage, MySQLScheduleStorage
-from dagster_mysql.utils import mysql_url_from_config
 
 from batch_assets.database.settings import MySQLSettings, TLSSettings, database_settings
+from batch_assets.errors import SettingsError
 
 KEPT_CONNECTIONS = 2
 # So many events before the last one may not have been there yet when that one was seen.
@@ -31,7 +30,7 @@ class _EventLogStorage(MySQLEventLogStorage):
     first would be missing in the UI for ever. Here the last events are looked at again.
     """
 
-    def update_asset_cached_status_data(self, asset_key: AssetKey, cache_values: AssetStatusCacheValue) -> None:
+    def update_asset_cached_status_data(self, asset_key: dg.AssetKey, cache_values: AssetStatusCacheValue) -> None:
         """Keeps the status of an asset's partitions."""
         seen_for_good = max(0, cache_values.latest_storage_id - LOOKED_AT_AGAIN)
         super().update_asset_cached_status_data(asset_key, cache_values._replace(latest_storage_id=seen_for_good))
@@ -72,16 +71,32 @@ class PooledMySQLStorage(DagsterMySQLStorage):
             storage._engine = engine  # as they do themselves in the webserver
 
     @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """Returns what dagster.yaml says of it: the database. The server and the account are those of the items."""
+        return {"database": dg.StringSource}
+
+    @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
-        """Returns the storage that dagster.yaml describes, with the TLS settings of the environment.
+        """Returns the storage that dagster.yaml describes: on the server and with the TLS settings of the environment.
 
         Raises:
-            SettingsError: They cannot be used.
+            SettingsError: A variable is missing or has a value that cannot be used.
         """
-        url = sa.make_url(mysql_url_from_config(cast("MySqlStorageConfig", config_value)))
-        settings = database_settings({**os.environ, "MYSQL_DATABASE": url.database or ""})
-        if isinstance(settings, MySQLSettings):
-            url = url.update_query_dict(_tls_options(settings.tls))
+        settings = database_settings({**os.environ, "MYSQL_DATABASE": config_value["database"]})
+        if not isinstance(settings, MySQLSettings):
+            raise SettingsError(
+                f"dagster.yaml keeps Dagster's tables in the MySQL database {config_value['database']!r}, but "
+                "MYSQL_SERVER is not set: set it, or set DAGSTER_HOME to the folder of another dagster.yaml."
+            )
+        url = sa.URL.create(
+            "mysql+mysqlconnector",
+            settings.user,
+            settings.password,
+            settings.server,
+            settings.port,
+            settings.database,
+            _tls_options(settings.tls),
+        )
         return cls(url.render_as_string(hide_password=False), inst_data)
 
 

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
+from batch_assets.errors import SettingsError
 from batch_assets_tests.accounts import private_server_like
 from batch_assets_tests.certificates import Authority
 from batch_assets_tests.instance import ROOT
@@ -224,3 +225,23 @@ def test_a_server_that_does_not_encrypt_is_refused_where_its_certificate_is_to_b
         assert connected(private, tmp_path) == ""
         with pytest.raises(sa.exc.DBAPIError, match=r"SSL is required but the server doesn't support it"):
             connected(private, tmp_path, MYSQL_SSL_CA=str(authority.file))
+
+
+def test_its_account_is_that_of_the_items_also_where_a_file_holds_the_password(
+    dagster_database: str, server_environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    secret = tmp_path / "secret"
+    secret.write_text(f"{server_environment['MYSQL_PASSWORD']}\n")
+    monkeypatch.delenv("MYSQL_PASSWORD")
+    monkeypatch.setenv("MYSQL_PASSWORD_FILE", str(secret))
+    shutil.copy(ROOT / "dagster.yaml", tmp_path / "dagster.yaml")
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        instance.report_runless_asset_event(dg.AssetMaterialization(KEY, partition=HOURS[0]))
+        assert instance.get_materialized_partitions(KEY) == {HOURS[0]}
+
+
+def test_without_a_server_it_says_what_to_set(dagster_database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.delenv("MYSQL_SERVER")
+    shutil.copy(ROOT / "dagster.yaml", tmp_path / "dagster.yaml")
+    with pytest.raises(SettingsError, match=f"in the MySQL database '{dagster_database}', but MYSQL_SERVER is not set"):
+        dg.DagsterInstance.from_config(str(tmp_path)).run_storage  # noqa: B018 - which is made when it is asked for

@@ -91,8 +91,9 @@ def database_settings(environment: Mapping[str, str]) -> MySQLSettings | SQLiteS
 
     Args:
         environment: For example `os.environ`. `MYSQL_SERVER` decides: with it, `MYSQL_USER`,
-            `MYSQL_PASSWORD` (which may be empty) and `MYSQL_DATABASE` must be set too and `MYSQL_PORT`
-            may; without it, the database is the file `batch.sqlite` in the home folder.
+            `MYSQL_PASSWORD` (which may be empty) or `MYSQL_PASSWORD_FILE` (a file that holds it), and
+            `MYSQL_DATABASE` must be set too and `MYSQL_PORT` may; without it, the database is the file
+            `batch.sqlite` in the home folder.
 
     Raises:
         SettingsError: A variable is missing or has a value that cannot be used.
@@ -101,7 +102,8 @@ def database_settings(environment: Mapping[str, str]) -> MySQLSettings | SQLiteS
         return SQLiteSettings(home_folder(environment) / "batch.sqlite")
     # There are accounts without a password, but none without a name.
     unusable = {"MYSQL_USER": (None, ""), "MYSQL_PASSWORD": (None,), "MYSQL_DATABASE": (None, "")}
-    missing = [name for name, values in unusable.items() if environment.get(name) in values]
+    found = {**environment, "MYSQL_PASSWORD": secret(environment, "MYSQL_PASSWORD", "MYSQL_PASSWORD_FILE")}
+    missing = [name for name, values in unusable.items() if found.get(name) in values]
     if missing:
         raise SettingsError(
             f"MYSQL_SERVER is set to {environment['MYSQL_SERVER']!r}, but {' and '.join(missing)} "
@@ -112,10 +114,41 @@ def database_settings(environment: Mapping[str, str]) -> MySQLSettings | SQLiteS
         server=environment["MYSQL_SERVER"],
         port=_port(environment.get("MYSQL_PORT") or "3306"),
         user=environment["MYSQL_USER"],
-        password=environment["MYSQL_PASSWORD"],
+        password=found["MYSQL_PASSWORD"] or "",
         database=environment["MYSQL_DATABASE"],
         tls=_tls_settings(environment),
     )
+
+
+def secret(environment: Mapping[str, str], name: str, file_name: str) -> str | None:
+    """Returns a secret, None if there is none: of a variable or, where others are shown those, of a file.
+
+    Args:
+        environment: The variables.
+        name: The variable that holds the secret.
+        file_name: The variable that names the file which holds it.
+
+    Raises:
+        SettingsError: Both are set, or the file cannot be read.
+    """
+    file = environment.get(file_name)
+    if not file:
+        return environment.get(name)
+    if environment.get(name):
+        raise SettingsError(f"{name} and {file_name} are both set: unset one of them.")
+    try:
+        # The line break that ends the file belongs to no secret, as MySQL's own images have it.
+        return Path(file).read_text("utf-8").rstrip("\n")
+    except OSError as error:
+        raise SettingsError(
+            f"{file_name} names {file!r}, which cannot be read ({error.strerror}): mend the path, or let this account "
+            "read the file."
+        ) from error
+    except UnicodeDecodeError:
+        # Without the fault, which holds what was read.
+        raise SettingsError(
+            f"{file_name} names {file!r}, which is not text in UTF-8: write the secret to it and nothing else."
+        ) from None
 
 
 def _port(text: str) -> int:

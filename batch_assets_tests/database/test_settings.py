@@ -78,6 +78,49 @@ def test_an_empty_name_is_missing(name: str) -> None:
     assert f"but {name} is not set" in refusal({**SERVER, name: ""})
 
 
+# The password in a file
+
+
+def in_file(file: Path) -> dict[str, str]:
+    return {name: value for name, value in SERVER.items() if name != "MYSQL_PASSWORD"} | {
+        "MYSQL_PASSWORD_FILE": str(file)
+    }
+
+
+@pytest.mark.parametrize(
+    ("written", "password"), [("tiramisu\n", "tiramisu"), ("tira misu", "tira misu"), (" é\n\n", " é"), ("", "")]
+)
+def test_a_file_may_hold_the_password_with_a_line_break_at_its_end(written: str, password: str, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text(written, "utf-8")
+    for environment in (in_file(file), in_file(file) | {"MYSQL_PASSWORD": ""}):
+        assert database_settings(environment) == MySQLSettings("db", 3306, "me", password, "service")
+
+
+def test_a_password_and_a_file_of_one_are_one_too_many(pem: Path) -> None:
+    assert refusal({**SERVER, "MYSQL_PASSWORD_FILE": str(pem)}) == (
+        "MYSQL_PASSWORD and MYSQL_PASSWORD_FILE are both set: unset one of them."
+    )
+
+
+def test_a_file_of_the_password_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    for path, reason in ((tmp_path / "none", "No such file or directory"), (tmp_path, "Is a directory")):
+        assert refusal(in_file(path)) == (
+            f"MYSQL_PASSWORD_FILE names {str(path)!r}, which cannot be read ({reason}): mend the path, or let this "
+            "account read the file."
+        )
+
+
+def test_a_file_of_the_password_that_is_not_text_is_named_without_what_it_holds(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(b"tiramisu\xff")
+    with pytest.raises(SettingsError, match="which is not text in UTF-8") as caught:
+        database_settings(in_file(file))
+    assert "tiramisu" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
 @pytest.mark.parametrize("port", ["0", "65536", "-1", "3306.0", "mysql", " 3306", "1e3", "²"])
 def test_a_port_is_a_number_from_1_to_65535(port: str) -> None:
     assert refusal({**SERVER, "MYSQL_PORT": port}) == (
