@@ -19,7 +19,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -38,7 +38,7 @@ def main(command: list[str]) -> int:
     # A signal must leave through the contexts that stop what they have started.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
-    root = prepared_root()
+    root = prepared_root("mysql", make_mysql)
     if not command:
         return 0
     with PrivateServer(binary="/usr/sbin/mysqld", root=root) as private:
@@ -64,34 +64,39 @@ def running(command: list[str], environment: dict[str, str]) -> Iterator[subproc
                 process.wait()
 
 
-def prepared_root() -> Path:
-    """The folder with MySQL's programs: made under another name first, so a broken one is never used."""
+def prepared_root(name: str, make: Callable[[Path], None]) -> Path:
+    """The folder of a root in the cache: made under another name first, so a broken one is never used."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "batch-assets"
     cache.mkdir(parents=True, exist_ok=True)
-    root = cache / "mysql"
-    with (cache / "mysql.lock").open("w") as lock:
+    root = cache / name
+    with (cache / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not root.is_dir():
-            partial = cache / "mysql.partial"
+            partial = cache / f"{name}.partial"
             try:
-                make_root(partial)
+                make(partial)
             except RuntimeError:
                 # A mirror in the middle of an update, or a network that is away for a moment.
-                make_root(partial)
+                make(partial)
             partial.rename(root)
     return root
 
 
-def make_root(folder: Path) -> None:
+def make_mysql(folder: Path) -> None:
     """Installs MySQL's server and what it needs into an empty folder."""
+    make_root(folder, SUITE, "--include=mysql-server-core")
+    run_to_end(["chroot", str(folder), "useradd", "--system", "--user-group", "mysql"])
+
+
+def make_root(folder: Path, suite: str, *options: str) -> None:
+    """Installs the smallest Debian of a suite into an empty folder, and what debootstrap's options say besides."""
     if folder.exists():
         shutil.rmtree(folder)
     if not shutil.which("debootstrap"):
         apt_install("debootstrap", "debian-archive-keyring")
     # In a mount namespace of its own: what debootstrap mounts is gone with it, even when it is killed.
-    command = ["unshare", "--mount", "--", "debootstrap", "--variant=minbase", "--include=mysql-server-core"]
-    run_to_end([*command, SUITE, str(folder), debian_mirror()])
-    run_to_end(["chroot", str(folder), "useradd", "--system", "--user-group", "mysql"])
+    command = ["unshare", "--mount", "--", "debootstrap", "--variant=minbase", *options]
+    run_to_end([*command, suite, str(folder), debian_mirror()])
     for package in (folder / "var/cache/apt/archives").glob("*.deb"):
         package.unlink()
 
