@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -486,3 +489,17 @@ def test_the_model_in_the_repository_scores_its_sample():
     assert model.labels == ("setosa", "versicolor", "virginica")
     described = json.loads((root_folder() / "models" / "iris_svc.json").read_text())
     assert described["version"] == model.version
+
+
+def test_nobody_is_told_which_models_are_loaded(tmp_path: Path) -> None:
+    code = (
+        "import os\n"
+        "from batch_assets.inference.model import ModelFiles, load_model\n"
+        "load_model(ModelFiles.from_environment(os.environ))"
+    )
+    # In what calls itself CI, ONNX Runtime tells nothing in any case.
+    environment = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=environment | home, cwd=root_folder(), check=True)
+    # It keeps what it has to tell, and who it is, in files.
+    assert list(tmp_path.rglob("*")) == []
