@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from batch_assets_tests.servers import free_port, run_to_end
@@ -83,13 +84,21 @@ class Instance:
 
 
 @contextlib.contextmanager
-def running_instance(home: Path, settings: Path, environment: Mapping[str, str]) -> Iterator[Instance]:
-    """Starts webserver and daemon on the workspace of the repository, and ends them.
+def running_instance(
+    home: Path,
+    settings: Path,
+    environment: Mapping[str, str],
+    workspace: str = "workspace.yaml",
+    own: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+) -> Iterator[Instance]:
+    """Starts webserver and daemon, and ends them.
 
     Args:
         home: Becomes DAGSTER_HOME.
         settings: The dagster.yaml to use.
         environment: What is to be set besides.
+        workspace: The file that names the code, within the repository.
+        own: What is to be set for `webserver` or for `daemon` alone.
     """
     home.mkdir(parents=True, exist_ok=True)
     shutil.copy(settings, home / "dagster.yaml")
@@ -105,8 +114,8 @@ def running_instance(home: Path, settings: Path, environment: Mapping[str, str])
         logs = []
         for name, (module, *arguments) in commands.items():
             logs.append(home / f"{name}.log")
-            command = [sys.executable, "-m", module, *arguments, "-w", "workspace.yaml"]
-            stack.enter_context(running_process(command, env, logs[-1]))
+            command = [sys.executable, "-m", module, *arguments, "-w", workspace]
+            stack.enter_context(running_process(command, {**env, **own.get(name, {})}, logs[-1]))
         instance = Instance(f"http://127.0.0.1:{port}", tuple(logs))
         _await_answer(instance)
         yield instance

@@ -51,15 +51,15 @@ def instance(
         yield stack.enter_context(running_instance(tmp_path / "dagster", settings, environment))
 
 
-def backfilled(instance: Instance, hours: Sequence[str], retry: str = "partial") -> dict[str, Any]:
-    """Starts a backfill, with a tag as the UI's form takes it, and returns what became of it."""
+def backfilled(instance: Instance, hours: Sequence[str], retry: str = "partial", **tags: str) -> dict[str, Any]:
+    """Starts a backfill, with tags as the UI's form takes them, and returns what became of it."""
     ended: dict[str, Any] = instance.wait(
         BACKFILL,
         lambda answer: (
             not answer["partitionBackfillOrError"].get("status", "").startswith(("REQUESTED", "CANCEL", "FAILI"))
         ),
         seconds=240,
-        id=instance.launch_backfill(hours, {"batch_assets/retry": retry}),
+        id=instance.launch_backfill(hours, {"batch_assets/retry": retry, **tags}),
     )["partitionBackfillOrError"]
     return ended
 

@@ -31,9 +31,9 @@ LOGS = """query Logs($run: ID!) {
 }"""
 
 
-def of_hour(answer: dict[str, Any]) -> list[dict[str, Any]]:
+def of_hour(answer: dict[str, Any], hour: str = HOUR) -> list[dict[str, Any]]:
     """The runs of the hour; at minute 19 the schedule of the instance adds one of another."""
-    tag = {"key": "dagster/partition", "value": HOUR}
+    tag = {"key": "dagster/partition", "value": hour}
     return [run for run in answer["runsOrError"]["results"] if tag in run["tags"]]
 
 
@@ -55,7 +55,7 @@ def instance(server_environment: dict[str, str], server: Server, tmp_path: Path)
             yield instance
 
 
-def launched(instance: Instance) -> str:
+def launched(instance: Instance, hour: str = HOUR, **tags: str) -> str:
     """Starts the job for the hour, as the UI does, and returns the run."""
     parameters = {
         "selector": {
@@ -63,15 +63,18 @@ def launched(instance: Instance) -> str:
             "repositoryName": "__repository__",
             "repositoryLocationName": "batch_assets.definitions",
         },
-        "executionMetadata": {"tags": [{"key": "dagster/partition", "value": HOUR}]},
+        "executionMetadata": {
+            "tags": [{"key": key, "value": value} for key, value in {"dagster/partition": hour, **tags}.items()]
+        },
     }
     answer = instance.query(LAUNCH, parameters=parameters)["launchRun"]
     assert answer["__typename"] == "LaunchRunSuccess", answer
     return str(answer["run"]["runId"])
 
 
-def wait_for_the_first_prediction(sql: Sql) -> None:
-    while not sql("SELECT COUNT(prediction) FROM items")[0][0]:
+def wait_for_the_first_prediction(sql: Sql, start: str = START) -> None:
+    scored = "SELECT id FROM items WHERE created_datetime >= %s AND prediction IS NOT NULL LIMIT 1"
+    while not sql(scored, start):
         time.sleep(0.01)
 
 
