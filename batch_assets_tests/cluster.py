@@ -106,7 +106,6 @@ class Cluster:
     pods: dict[str, Pod] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
     asked: dict[str, set[tuple[str, str]]] = field(default_factory=lambda: defaultdict(set))
-    most_at_once: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def kubeconfig(self, account: str) -> Path:
@@ -156,7 +155,6 @@ class Cluster:
         self.jobs[name] = {**job, "metadata": {**job["metadata"], "uid": secrets.token_hex(8)}}
         pod = self._started(job)
         self.pods[pod.manifest["metadata"]["name"]] = pod
-        self.most_at_once = max(self.most_at_once, sum(pod.active for pod in self.pods.values()))
         return self.described(name)
 
     def described(self, name: str) -> Manifest:

@@ -25,7 +25,9 @@ LAUNCH = """mutation Launch($parameters: ExecutionParams!) {
   }
 }"""
 TERMINATE = "mutation Terminate($run: String!) { terminateRun(runId: $run) { __typename } }"
-RUNS = "{ runsOrError { ... on Runs { results { runId parentRunId status tags { key value } } } } }"
+RUNS = """{
+  runsOrError { ... on Runs { results { runId parentRunId status startTime endTime tags { key value } } } }
+}"""
 LOGS = """query Logs($run: ID!) {
   logsForRun(runId: $run) { ... on EventConnection { events { ... on MessageEvent { message } } } }
 }"""
@@ -33,8 +35,8 @@ LOGS = """query Logs($run: ID!) {
 
 def of_hour(answer: dict[str, Any], hour: str = HOUR) -> list[dict[str, Any]]:
     """The runs of the hour; at minute 19 the schedule of the instance adds one of another."""
-    tag = {"key": "dagster/partition", "value": hour}
-    return [run for run in answer["runsOrError"]["results"] if tag in run["tags"]]
+    tags = [{"key": key, "value": hour} for key in ("dagster/partition", "dagster/asset_partition_range_start")]
+    return [run for run in answer["runsOrError"]["results"] if any(tag in run["tags"] for tag in tags)]
 
 
 def pid_of(instance: Instance, run: str) -> int:
