@@ -105,6 +105,8 @@ class Cluster:
     jobs: dict[str, Manifest] = field(default_factory=dict)
     pods: dict[str, Pod] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
+    # Whether connections are dropped without an answer.
+    away: bool = False
     asked: dict[str, set[tuple[str, str]]] = field(default_factory=lambda: defaultdict(set))
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -270,6 +272,9 @@ def _handler(cluster: Cluster) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def _answer(self) -> None:
+            if cluster.away:
+                self.close_connection = True
+                return
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length) or "{}")
             account = self.headers.get("Authorization", "").removeprefix("Bearer ")

@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from inspect import getsource
 from pathlib import Path
+from typing import Any
 
 import dagster_k8s.launcher
 import grpc
@@ -252,6 +253,35 @@ def test_a_run_whose_pod_is_killed_or_moved_or_lost_with_its_job_is_started_agai
         summary = sql("SELECT items, predicted, pending FROM run_summary WHERE hour = %s", start)
         assert summary == [(len(texts), len(texts), 0)]
     assert cluster.refused == []
+
+
+def test_a_run_whose_pod_lives_while_kubernetes_cannot_be_asked_is_waited_for_by_the_one_in_its_place(
+    instance: Instance, cluster: Cluster, sql: Sql, many_items: tuple[list[str], "np.ndarray"]
+) -> None:
+    texts, probabilities = many_items
+    insert_items(sql, texts)
+    settings = cluster.config_maps["batch-assets"]
+    settings["BATCH_MAX_ROWS_PER_SECOND"] = "1500"
+    first = launched(instance)
+    wait_for_the_first_prediction(sql)
+    settings["BATCH_MAX_ROWS_PER_SECOND"] = "20000"
+    cluster.away = True
+    instance.wait(RUNS, lambda answer: "FAILURE" in str(of_hour(answer)), seconds=60)
+    cluster.away = False
+    pod = cluster.pod_of(job_of(first))
+    answer = instance.wait(RUNS, lambda answer: len(of_hour(answer)) == 2, seconds=60)
+    (again,) = [run["runId"] for run in of_hour(answer) if run["runId"] != first]
+    assert pod.active
+
+    def done(answer: Any) -> bool:
+        return {run["runId"]: run["status"] for run in of_hour(answer)}[again] == "SUCCESS"
+
+    instance.wait(RUNS, done, seconds=180)
+    assert pod.process.wait(30) == 0
+    assert assert_hour_adds_up(sql) == Counts(len(texts), len(texts), 0, 0)
+    assert np.allclose(np.array(list(predictions_of(sql).values())), probabilities, atol=1e-5)
+    # The one in its place found nothing to do.
+    assert sql("SELECT run_id FROM run_summary WHERE items > 0") == [(first,)]
 
 
 def test_who_ends_a_run_in_the_ui_ends_its_pod(
