@@ -136,6 +136,7 @@ class Podman:
             **os.environ,
             "CONTAINERS_CONF": str(folder / "containers.conf"),
             "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
+            "TMPDIR": str(folder),
         }
 
     def __call__(self, *arguments: str) -> str:
