@@ -11,7 +11,16 @@ import sqlalchemy as sa
 
 from batch_assets.database.engine import engine_from_environment
 from batch_assets.database.hours import Hour
-from batch_assets.database.pruning import IN_USE, LOCKED, UNSCORED, PrunedHour, Pruning, hours_there, old_hours
+from batch_assets.database.pruning import (
+    IN_USE,
+    LOCKED,
+    UNSCORED,
+    PrunedHour,
+    Pruning,
+    hours_there,
+    old_hours,
+    remove_registrations,
+)
 from batch_assets.database.throttle import Throttle, ThrottleSettings
 from batch_assets.errors import PruneError
 from batch_assets.old_runs import OldRuns, hours_in_use, opened_instance
@@ -55,6 +64,8 @@ def run_prune(wanted: Prune, tell: Callable[[str], None]) -> None:
         if wanted.hours_before:
             pruning = Pruning(engine, throttle, tell, unscored_too=wanted.unscored_too)
             hours = _prune_hours(instance, pruning, old_hours(engine, wanted.hours_before), wanted, tell)
+            if not wanted.dry_run:
+                remove_registrations(engine, wanted.hours_before, throttle)
         if wanted.runs_before:
             gone = {pruned.hour for pruned in hours if not pruned.left}
             _prune_runs(OldRuns(instance, engine, wanted.runs_before), throttle, gone, wanted, tell)

@@ -18,7 +18,15 @@ from batch_assets.database.hour_lock import HourLock
 from batch_assets.database.hours import Hour, created_within
 from batch_assets.database.requests import summed_up, what_is_left
 from batch_assets.database.statements import batch_table, checksum_sql
-from batch_assets.database.tables import ITEM_VALUES, failed_items, hour_locks, hour_requests, items, run_summary
+from batch_assets.database.tables import (
+    ITEM_VALUES,
+    failed_items,
+    hour_locks,
+    hour_requests,
+    items,
+    registrations,
+    run_summary,
+)
 from batch_assets.database.throttle import Throttle
 from batch_assets.decision import FAILED_RUNS_AGE, LONGEST_PAUSE, Left
 from batch_assets.errors import HourBusyError
@@ -94,6 +102,25 @@ def hours_there(engine: sa.Engine, hours: Collection[Hour]) -> set[Hour]:
             if connection.execute(sa.select(items.c.id).where(within).limit(1)).first():
                 there.add(hour)
     return there
+
+
+def remove_registrations(engine: sa.Engine, before: datetime.datetime, throttle: Throttle) -> int:
+    """Forgets the idempotency keys that were used before a moment, and returns how many there were.
+
+    Args:
+        engine: The database.
+        before: In UTC without a zone.
+        throttle: Has each transaction wait for its turn.
+    """
+    key, removed = registrations.c.idempotency_key, 0
+    old = sa.select(key).where(registrations.c.registered_at < before).limit(BATCH_ROWS)
+    while True:
+        throttle.before_write(BATCH_ROWS)
+        with writing(engine) as connection:
+            keys = connection.execute(old).scalars().all()
+            if not keys:
+                return removed
+            removed += connection.execute(sa.delete(registrations).where(key.in_(keys))).rowcount
 
 
 class Pruning:

@@ -174,6 +174,15 @@ def test_a_failed_item_that_is_now_of_another_hour_keeps_its_reason(engine, sql:
     assert old_hours(engine, HOUR.end) == []
 
 
+def test_idempotency_keys_are_forgotten_with_the_hours_in_which_they_were_used(engine, sql: Sql, monkeypatch):
+    monkeypatch.setattr(pruning, "BATCH_ROWS", 2)
+    for number, moment in enumerate([START] * 5 + [END]):
+        sql("INSERT INTO registrations VALUES (%s, 'f', '[1]', %s)", str(number), moment)
+    throttle = Throttle(engine, ThrottleSettings(), print)
+    assert pruning.remove_registrations(engine, HOUR.end, throttle) == 5
+    assert sql("SELECT idempotency_key FROM registrations") == [("5",)]
+
+
 def test_an_hour_is_there_while_it_has_items_or_a_summary(engine, sql: Sql):
     third = Hour(NEXT.end)
     predicted(sql, 1)

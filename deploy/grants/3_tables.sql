@@ -17,6 +17,7 @@ GRANT SELECT, DELETE ON failed_items TO batch_assets_prune;
 GRANT SELECT, DELETE ON run_summary TO batch_assets_prune;
 GRANT SELECT, INSERT, DELETE ON hour_locks TO batch_assets_prune;
 GRANT SELECT, DELETE ON hour_requests TO batch_assets_prune;
+GRANT SELECT, DELETE ON registrations TO batch_assets_prune;
 
 -- The web API, and `batch-assets register`: adds items, corrects their values, and takes the prediction of what it
 -- corrects away. It numbers no items and deletes none.
@@ -25,3 +26,4 @@ GRANT SELECT, INSERT (`values`, created_datetime, updated_datetime), UPDATE (`va
 GRANT SELECT ON failed_items TO batch_assets_api;
 GRANT SELECT ON run_summary TO batch_assets_api;
 GRANT SELECT ON hour_requests TO batch_assets_api;
+GRANT SELECT, INSERT ON registrations TO batch_assets_api;
