@@ -16,15 +16,16 @@ IDS = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 
 def upgrade() -> None:
     """Adds what is not there, see 0001."""
-    if "registrations" in sa.inspect(op.get_bind()).get_table_names():
-        return
-    op.create_table(
-        "registrations",
-        sa.Column("idempotency_key", sa.String(64), primary_key=True),
-        sa.Column("fingerprint", sa.String(64), nullable=False),
-        sa.Column("ids", IDS, nullable=False),
-        sa.Column("registered_at", TIME, nullable=False),
-        sa.Index("ix_registrations_registered_at", "registered_at"),
-        mysql_charset="utf8mb4",
-        mysql_engine="InnoDB",
-    )
+    if "registrations" not in sa.inspect(op.get_bind()).get_table_names():
+        op.create_table(
+            "registrations",
+            sa.Column("idempotency_key", sa.String(64), primary_key=True),
+            sa.Column("fingerprint", sa.String(64), nullable=False),
+            sa.Column("ids", IDS, nullable=False),
+            sa.Column("registered_at", TIME, nullable=False),
+            mysql_charset="utf8mb4",
+            mysql_engine="InnoDB",
+        )
+    indexes = sa.inspect(op.get_bind()).get_indexes("registrations")
+    if not any(index["column_names"] == ["registered_at"] for index in indexes):
+        op.create_index("ix_registrations_registered_at", "registrations", ["registered_at"])
