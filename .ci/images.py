@@ -10,10 +10,11 @@ whether a password can be read anywhere. Containers, volumes and images are gone
 
 Needs root, and the packages of requirements-dev.txt.
 """
-# ruff: noqa: S603, S607, T201 - the commands are those below; what is printed is the report
+# ruff: noqa: S310, S603, S607, T201 - the commands are those below; what is printed is the report
 
 import contextlib
 import graphlib
+import json
 import os
 import re
 import secrets
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,7 @@ from batch_assets_tests.servers import Server, apt_install, free_port, run_to_en
 
 IMAGE, BASE, MYSQL = "localhost/batch-assets:ci", "localhost/debian:12", "localhost/batch-assets-mysql"
 PACKAGES = ("podman", "runc", "netavark", "aardvark-dns", "catatonit", "iptables")
-SERVICES = ("mysql", "code-server", "webserver", "daemon")
+SERVICES = ("mysql", "code-server", "webserver", "daemon", "api")
 HOUR = "2026-11-01-05:00"
 COMMAND_SECONDS = 1200
 HEALTHY_SECONDS = 180
@@ -106,6 +108,7 @@ def main() -> int:
             stack = Stack(podman, folder)
             try:
                 stack.start()
+                check_api(stack)
                 check_scoring(stack)
                 check_demo(stack)
                 check_containers(stack)
@@ -165,7 +168,7 @@ class Stack:
             "services"
         ]
         self.passwords = self._write_passwords(folder / "secrets")
-        self._ports = {"WEBSERVER_PORT": free_port(), "MYSQL_PORT": free_port()}
+        self._ports = {name: free_port() for name in ("WEBSERVER_PORT", "MYSQL_PORT", "API_PORT")}
         self._environment = {
             **podman.environment,
             **{name: str(port) for name, port in self._ports.items()},
@@ -184,6 +187,16 @@ class Stack:
     def server(self) -> Server:
         """The database, over a connection of our own."""
         return Server("127.0.0.1", self._ports["MYSQL_PORT"], "batch", self.passwords["mysql_password"], "")
+
+    def ask(self, path: str, items: object = None) -> Any:
+        """Returns what the web API answers to a request, which registers items if there are any."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self._ports['API_PORT']}{path}",
+            None if items is None else json.dumps(items).encode(),
+            {"Content-Type": "application/json", "X-API-Key": self.passwords["api_key"]},
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
 
     def compose(self, *arguments: str) -> str:
         """Runs a command of podman-compose to its end and returns what it printed."""
@@ -312,6 +325,15 @@ def build_mysql(podman: Podman) -> None:
     """Builds what takes the place of MySQL's own image."""
     import_root(podman, prepared_root("mysql", make_mysql), "localhost/mysql-root")
     podman("build", "--quiet", "--build-arg=BASE=localhost/mysql-root", f"--tag={MYSQL}", ".ci/mysql")
+
+
+def check_api(stack: Stack) -> None:
+    """Registers an item through the web API, and reads it there and in the table."""
+    expect(stack.ask("/health") == {"health": "ok"}, "the web API is not well")
+    stack.ask("/data", [{"values": [5.1, 3.5, 1.4, 0.2]}])
+    answered = [item["values"] for item in stack.ask("/data/unpredicted")]
+    rows = stack.server.execute("SELECT `values` FROM items", database="service")
+    expect(answered == [json.loads(row[0]) for row in rows] == [[5.1, 3.5, 1.4, 0.2]], f"{answered}, and in {rows}")
 
 
 def check_scoring(stack: Stack) -> None:

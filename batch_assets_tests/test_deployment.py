@@ -16,6 +16,7 @@ from dagster._cli import create_dagster_cli
 from dagster._daemon.cli import create_dagster_daemon_cli
 from dagster_webserver.cli import cli as dagster_webserver
 
+from batch_assets.api.settings import ApiSettings
 from batch_assets.cli import main as batch_assets
 from batch_assets_tests.instance import ROOT
 
@@ -123,7 +124,7 @@ def test_the_image_runs_as_an_account_without_a_name_that_is_not_root() -> None:
 
 
 def test_the_stack_is_what_it_is() -> None:
-    assert set(SERVICES) == {"mysql", "migrations", "code-server", "webserver", "daemon", "demo"}
+    assert set(SERVICES) == {"mysql", "migrations", "code-server", "webserver", "daemon", "api", "demo"}
     assert [name for name, service in SERVICES.items() if "profiles" in service] == ["demo"]
 
 
@@ -232,3 +233,9 @@ def test_passwords_are_made_once_and_nobody_else_gets_at_them(tmp_path: Path) ->
 
     subprocess.run([tmp_path / "make-secrets"], check=True, capture_output=True)
     assert {name: (folder / name).read_text() for name in written} == written
+
+
+def test_the_key_of_the_api_is_read_from_the_file_that_the_stack_names(tmp_path: Path) -> None:
+    (tmp_path / "api_key").write_text("tiramisu\n")
+    assert SERVICES["api"]["environment"]["API_KEY_FILE"] == "/run/secrets/api_key"
+    assert ApiSettings.from_environment({"API_KEY_FILE": str(tmp_path / "api_key")}).key == "tiramisu"

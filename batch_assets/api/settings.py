@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
+from batch_assets.database.settings import secret
 from batch_assets.retries import number
 
 
@@ -35,7 +36,7 @@ class ApiSettings:
         return cls(
             host=environment.get("API_HOST") or cls.host,
             port=int(number(environment, "API_PORT", 1, cls.port)),
-            key=environment.get("API_KEY") or None,
+            key=secret(environment, "API_KEY", "API_KEY_FILE") or None,
             connections=int(number(environment, "API_CONNECTIONS", 1, cls.connections)),
             max_body_bytes=int(number(environment, "API_MAX_BODY_BYTES", 1, cls.max_body_bytes)),
         )
