@@ -93,6 +93,8 @@ def main() -> int:
     # A signal must leave through the contexts that stop what they have started.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
+    # Where the tools of the network are, which podman calls, and which not every shell has in its path.
+    os.environ["PATH"] += os.pathsep + os.pathsep.join(("/usr/local/sbin", "/usr/sbin", "/sbin"))
     if not all(shutil.which(name) for name in ("podman", "runc", "iptables", "catatonit")):
         with timed("install podman"):
             apt_install(*PACKAGES)
