@@ -33,7 +33,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from oracle_mysql import make_mysql, make_root, prepared_root
+from oracle_mysql import make_root, mysql_root, prepared_root
 
 from batch_assets_tests.instance import ROOT, Instance
 from batch_assets_tests.servers import Server, apt_install, free_port, run_to_end
@@ -325,7 +325,7 @@ def pip_settings() -> dict[str, str]:
 
 def build_mysql(podman: Podman) -> None:
     """Builds what takes the place of MySQL's own image."""
-    import_root(podman, prepared_root("mysql", make_mysql), "localhost/mysql-root")
+    import_root(podman, mysql_root(), "localhost/mysql-root")
     podman("build", "--quiet", "--build-arg=BASE=localhost/mysql-root", f"--tag={MYSQL}", ".ci/mysql")
 
 

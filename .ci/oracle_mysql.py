@@ -38,7 +38,7 @@ def main(command: list[str]) -> int:
     # A signal must leave through the contexts that stop what they have started.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
-    root = prepared_root("mysql", make_mysql)
+    root = mysql_root()
     if not command:
         return 0
     with PrivateServer(binary="/usr/sbin/mysqld", root=root) as private:
@@ -62,6 +62,11 @@ def running(command: list[str], environment: dict[str, str]) -> Iterator[subproc
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def mysql_root() -> Path:
+    """The folder of a root with Oracle's MySQL in it."""
+    return prepared_root("mysql", make_mysql)
 
 
 def prepared_root(name: str, make: Callable[[Path], None]) -> Path:

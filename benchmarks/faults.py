@@ -898,8 +898,8 @@ def server_of_kind(kind: str | None) -> Iterator[PrivateServer]:
     """A private server: MariaDB or Oracle's MySQL, or None for the one that is found."""
     found = find_server()
     if kind == "mysql" and not (found or "").endswith("mysqld"):
-        prepared_root = runpy.run_path(str(root_folder() / ".ci" / "oracle_mysql.py"))["prepared_root"]
-        with PrivateServer(binary="/usr/sbin/mysqld", root=prepared_root()) as private:
+        mysql_root = runpy.run_path(str(root_folder() / ".ci" / "oracle_mysql.py"))["mysql_root"]
+        with PrivateServer(binary="/usr/sbin/mysqld", root=mysql_root()) as private:
             yield private
         return
     with PrivateServer() as private:

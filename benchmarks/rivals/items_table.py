@@ -62,8 +62,8 @@ def server_for_benchmark(kind: str | None, environment: Mapping[str, str]) -> It
         if environment.get("MYSQL_SERVER"):
             server = stack.enter_context(server_for_tests(environment))
         elif kind == "mysql" and not (find_server() or "").endswith("mysqld"):
-            prepared_root = runpy.run_path(str(root_folder() / ".ci" / "oracle_mysql.py"))["prepared_root"]
-            private = PrivateServer(BUFFER_POOL, binary="/usr/sbin/mysqld", root=prepared_root())
+            mysql_root = runpy.run_path(str(root_folder() / ".ci" / "oracle_mysql.py"))["mysql_root"]
+            private = PrivateServer(BUFFER_POOL, binary="/usr/sbin/mysqld", root=mysql_root())
             server = stack.enter_context(private).server
         else:
             server = stack.enter_context(PrivateServer(BUFFER_POOL)).server
