@@ -85,7 +85,7 @@ class RequestLog:
             await self._app(scope, receive, with_id)
         finally:
             # The path as it is declared: ids in it would make a series of metrics each.
-            path = getattr(scope.get("route"), "path", "(none)")
+            path = getattr(scope.get("route"), "path_format", "(none)")
             seconds = time.perf_counter() - start
             self._metrics.observe(scope["method"], path, status, seconds)
             found = {
