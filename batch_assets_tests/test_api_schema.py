@@ -23,7 +23,7 @@ def conforms(url: str, examples: int, folder: Path) -> subprocess.CompletedProce
     """Runs Schemathesis with all of its checks."""
     command = [SCHEMATHESIS, "run", f"{url}/openapi.json", "--header", f"X-API-Key: {KEY}", "--checks", "all"]
     command += ["--max-examples", str(examples), "--seed", "1", "--continue-on-failure"]
-    return subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", check=False, timeout=300)
+    return subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", check=False, timeout=900)
 
 
 def test_no_request_brings_it_to_break_its_word(server: Server, server_environment, sql: Sql, tmp_path: Path):
