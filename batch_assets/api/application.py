@@ -57,8 +57,6 @@ def application(environment: Mapping[str, str]) -> FastAPI:
         description=DESCRIPTION,
         redoc_url=None,
         lifespan=_lifespan(engine, settings.connections),
-        # An item that is shown is one that was checked when it was registered.
-        separate_input_output_schemas=False,
     )
     routes = router(engine, model, settings.key, metrics)
     app.include_router(routes)
