@@ -440,11 +440,13 @@ def test_told_to_end_it_answers_what_it_has_begun(server: Server, server_environ
         holder = engine_from_environment().connect()
         holder.exec_driver_sql(f"SELECT * FROM items WHERE id = {key} FOR UPDATE")
         begun = pool.submit(httpx.patch, f"{url}/data/{key}", json={"values": VALUES}, headers=WRITING, timeout=60)
-        time.sleep(1)
+        writes = "SELECT 1 FROM information_schema.processlist WHERE info LIKE 'UPDATE%%' AND db = %s"
+        while not sql(writes, server_environment["MYSQL_DATABASE"]):
+            time.sleep(0.01)
         api.send_signal(signal.SIGTERM)
-        time.sleep(1)
         with pytest.raises(httpx.TransportError):
-            httpx.get(f"{url}/health")
+            while True:
+                httpx.get(f"{url}/health")
         holder.close()
         assert begun.result().status_code == 200
         assert api.wait(30) == -signal.SIGTERM

@@ -107,7 +107,7 @@ def test_a_run_that_somebody_terminates_ends_and_lets_the_hour_go(
     run = launched(instance)
     wait_for_the_first_prediction(sql)
     assert instance.query(TERMINATE, run=run)["terminateRun"]["__typename"] == "TerminateRunSuccess"
-    answer = instance.wait(RUNS, lambda answer: "CANCELED" in str(of_hour(answer)), seconds=60)
+    answer = instance.wait(RUNS, lambda answer: "CANCELED" in str(of_hour(answer)), seconds=180)
     assert [(found["runId"], found["status"]) for found in of_hour(answer)] == [(run, "CANCELED")]
     assert sql("SELECT COUNT(*) FROM hour_locks") == [(0,)]
     counts = assert_hour_adds_up(sql)
