@@ -65,7 +65,8 @@ def run_prune(wanted: Prune, tell: Callable[[str], None]) -> None:
             pruning = Pruning(engine, throttle, tell, unscored_too=wanted.unscored_too)
             hours = _prune_hours(instance, pruning, old_hours(engine, wanted.hours_before), wanted, tell)
             if not wanted.dry_run:
-                remove_registrations(engine, wanted.hours_before, throttle)
+                forgotten = remove_registrations(engine, wanted.hours_before, throttle)
+                tell(f"{_count(forgotten, 'idempotency key')} of the web API forgotten.")
         if wanted.runs_before:
             gone = {pruned.hour for pruned in hours if not pruned.left}
             _prune_runs(OldRuns(instance, engine, wanted.runs_before), throttle, gone, wanted, tell)
