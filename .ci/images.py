@@ -188,7 +188,7 @@ class Stack:
     @property
     def server(self) -> Server:
         """The database, over a connection of our own."""
-        return Server("127.0.0.1", self._ports["MYSQL_PORT"], "batch", self.passwords["mysql_password"], "")
+        return Server("127.0.0.1", self._ports["MYSQL_PORT"], "batch", self.passwords["batch_password"], "")
 
     def ask(self, path: str, items: object = None) -> Any:
         """Returns what the web API answers to a request, which registers items if there are any."""

@@ -98,7 +98,7 @@ def test_the_context_of_the_build_is_what_is_copied_and_nothing_else() -> None:
         "batch_assets/.env",
         "batch_assets/__pycache__/cli.cpython-311.pyc",
         "batch_assets/database/__pycache__/engine.cpython-311.pyc",
-        "deploy/secrets/mysql_password",
+        "deploy/secrets/batch_password",
         "deploy/settings.env",
         "models/.ipynb_checkpoints/iris_svc.json",
         "storage/run/compute_logs/step.err",
