@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import ExceptionContext
 
+from batch_assets.database.packed_rows import PACKED_BYTES
 from batch_assets.database.settings import MySQLSettings, SQLiteSettings, TLSSettings, database_settings
 from batch_assets.database.statements import checksum
 from batch_assets.errors import DatabaseError, DatabaseUnavailableError, SettingsError
@@ -29,7 +30,7 @@ _SESSION = (
     # something else than it was given; without ANSI_QUOTES a double quote is a string.
     "SET SESSION time_zone = '+00:00', "
     "sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', "
-    f"net_write_timeout = {READER_PATIENCE_SECONDS}"
+    f"net_write_timeout = {READER_PATIENCE_SECONDS}, group_concat_max_len = {PACKED_BYTES}"
 )
 
 _URL_FORM = "write it as mysql://user:password@server:3306/database or sqlite:///path/to/file."

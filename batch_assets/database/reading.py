@@ -1,17 +1,21 @@
 """Reading a slice of a table."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
 
 from batch_assets.database.batches import Batch
-from batch_assets.database.engine import snapshot
+from batch_assets.database.engine import READER_PATIENCE_SECONDS, snapshot
+from batch_assets.database.packed_rows import PackedRows, can_be_packed, key_range
 from batch_assets.database.slices import TableSlice, reflect, selected_columns, slice_condition
 from batch_assets.database.statements import BATCH_CHARACTERS, BATCH_ROWS, characters_of
 
 # What is fetched at once may be large without a warning: rows before it were small. So it is not much.
 FETCH_ROWS = 500
+
+_Fetch = Callable[[int], Sequence[Sequence[Any]]]
 
 
 def read_batches(engine: sa.Engine, table_slice: TableSlice, batch_rows: int = BATCH_ROWS) -> Iterator[Batch]:
@@ -28,10 +32,13 @@ def read_batches(engine: sa.Engine, table_slice: TableSlice, batch_rows: int = B
     Raises:
         TableError: The table or a column is missing.
     """
-    connection = snapshot(engine).execution_options(stream_results=True, max_row_buffer=1)
+    connection = snapshot(engine)
     try:
-        statement = _selection(reflect(connection, table_slice), table_slice)
-        yield from _cut(connection.execute(statement), batch_rows)
+        table = reflect(connection, table_slice)
+        columns = selected_columns(table, table_slice)
+        names, condition = tuple(column.name for column in columns), _condition(table, table_slice)
+        # Without a name for the reader: what it has not read must be forgotten before the connection is.
+        yield from _cut(names, _reader(connection, table, columns, condition), batch_rows)
     except BaseException:
         # The driver would read what is left of the rows before it gives the connection back.
         connection.invalidate()
@@ -59,18 +66,35 @@ def count_rows(engine: sa.Engine, slices: Sequence[TableSlice]) -> list[int]:
         return [connection.execute(counted.where(slice_condition(table, part))).scalar_one() for part in slices]
 
 
-def _selection(table: sa.Table, table_slice: TableSlice) -> sa.Select[Any]:
-    selection = sa.select(*selected_columns(table, table_slice)).where(slice_condition(table, table_slice))
+def _condition(table: sa.Table, table_slice: TableSlice) -> sa.ColumnElement[bool]:
+    condition = slice_condition(table, table_slice)
     if table_slice.where:
-        selection = selection.where(sa.literal_column(f"({table_slice.where})"))
-    return selection
+        condition = sa.and_(condition, sa.literal_column(f"({table_slice.where})"))
+    return condition
 
 
-def _cut(result: sa.CursorResult[Any], batch_rows: int) -> Iterator[Batch]:
-    names = tuple(result.keys())
-    rows: list[sa.Row[Any]] = []
+def _reader(
+    connection: sa.Connection,
+    table: sa.Table,
+    columns: Sequence[sa.Column[Any]],
+    condition: sa.ColumnElement[bool],
+) -> _Fetch:
+    """Returns what reads the next rows, as many as it is asked for at the most, and none after the last one."""
+    if can_be_packed(table, columns):
+        # Between two ranges of rows the connection waits for whatever is done with them.
+        connection.exec_driver_sql(f"SET SESSION wait_timeout = {READER_PATIENCE_SECONDS}")
+        keys = key_range(connection, table, condition)
+        if keys:
+            rows = iter(PackedRows(connection, table, columns, condition, keys))
+            return lambda count: list(islice(rows, count))
+    streaming = connection.execution_options(stream_results=True, max_row_buffer=1)
+    return streaming.execute(sa.select(*columns).select_from(table).where(condition)).fetchmany
+
+
+def _cut(names: tuple[str, ...], fetch_rows: _Fetch, batch_rows: int) -> Iterator[Batch]:
+    rows: list[Sequence[Any]] = []
     characters, fetch = 0, 1
-    while part := result.fetchmany(min(fetch, batch_rows - len(rows))):
+    while part := fetch_rows(min(fetch, batch_rows - len(rows))):
         rows += part
         of_part = characters_of(part)
         characters += of_part
