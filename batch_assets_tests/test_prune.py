@@ -145,7 +145,11 @@ def test_it_ends_with_status_1_and_says_which_hours_had_to_stay_and_why(instance
         create_run_for_test(instance, "batch_inference", status=status, tags={"dagster/partition": key})
     with lock(engine_from_environment(), "a-run").held():
         done = batch_assets("prune", *ITEMS)
-    assert said(done.stdout) == ["2026-11-02-09:00: 2 items removed in time", "1 hour, 2 items removed in time.", NO_KEYS]
+    assert said(done.stdout) == [
+        "2026-11-02-09:00: 2 items removed in time",
+        "1 hour, 2 items removed in time.",
+        NO_KEYS,
+    ]
     assert left(done) == (
         "Not pruned, since a run holds them, will yet write them or has failed within a day: 3 hours, "
         f"{HOUR}, {THIRD}, 2026-11-02-08:00. Prune again when it has ended. "
