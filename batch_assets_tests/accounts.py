@@ -12,6 +12,7 @@ from pathlib import Path
 
 from batch_assets_tests.instance import ROOT
 from batch_assets_tests.servers import PrivateServer, Rows, Server
+from benchmarks.servers import server_of_kind
 
 GRANTS = ROOT / "deploy" / "grants"
 ROLES, DAGSTER, TABLES = (GRANTS / name for name in ("1_roles.sql", "2_dagster.sql", "3_tables.sql"))
@@ -73,8 +74,6 @@ class Installation:
 @contextlib.contextmanager
 def private_server_like(server: Server) -> Iterator[PrivateServer]:
     """A private server of the kind that the tests see."""
-    from benchmarks.faults import server_of_kind
-
     with server_of_kind("mariadb" if server.is_mariadb else "mysql") as private:
         yield private
 

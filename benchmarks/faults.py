@@ -20,7 +20,6 @@ import multiprocessing
 import os
 import random
 import re
-import runpy
 import secrets
 import statistics
 import subprocess
@@ -43,7 +42,8 @@ from batch_assets.database.settings import database_settings
 from batch_assets.folders import root_folder
 from batch_assets.inference.training import iris_items
 from batch_assets_tests.pipeline import assert_hour_adds_up, insert_items, iris_probabilities
-from batch_assets_tests.servers import PrivateServer, Rows, find_server
+from batch_assets_tests.servers import PrivateServer, Rows
+from benchmarks.servers import server_of_kind
 
 # What forked workers have already. Not onnxruntime: its threads do not survive a fork. The definitions come first:
 # importing the tests' helpers clears the environment.
@@ -891,21 +891,6 @@ def _sentence(output: str) -> str:
 
 
 # The command
-
-
-@contextlib.contextmanager
-def server_of_kind(kind: str | None) -> Iterator[PrivateServer]:
-    """A private server: MariaDB or Oracle's MySQL, or None for the one that is found."""
-    found = find_server()
-    if kind == "mysql" and not (found or "").endswith("mysqld"):
-        mysql_root = runpy.run_path(str(root_folder() / ".ci" / "oracle_mysql.py"))["mysql_root"]
-        with PrivateServer(binary="/usr/sbin/mysqld", root=mysql_root()) as private:
-            yield private
-        return
-    with PrivateServer() as private:
-        if kind and private.server.is_mariadb != (kind == "mariadb"):
-            sys.exit(f"{found} is no {kind}: put its server on the path.")
-        yield private
 
 
 def run_campaign(campaign: Campaign, faults: int, modes: Sequence[str]) -> None:

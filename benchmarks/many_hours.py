@@ -47,6 +47,7 @@ from batch_assets.folders import root_folder
 from batch_assets.inference.training import iris_items
 from batch_assets_tests.instance import ASSETS, Instance, running_instance
 from batch_assets_tests.servers import Server, server_for_tests
+from benchmarks.servers import server_of_kind
 
 SETTINGS = root_folder() / "dagster.yaml"
 HOUR = datetime.timedelta(hours=1)
@@ -100,7 +101,7 @@ def place(kind: str | None, first: Hour) -> Iterator[Place]:
         home = folder / "dagster"
         home.mkdir()
         environment = {**passed, "BATCH_ASSETS_HOME": str(folder / "home"), "DAGSTER_HOME": str(home)}
-        server = stack.enter_context(server_of_kind(kind))
+        server = stack.enter_context(chosen_server(kind))
         items, dagster = (stack.enter_context(server.database()) for _ in range(2))
         environment |= {**server.environment(items), "MYSQL_DAGSTER_DATABASE": dagster}
         url = sa.URL.create("mysql+pymysql", server.user, server.password, server.host, server.port, dagster)
@@ -111,15 +112,13 @@ def place(kind: str | None, first: Hour) -> Iterator[Place]:
 
 
 @contextlib.contextmanager
-def server_of_kind(kind: str | None) -> Iterator[Server]:
+def chosen_server(kind: str | None) -> Iterator[Server]:
     """The server of MYSQL_SERVER, or a private one of a kind."""
     if kind is None:
         with server_for_tests() as server:
             yield server
         return
-    from benchmarks.faults import server_of_kind as private_server_of_kind  # noqa: PLC0415 - imports much
-
-    with private_server_of_kind(kind) as private:
+    with server_of_kind(kind) as private:
         yield private.server
 
 

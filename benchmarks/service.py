@@ -44,6 +44,7 @@ from batch_assets.database.schema import initialize_database
 from batch_assets.database.settings import database_settings
 from batch_assets.folders import root_folder
 from batch_assets_tests.servers import Server, server_for_tests
+from benchmarks.servers import server_of_kind
 
 KINDS = ("insert", "read")
 _STEP = re.compile(r" - predictions - STEP_(START|SUCCESS) - ")
@@ -336,10 +337,6 @@ def chosen_server(kind: str | None) -> Iterator[Server]:
         with server_for_tests() as server:
             yield server
         return
-    environment = dict(os.environ)
-    from benchmarks.faults import server_of_kind  # noqa: PLC0415 - importing it clears the environment
-
-    os.environ.update(environment)
     with server_of_kind(kind) as private:
         private.restart("--log-bin=log", "--server-id=1")
         yield private.server

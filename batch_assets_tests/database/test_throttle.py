@@ -18,6 +18,7 @@ from batch_assets.database.settings import MySQLSettings, database_settings
 from batch_assets.database.throttle import Throttle, ThrottleSettings
 from batch_assets.errors import DatabaseError, DatabaseUnavailableError, SettingsError
 from batch_assets_tests.servers import Server, free_port
+from benchmarks.servers import server_of_kind
 
 SERVER = {"MYSQL_SERVER": "db", "MYSQL_USER": "batch", "MYSQL_PASSWORD": "secret", "MYSQL_DATABASE": "shop"}
 PATIENCE_SECONDS = 60
@@ -284,8 +285,6 @@ class Replication:
 @pytest.fixture(scope="module")
 def servers(server: Server) -> Iterator[Replication]:
     """Two private servers of the kind that the tests see, one the replica of the other."""
-    from benchmarks.faults import server_of_kind
-
     kind = "mariadb" if server.is_mariadb else "mysql"
     with server_of_kind(kind) as source, server_of_kind(kind) as replica:
         source.restart("--log-bin=log", "--server-id=1")

@@ -4,7 +4,6 @@ import contextlib
 import datetime
 import json
 import random
-import runpy
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ from batch_assets.database.engine import engine_for
 from batch_assets.database.schema import initialize_database
 from batch_assets.database.settings import database_settings
 from batch_assets.errors import BatchAssetsError
-from batch_assets.folders import root_folder
-from batch_assets_tests.servers import PrivateServer, Rows, Server, find_server, server_for_tests
+from batch_assets_tests.servers import Rows, Server, server_for_tests
 from benchmarks.rivals.shared import START, WITHIN_HOUR, Scorer
+from benchmarks.servers import server_of_kind
 
 HOUR_ITEMS = 65_322
 FILL_ROWS = 100_000
@@ -56,19 +55,15 @@ def server_for_benchmark(kind: str | None, environment: Mapping[str, str]) -> It
         environment: Names the server.
 
     Raises:
-        SideError: The server that is there is of the other kind.
+        SideError: The server of MYSQL_SERVER is of the other kind.
     """
-    with contextlib.ExitStack() as stack:
-        if environment.get("MYSQL_SERVER"):
-            server = stack.enter_context(server_for_tests(environment))
-        elif kind == "mysql" and not (find_server() or "").endswith("mysqld"):
-            mysql_root = runpy.run_path(str(root_folder() / ".ci" / "oracle_mysql.py"))["mysql_root"]
-            private = PrivateServer(BUFFER_POOL, binary="/usr/sbin/mysqld", root=mysql_root())
-            server = stack.enter_context(private).server
-        else:
-            server = stack.enter_context(PrivateServer(BUFFER_POOL)).server
+    if not environment.get("MYSQL_SERVER"):
+        with server_of_kind(kind, BUFFER_POOL) as private:
+            yield private.server
+        return
+    with server_for_tests(environment) as server:
         if kind and server.is_mariadb != (kind == "mariadb"):
-            raise SideError(f"--server is {kind}, and the server is {server.version}: put its program on the path.")
+            raise SideError(f"--server is {kind}, and that of MYSQL_SERVER is {server.version}: name one of them.")
         yield server
 
 

@@ -1,0 +1,29 @@
+"""A private database server of the kind that is asked for, where that of the machine is of another."""
+
+import contextlib
+import runpy
+import sys
+from collections.abc import Iterator
+
+from batch_assets.folders import root_folder
+from batch_assets_tests.servers import PrivateServer, find_server
+
+
+@contextlib.contextmanager
+def server_of_kind(kind: str | None, *options: str) -> Iterator[PrivateServer]:
+    """Starts a private server, and ends it.
+
+    Args:
+        kind: `mariadb` or `mysql`, which is Oracle's; None for the one that is found.
+        options: Further options of the server.
+    """
+    found = find_server()
+    if kind == "mysql" and not (found or "").endswith("mysqld"):
+        mysql_root = runpy.run_path(str(root_folder() / ".ci" / "oracle_mysql.py"))["mysql_root"]
+        private = PrivateServer(*options, binary="/usr/sbin/mysqld", root=mysql_root())
+    else:
+        private = PrivateServer(*options)
+    with private:
+        if kind and private.server.is_mariadb != (kind == "mariadb"):
+            sys.exit(f"--server is {kind}, and the server is {private.server.version}: put its program on the path.")
+        yield private
