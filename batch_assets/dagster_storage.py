@@ -5,7 +5,9 @@ A step of a backfill records each of its hours: what an event costs decides what
 
 import os
 import ssl
+import time
 from collections.abc import Mapping
+from itertools import takewhile
 from typing import Any, Self
 
 import dagster as dg
@@ -20,15 +22,32 @@ from batch_assets.errors import SettingsError
 KEPT_CONNECTIONS = 2
 # So many events before the last one may not have been there yet when that one was seen.
 LOOKED_AT_AGAIN = 10_000
+# So long it may take until all that belongs to the end of a run is there.
+SETTLED_SECONDS = 5
 
 
 class _EventLogStorage(MySQLEventLogStorage):
-    """Dagster's event log on MySQL, whose status of partitions comes right.
+    """Dagster's event log on MySQL, whose status of partitions comes right, and of which no failed run is overlooked.
 
     Dagster adds to the status that it has kept what events with a larger id than the last one say. Of runs side by side
     one may commit its event after another has committed one with a larger id: looked at in between, the hour of the
     first would be missing in the UI for ever. Here the last events are looked at again.
+
+    The daemon that starts crashed runs again looks at the end of each run once. Dagster writes the event first and the
+    status of the run after it: looked at in between, the run would not be taken for a failed one and never be started
+    again. Here that daemon is shown the end of a run, and of those that ended after it, when it is some seconds old.
     """
+
+    def get_logs_for_all_runs_by_log_id(
+        self,
+        after_cursor: int = -1,
+        dagster_event_type: dg.DagsterEventType | set[dg.DagsterEventType] | None = None,
+        limit: int | None = None,
+    ) -> Mapping[int, dg.EventLogEntry]:
+        """Returns what the daemon that starts crashed runs again has not seen, by id."""
+        events, now = super().get_logs_for_all_runs_by_log_id(after_cursor, dagster_event_type, limit), time.time()
+        # That of a machine whose clock is ahead holds up nobody.
+        return dict(takewhile(lambda event: not 0 <= now - event[1].timestamp < SETTLED_SECONDS, events.items()))
 
     def update_asset_cached_status_data(self, asset_key: dg.AssetKey, cache_values: AssetStatusCacheValue) -> None:
         """Keeps the status of an asset's partitions."""

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
+from dagster._core.test_utils import create_run_for_test
 
 from batch_assets.errors import SettingsError
 from batch_assets_tests.accounts import private_server_like
@@ -155,6 +157,29 @@ def test_an_hour_whose_event_is_committed_after_a_later_one_is_not_missing(
         assert materialized_hours() == {HOURS[0], HOURS[2]}
     slow.dispose()
     assert materialized_hours() == {HOURS[0], HOURS[1], HOURS[2]}
+
+
+def test_a_run_is_shown_as_failed_to_those_who_look_once_when_its_status_is_there(instance: dg.DagsterInstance):
+    def failed(seconds_ago: float) -> str:
+        run_id = create_run_for_test(instance, "hourly").run_id
+        event = dg.DagsterEvent(dg.DagsterEventType.RUN_FAILURE.value, "hourly")
+        moment = time.time() - seconds_ago
+        entry = dg.EventLogEntry(None, "debug", "", run_id, moment, job_name="hourly", dagster_event=event)
+        instance.event_log_storage.store_event(entry)
+        return run_id
+
+    def shown() -> list[str]:
+        found = instance.event_log_storage.get_logs_for_all_runs_by_log_id(
+            after_cursor=0, dagster_event_type={dg.DagsterEventType.RUN_FAILURE}, limit=10
+        )
+        assert list(found) == sorted(found)
+        return [event.run_id for event in found.values()]
+
+    first, ahead = failed(60), failed(-60)
+    assert shown() == [first, ahead]
+    failed(0)
+    failed(30)
+    assert shown() == [first, ahead]
 
 
 def test_other_processes_make_the_same_storage(instance: dg.DagsterInstance):
