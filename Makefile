@@ -50,10 +50,11 @@ ui: $(RUNTIME) ## open Dagster's UI and daemon on http://127.0.0.1:3000 (UI_PORT
 	DAGSTER_HOME="$$(cd "$$home" && pwd)"; export DAGSTER_HOME; \
 	exec $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $(UI_PORT)
 
-lint: $(DEVELOPMENT) ## check style, formatting and types
+lint: $(DEVELOPMENT) ## check style, formatting, types, and that imports go down only
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports
 
 # The build backend is locked with the rest, so that nothing outside the locks is ever installed.
 # Extras stay in the lock because the pip of Python 3.11 refuses "gql" where a package asks for "gql[requests]".

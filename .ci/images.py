@@ -429,7 +429,7 @@ def check_containers(stack: Stack) -> None:
 # Modules that are in memory and were not read from a compiled file.
 UNCOMPILED = """
 import pathlib, sys
-import batch_assets.definitions, batch_assets.inference.model, batch_assets.cli, dagster_webserver.cli
+import batch_assets.definitions, batch_assets.inference.onnx_model, batch_assets.cli.main, dagster_webserver.cli
 for module in list(sys.modules.values()):
     cached, file = getattr(module, "__cached__", None), getattr(module, "__file__", None)
     if file and file.startswith("/opt/") and file.endswith(".py") and not (cached and pathlib.Path(cached).exists()):

@@ -3,7 +3,6 @@
 A step of a backfill records each of its hours: what an event costs decides what an hour costs.
 """
 
-import os
 import ssl
 import time
 from collections.abc import Mapping
@@ -16,8 +15,9 @@ from dagster._core.storage.partition_status_cache import AssetStatusCacheValue
 from dagster._serdes import ConfigurableClassData
 from dagster_mysql import DagsterMySQLStorage, MySQLEventLogStorage, MySQLRunStorage, MySQLScheduleStorage
 
-from batch_assets.database.settings import MySQLSettings, TLSSettings, database_settings
 from batch_assets.errors import SettingsError
+from batch_assets.settings.database import MySQLSettings, TLSSettings, database_settings
+from batch_assets.settings.environment import environment, set_default
 
 KEPT_CONNECTIONS = 2
 # So many events before the last one may not have been there yet when that one was seen.
@@ -78,7 +78,7 @@ class PooledMySQLStorage(DagsterMySQLStorage):
         self._schedule_storage = MySQLScheduleStorage(mysql_url)
         # Not Dagster's own for MySQL, which would make another event log.
         super(DagsterMySQLStorage, self).__init__()  # type: ignore[no-untyped-call]
-        os.environ.setdefault("ASSET_BACKFILL_CURSOR_OFFSET", str(LOOKED_AT_AGAIN))
+        set_default("ASSET_BACKFILL_CURSOR_OFFSET", str(LOOKED_AT_AGAIN))
         engine = sa.create_engine(
             mysql_url,
             isolation_level="REPEATABLE READ",
@@ -101,7 +101,7 @@ class PooledMySQLStorage(DagsterMySQLStorage):
         Raises:
             SettingsError: A variable is missing or has a value that cannot be used.
         """
-        settings = database_settings({**os.environ, "MYSQL_DATABASE": config_value["database"]})
+        settings = database_settings({**environment(), "MYSQL_DATABASE": config_value["database"]})
         if not isinstance(settings, MySQLSettings):
             raise SettingsError(
                 f"dagster.yaml keeps Dagster's tables in the MySQL database {config_value['database']!r}, but "

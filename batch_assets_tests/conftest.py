@@ -111,8 +111,8 @@ def database_environment(
 @pytest.fixture
 def tables(database_environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The environment of a database with the empty tables, and of a Dagster instance of its own."""
-    from batch_assets.database.engine import engine_from_environment
-    from batch_assets.database.schema import initialize_database
+    from batch_assets.database.schema.setup import initialize_database
+    from batch_assets_tests.engines import engine_from_environment
 
     initialize_database(engine_from_environment())
     home = tmp_path / "dagster"
@@ -124,7 +124,7 @@ def tables(database_environment: dict[str, str], tmp_path: Path, monkeypatch: py
 @pytest.fixture(scope="session")
 def many_items() -> tuple[list[str], "NDArray[np.float64]"]:
     """As many items as an hour may well have, and what scikit-learn says of them."""
-    from batch_assets.inference.training import iris_items
+    from batch_assets.iris.training import iris_items
     from batch_assets_tests.pipeline import iris_probabilities
 
     texts = [json.dumps(values) for values in iris_items(65_322, seed=7)]

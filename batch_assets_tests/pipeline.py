@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from batch_assets.folders import root_folder
+from batch_assets.settings.folders import root_folder
 from batch_assets_tests.conftest import Sql
 
 HOUR = "2026-11-02-05:00"
@@ -185,8 +185,8 @@ def assert_hour_adds_up(sql: Sql, start: str = START, end: str = END) -> Counts:
 
 def meddling(meddle: Callable[[], object]) -> Any:
     """The resource of the model, with something that happens in the database between reading a batch and writing it."""
-    from batch_assets.inference.model import OnnxModel
-    from batch_assets.resources import Model
+    from batch_assets.inference.onnx_model import OnnxModel
+    from batch_assets.orchestration.resources import Model
 
     class Meddling(OnnxModel):
         def probabilities(self, features):
@@ -194,8 +194,8 @@ def meddling(meddle: Callable[[], object]) -> Any:
             return super().probabilities(features)
 
     class MeddlingModel(Model):
-        def load(self):
-            model = super().load()
+        def load(self, files):
+            model = super().load(files)
             model.__class__ = Meddling
             return model
 
@@ -204,7 +204,7 @@ def meddling(meddle: Callable[[], object]) -> Any:
 
 def iris_probabilities(texts: Sequence[str]) -> np.ndarray:
     """What scikit-learn itself says of iris items."""
-    from batch_assets.inference.training import iris_classifier
+    from batch_assets.iris.training import iris_classifier
 
     return iris_classifier().predict_proba(np.array([json.loads(text) for text in texts]))
 

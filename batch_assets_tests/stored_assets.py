@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
-from batch_assets.database.batches import Batches
+from batch_assets.database.slices.batches import Batches
 from batch_assets.io_manager import MySQLIOManager
 
 HOURS = dg.HourlyPartitionsDefinition(start_date="2026-01-01-00:00", timezone="UTC", fmt="%Y-%m-%d-%H:%M")

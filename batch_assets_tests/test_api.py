@@ -25,10 +25,10 @@ from pydantic import TypeAdapter, ValidationError
 from batch_assets.api import routes
 from batch_assets.api.application import application
 from batch_assets.api.bodies import new_item_type
-from batch_assets.database.engine import engine_from_environment
-from batch_assets.database.schema import initialize_database
-from batch_assets.inference.values import check_values
+from batch_assets.database.schema.setup import initialize_database
+from batch_assets.inference.item_format import check_values
 from batch_assets_tests.conftest import Sql
+from batch_assets_tests.engines import engine_from_environment
 from batch_assets_tests.instance import ROOT
 from batch_assets_tests.pipeline import END, GOOD, HALF_PAST, HOUR, START, insert_items
 from batch_assets_tests.servers import Server, free_port, private_server

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import httpx
 
-from batch_assets.database.engine import engine_from_environment
-from batch_assets.database.schema import initialize_database
+from batch_assets.database.schema.setup import initialize_database
 from batch_assets_tests.conftest import Sql
+from batch_assets_tests.engines import engine_from_environment
 from batch_assets_tests.pipeline import GOOD, insert_items
 from batch_assets_tests.servers import Server
 from batch_assets_tests.test_api import KEY, process

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from batch_assets.database.engine import engine_from_environment
-from batch_assets.database.schema import initialize_database
+from batch_assets.database.schema.setup import initialize_database
 from batch_assets_tests.conftest import Sql
+from batch_assets_tests.engines import engine_from_environment
 from batch_assets_tests.instance import ASSETS, ROOT, Instance, running_instance
 from batch_assets_tests.pipeline import GOOD, assert_hour_adds_up, insert_items
 

@@ -12,8 +12,8 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from batch_assets.folders import root_folder
-from batch_assets.resources import Model
+from batch_assets.orchestration.resources import Model
+from batch_assets.settings.folders import root_folder
 from batch_assets_tests.conftest import Sql
 from batch_assets_tests.onnx_models import write_classifier
 from batch_assets_tests.pipeline import (

@@ -5,8 +5,8 @@ import datetime
 import dagster as dg
 import pytest
 
-from batch_assets.checks import no_failed_items, no_pending_items
-from batch_assets.resources import Database
+from batch_assets.orchestration.checks import no_failed_items, no_pending_items
+from batch_assets.orchestration.resources import CurrentPipeline
 from batch_assets_tests.conftest import Sql
 from batch_assets_tests.pipeline import END, GOOD, HALF_PAST, START, insert_items
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("tables")
 
 
 def checked(check: dg.AssetChecksDefinition) -> tuple[bool, str | None]:
-    result = check(Database())
+    result = check(CurrentPipeline())
     assert isinstance(result, dg.AssetCheckResult)
     return result.passed, result.description
 
@@ -27,7 +27,7 @@ def test_pending_items_are_those_of_closed_hours_from_the_first_on(sql: Sql):
     insert_items(sql, GOOD, END)
     insert_items(sql, GOOD)  # in hours that were never summed up
     assert checked(no_pending_items) == (False, "6 items pending in 2 hours; expected none")
-    shown = no_pending_items(Database()).metadata["latest hours"].value
+    shown = no_pending_items(CurrentPipeline()).metadata["latest hours"].value
     assert shown.index("2026-11-02-06:00") < shown.index("2026-11-02-05:00")
     sql("UPDATE items SET prediction = '[1, 0, 0]'")
     assert checked(no_pending_items) == (True, "0 items pending in 0 hours; expected none")

@@ -17,10 +17,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from batch_assets.database.engine import engine_from_environment
-from batch_assets.database.schema import initialize_database
-from batch_assets.database.statements import checksum
+from batch_assets.database.connection.statements import checksum
+from batch_assets.database.schema.setup import initialize_database
 from batch_assets_tests.conftest import Sql
+from batch_assets_tests.engines import engine_from_environment
 from batch_assets_tests.servers import Server, free_port
 
 COMMAND = str(Path(sys.executable).with_name("batch-assets"))

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from batch_assets.database.engine import engine_from_environment
-from batch_assets.database.schema import initialize_database
+from batch_assets.database.schema.setup import initialize_database
 from batch_assets_tests.conftest import Sql
+from batch_assets_tests.engines import engine_from_environment
 from batch_assets_tests.instance import ROOT, Instance, running_instance
 from batch_assets_tests.pipeline import HOUR, START, Counts, assert_hour_adds_up, insert_items
 from batch_assets_tests.servers import Server

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from batch_assets.database.hours import Hour
-from batch_assets.decision import (
+from batch_assets.hours import Hour
+from batch_assets.retrying.decision import (
     BACK_OFF,
     BUSY_BACKFILL,
     BUSY_RUN,
@@ -37,7 +37,7 @@ from batch_assets.decision import (
     Wait,
     decide,
 )
-from batch_assets.retries import RetrySettings
+from batch_assets.settings.retry import RetrySettings
 
 FIRST = Hour(datetime.datetime.fromisoformat("2026-11-01"))
 HOUR = Hour(datetime.datetime.fromisoformat("2026-11-02T05:00"))

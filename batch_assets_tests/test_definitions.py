@@ -92,7 +92,7 @@ def test_loading_the_definitions_loads_no_heavy_library() -> None:
 def test_what_lies_downstairs_loads_no_dagster() -> None:
     code = (
         "import json, pkgutil, importlib, sys\n"
-        "import batch_assets.database, batch_assets.decision, batch_assets.inference, batch_assets.reporting\n"
+        "import batch_assets.database, batch_assets.inference, batch_assets.reporting, batch_assets.scoring.hourly\n"
         "for package in (batch_assets.database, batch_assets.inference, batch_assets.reporting):\n"
         "    for module in pkgutil.iter_modules(package.__path__, package.__name__ + '.'):\n"
         "        importlib.import_module(module.name)\n"
@@ -103,7 +103,7 @@ def test_what_lies_downstairs_loads_no_dagster() -> None:
 
 
 def test_the_first_hour_is_set_by_the_environment() -> None:
-    code = "from batch_assets.partitions import hours; print(hours.get_first_partition_key())"
+    code = "from batch_assets.orchestration.partitions import hours; print(hours.get_first_partition_key())"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={"BATCH_FIRST_HOUR": "2025-03-30-01:00"},

@@ -16,8 +16,8 @@ from dagster._cli import create_dagster_cli
 from dagster._daemon.cli import create_dagster_daemon_cli
 from dagster_webserver.cli import cli as dagster_webserver
 
-from batch_assets.api.settings import ApiSettings
-from batch_assets.cli import main as batch_assets
+from batch_assets.cli.main import main as batch_assets
+from batch_assets.settings.api import ApiSettings
 from batch_assets_tests.instance import ROOT
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

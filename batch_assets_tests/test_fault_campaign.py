@@ -4,9 +4,9 @@ import json
 import subprocess
 import sys
 
-from batch_assets.folders import root_folder
+from batch_assets.settings.folders import root_folder
 from batch_assets_tests.servers import Server
-from benchmarks.faults import KINDS
+from benchmarks.faults.plan import KINDS
 
 
 def test_a_small_fault_campaign_finds_no_violation(server: Server, tmp_path):

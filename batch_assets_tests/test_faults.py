@@ -7,10 +7,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from batch_assets.database.engine import engine_from_environment
-from batch_assets.database.schema import initialize_database
-from batch_assets.folders import root_folder
+from batch_assets.database.schema.setup import initialize_database
+from batch_assets.settings.folders import root_folder
 from batch_assets_tests.conftest import Sql
+from batch_assets_tests.engines import engine_from_environment
 from batch_assets_tests.onnx_models import write_classifier, write_labels
 from batch_assets_tests.pipeline import (
     GOOD,

@@ -11,12 +11,11 @@ import dagster as dg
 import pymysql
 import pytest
 
-from batch_assets.database.engine import engine_from_environment
-from batch_assets.database.hour_lock import HourLock
-from batch_assets.database.hours import Hour, hour_of_key
-from batch_assets.database.migrations import VERSION_TABLE
-from batch_assets.database.tables import metadata
+from batch_assets.database.records.hour_lock import HourLock
+from batch_assets.database.schema.migrations import VERSION_TABLE
+from batch_assets.database.schema.tables import metadata
 from batch_assets.definitions import defs
+from batch_assets.hours import Hour, hour_of_key
 from batch_assets_tests.accounts import (
     BATCH_ASSETS,
     DAGSTER,
@@ -30,6 +29,7 @@ from batch_assets_tests.accounts import (
     installation,
     private_server_like,
 )
+from batch_assets_tests.engines import engine_from_environment
 from batch_assets_tests.pipeline import (
     GOOD,
     HALF_PAST,

@@ -15,7 +15,7 @@ import pymysql
 import pytest
 from hypothesis import strategies as st
 
-from batch_assets.inference.training import iris_items
+from batch_assets.iris.training import iris_items
 from batch_assets_tests.conftest import Sql
 from batch_assets_tests.onnx_models import write_picky_classifier
 from batch_assets_tests.pipeline import (

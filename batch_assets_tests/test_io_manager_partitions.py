@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from dagster._check import CheckError
 
-from batch_assets.database.batches import Batches
+from batch_assets.database.slices.batches import Batches
 from batch_assets.io_manager import MySQLIOManager
 from batch_assets_tests.conftest import Sql
 from batch_assets_tests.stored_assets import (

@@ -9,7 +9,8 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from batch_assets.database.batches import Batch, Batches, BatchesByPartition
+from batch_assets.database.slices.batch import Batch
+from batch_assets.database.slices.batches import Batches, BatchesByPartition
 from batch_assets.errors import DatabaseUnavailableError, TableError
 from batch_assets_tests.conftest import Sql
 from batch_assets_tests.stored_assets import FIRST, HOURS, SECOND, THIRD, failure_of, range_tags, reader, run, stored

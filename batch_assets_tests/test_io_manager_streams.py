@@ -10,9 +10,10 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from batch_assets.database.batches import Batch, Batches
-from batch_assets.database.engine import engine_from_environment
+from batch_assets.database.slices.batch import Batch
+from batch_assets.database.slices.batches import Batches
 from batch_assets_tests.conftest import Sql
+from batch_assets_tests.engines import engine_from_environment
 from batch_assets_tests.stored_assets import FIRST, HOURS, failure_of, load, reader, refused, run, store, stored
 
 pytestmark = pytest.mark.usefixtures("database_environment")
@@ -25,7 +26,8 @@ LIMIT_MIB = 300
 COPY = """
 import re, sys
 import dagster as dg
-from batch_assets.database.batches import Batch, Batches
+from batch_assets.database.slices.batch import Batch
+from batch_assets.database.slices.batches import Batches
 from batch_assets.io_manager import MySQLIOManager
 from batch_assets_tests.stored_assets import FIRST, HOURS
 

@@ -10,7 +10,8 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from batch_assets.database.batches import Batch, Batches
+from batch_assets.database.slices.batch import Batch
+from batch_assets.database.slices.batches import Batches
 from batch_assets_tests.conftest import Sql
 from batch_assets_tests.stored_assets import FIRST, HOURS, SECOND, refused, store, stored
 

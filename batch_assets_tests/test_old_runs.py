@@ -16,18 +16,19 @@ from dagster._core.scheduler.instigation import TickStatus
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 from dagster._core.test_utils import create_run_for_test
 
-from batch_assets.assets.predictions import predictions
-from batch_assets.assets.raw_items import raw_items
-from batch_assets.assets.run_summary import run_summary
-from batch_assets.database.engine import engine_from_environment
-from batch_assets.database.hours import Hour, present
-from batch_assets.database.pruning import Pruning
-from batch_assets.database.throttle import Throttle, ThrottleSettings
+from batch_assets.database.connection.throttle import Throttle
+from batch_assets.database.records.pruning import Pruning
 from batch_assets.definitions import defs
 from batch_assets.errors import DatabaseUnavailableError, SettingsError
-from batch_assets.old_runs import OldRuns, opened_instance
-from batch_assets.partitions import hours
+from batch_assets.hours import Hour, present
+from batch_assets.orchestration.assets.predictions import predictions
+from batch_assets.orchestration.assets.raw_items import raw_items
+from batch_assets.orchestration.assets.run_summary import run_summary
+from batch_assets.orchestration.old_runs import OldRuns, opened_instance
+from batch_assets.orchestration.partitions import hours
+from batch_assets.settings.throttle import ThrottleSettings
 from batch_assets_tests.conftest import Sql
+from batch_assets_tests.engines import engine_from_environment
 from batch_assets_tests.instance import ROOT
 from batch_assets_tests.pipeline import END, GOOD, HOUR, START, correct, insert_items
 from batch_assets_tests.servers import Server

@@ -14,15 +14,15 @@ import pytest
 from dagster._core.events import StepMaterializationData
 from dagster._core.test_utils import create_run_for_test
 
-from batch_assets.assets.predictions import predictions
-from batch_assets.database.engine import engine_from_environment
-from batch_assets.database.pruning import LEAST_AGE
-from batch_assets.decision import FAILED_RUNS_AGE, LONGEST_PAUSE
-from batch_assets.old_runs import opened_instance
-from batch_assets.partitions import hours
+from batch_assets.database.records.pruning import LEAST_AGE
+from batch_assets.orchestration.assets.predictions import predictions
+from batch_assets.orchestration.old_runs import opened_instance
+from batch_assets.orchestration.partitions import hours
+from batch_assets.retrying.decision import FAILED_RUNS_AGE, LONGEST_PAUSE
 from batch_assets_tests.conftest import Sql
 from batch_assets_tests.database.test_hour_lock import lock
 from batch_assets_tests.database.test_pruning import failed, predicted, summed_up
+from batch_assets_tests.engines import engine_from_environment
 from batch_assets_tests.instance import ROOT
 from batch_assets_tests.pipeline import END, GOOD, HALF_PAST, HOUR, START, assert_hour_adds_up, insert_items, rows_of
 from batch_assets_tests.servers import Server, free_port

@@ -10,10 +10,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from batch_assets.database.engine import engine_from_environment
-from batch_assets.database.hour_lock import HourLock
-from batch_assets.partitions import check_closed
+from batch_assets.database.records.hour_lock import HourLock
+from batch_assets.orchestration.partitions import check_closed
 from batch_assets_tests.conftest import Sql
+from batch_assets_tests.engines import engine_from_environment
 from batch_assets_tests.pipeline import (
     END,
     GOOD,

@@ -3,7 +3,7 @@
 import pytest
 
 from batch_assets.errors import SettingsError
-from batch_assets.retries import RetryMode, RetrySettings, retry_mode
+from batch_assets.settings.retry import RetryMode, RetrySettings, retry_mode
 
 
 def test_without_variables_the_defaults_of_the_readme_are_in_force():

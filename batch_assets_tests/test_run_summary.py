@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from batch_assets.definitions import defs
-from batch_assets.partitions import RANGE_END_TAG, RANGE_START_TAG
+from batch_assets.orchestration.partitions import RANGE_END_TAG, RANGE_START_TAG
 from batch_assets_tests.conftest import Sql
 from batch_assets_tests.pipeline import END, GOOD, HALF_PAST, HOUR, insert_items
 

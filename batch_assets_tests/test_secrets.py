@@ -16,12 +16,12 @@ import psutil
 import pytest
 from dagster._core.remote_representation.external_data import RepositorySnap
 
-from batch_assets.database.engine import engine_from_environment
-from batch_assets.database.schema import initialize_database
+from batch_assets.database.schema.setup import initialize_database
 from batch_assets.errors import SettingsError
 from batch_assets.io_manager import MySQLIOManager
 from batch_assets_tests.accounts import BATCH_ASSETS, DAGSTER_COMMAND, PASSWORD, installation, private_server_like
 from batch_assets_tests.conftest import Sql
+from batch_assets_tests.engines import engine_from_environment
 from batch_assets_tests.instance import ROOT, running_instance
 from batch_assets_tests.pipeline import GOOD, insert_items, run_job
 from batch_assets_tests.servers import Server, free_port
@@ -133,8 +133,9 @@ import os
 import dagster as dg
 import pandas as pd
 
-from batch_assets.database.engine import engine_from_environment, engine_from_url
-from batch_assets.database.settings import database_settings
+from batch_assets.database.connection.engine import engine_from_url
+from batch_assets_tests.engines import engine_from_environment
+from batch_assets.settings.database import database_settings
 from batch_assets.io_manager import MySQLIOManager
 
 SCHEMA = dg.TableSchema([dg.TableColumn("number", "BIGINT")])

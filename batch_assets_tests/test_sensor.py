@@ -16,16 +16,16 @@ from dagster._core.execution.asset_backfill import AssetBackfillData
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.test_utils import create_run_for_test
 
-from batch_assets import automation
-from batch_assets.assets.predictions import predictions
-from batch_assets.assets.raw_items import raw_items
-from batch_assets.database.engine import engine_from_environment
-from batch_assets.database.hours import Hour
-from batch_assets.database.requests import put_back, read_requests
-from batch_assets.database.schema import initialize_database
+from batch_assets.database.records.hour_requests import put_back, read_requests
+from batch_assets.database.schema.setup import initialize_database
 from batch_assets.definitions import defs
-from batch_assets.partitions import hours
+from batch_assets.hours import Hour
+from batch_assets.orchestration import automation
+from batch_assets.orchestration.assets.predictions import predictions
+from batch_assets.orchestration.assets.raw_items import raw_items
+from batch_assets.orchestration.partitions import hours
 from batch_assets_tests.conftest import Sql
+from batch_assets_tests.engines import engine_from_environment
 from batch_assets_tests.instance import ROOT, running_instance
 from batch_assets_tests.pipeline import END, GOOD, HALF_PAST, HOUR, insert_items
 from batch_assets_tests.servers import Server

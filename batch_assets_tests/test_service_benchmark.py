@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from batch_assets.folders import root_folder
+from batch_assets.settings.folders import root_folder
 from batch_assets_tests.servers import Server
 
 SHORT = ["--items", "3000", "--rounds", "1", "--rate", "400", "--seconds", "1", "--settle", "0"]

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from batch_assets.folders import root_folder
+from batch_assets.settings.folders import root_folder
 from batch_assets_tests.servers import Server
 from benchmarks import speed
 from benchmarks.rivals.programs import Measurement

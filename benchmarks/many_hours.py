@@ -38,13 +38,13 @@ from typing import Any
 import dagster as dg
 import sqlalchemy as sa
 
-from batch_assets.database.engine import engine_for
-from batch_assets.database.hours import HOUR_FORMAT, Hour, hours_between, open_hour
-from batch_assets.database.registration import register_items
-from batch_assets.database.schema import initialize_database
-from batch_assets.database.settings import database_settings
-from batch_assets.folders import root_folder
-from batch_assets.inference.training import iris_items
+from batch_assets.database.connection.engine import engine_for
+from batch_assets.database.records.register import register_items
+from batch_assets.database.schema.setup import initialize_database
+from batch_assets.hours import HOUR_FORMAT, Hour, hours_between, open_hour
+from batch_assets.iris.training import iris_items
+from batch_assets.settings.database import database_settings
+from batch_assets.settings.folders import root_folder
 from batch_assets_tests.instance import ASSETS, Instance, running_instance
 from batch_assets_tests.servers import Server, server_for_tests
 from benchmarks.servers import server_of_kind
@@ -418,9 +418,9 @@ def milliseconds_of_launch(where: Place, instance: Instance, hours: Sequence[Hou
 
 def inside(options: argparse.Namespace) -> dict[str, Any]:
     """Measures what a code server does, in a process of its own: the hours are read when the package is imported."""
-    from batch_assets.checks import no_failed_items, no_pending_items  # noqa: PLC0415
     from batch_assets.definitions import defs  # noqa: PLC0415
-    from batch_assets.resources import Database  # noqa: PLC0415
+    from batch_assets.orchestration.checks import no_failed_items, no_pending_items  # noqa: PLC0415
+    from batch_assets.orchestration.resources import CurrentPipeline  # noqa: PLC0415
 
     repository = defs.get_repository_def()
     engine = engine_for(database_settings(os.environ))
@@ -443,7 +443,7 @@ def inside(options: argparse.Namespace) -> dict[str, Any]:
 
         def check() -> None:
             for one in (no_failed_items, no_pending_items):
-                one(database=Database())
+                one(pipeline=CurrentPipeline())
 
         found["a tick of the sensor, nothing left"] = milliseconds(sensor_tick, options.ticks)
         found["a tick of the schedule"] = milliseconds(schedule_tick, options.ticks)

@@ -19,18 +19,13 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
-from batch_assets.database.engine import engine_for
-from batch_assets.database.hours import Hour
-from batch_assets.database.requests import (
-    _failed,
-    _unpredicted,
-    failed_rows,
-    read_requests,
-    summed_up,
-    what_is_left,
-)
-from batch_assets.database.schema import initialize_database
-from batch_assets.database.settings import MySQLSettings, database_settings
+from batch_assets.database.connection.engine import engine_for
+from batch_assets.database.records.hour_requests import read_requests
+from batch_assets.database.records.remaining import _failed, _unpredicted, failed_rows, what_is_left
+from batch_assets.database.records.summaries import summed_up
+from batch_assets.database.schema.setup import initialize_database
+from batch_assets.hours import Hour
+from batch_assets.settings.database import MySQLSettings, database_settings
 
 FIRST = Hour(datetime.datetime(2026, 11, 1))  # noqa: DTZ001 - UTC without a zone, as in the database
 HOURS, PENDING_HOURS = 500, 10

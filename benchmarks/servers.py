@@ -5,7 +5,7 @@ import runpy
 import sys
 from collections.abc import Iterator
 
-from batch_assets.folders import root_folder
+from batch_assets.settings.folders import root_folder
 from batch_assets_tests.servers import PrivateServer, find_server
 
 

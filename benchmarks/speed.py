@@ -41,7 +41,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from batch_assets.folders import root_folder
+from batch_assets.settings.folders import root_folder
 from batch_assets_tests.servers import Server
 from benchmarks.rivals.items_table import HOUR_ITEMS, ItemsTable, SideError, items_table, server_for_benchmark
 from benchmarks.rivals.items_table import settings_of as server_settings

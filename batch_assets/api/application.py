@@ -17,11 +17,11 @@ from batch_assets.api.bodies import Fault, Problem
 from batch_assets.api.metrics import Metrics
 from batch_assets.api.middleware import BodyLimit, RequestLog
 from batch_assets.api.routes import router
-from batch_assets.api.settings import ApiSettings
-from batch_assets.database.engine import engine_for
-from batch_assets.database.settings import database_settings
+from batch_assets.database.connection.engine import engine_for
 from batch_assets.errors import BatchAssetsError, DatabaseUnavailableError, IdempotencyError
-from batch_assets.inference.model import ModelFiles, load_model
+from batch_assets.inference.onnx_model import load_model
+from batch_assets.pipeline import pipeline_from_environment
+from batch_assets.settings.api import ApiSettings
 
 # The longest that a statement of the API may wait: longer than MySQL waits for a lock.
 ANSWER_SECONDS = 60
@@ -42,16 +42,17 @@ def application(environment: Mapping[str, str]) -> FastAPI:
     """Makes the application.
 
     Args:
-        environment: For example `os.environ`: the variables of the database, the model and the API.
+        environment: The variables of the database, the model and the API.
 
     Raises:
         SettingsError: A variable has a value that cannot be used.
         ModelError: The model or its labels cannot be used.
     """
     settings = ApiSettings.from_environment(environment)
-    engine = engine_for(database_settings(environment), settings.connections, ANSWER_SECONDS)
-    model = load_model(ModelFiles.from_environment(environment))
-    metrics = Metrics(engine, environment)
+    pipeline = pipeline_from_environment(environment)
+    engine = engine_for(pipeline.database, settings.connections, ANSWER_SECONDS)
+    model = load_model(pipeline.model)
+    metrics = Metrics(engine, pipeline)
     app = FastAPIOffline(
         title="batch_assets",
         description=DESCRIPTION,

@@ -7,8 +7,8 @@ import orjson
 import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, create_model
 
-from batch_assets.inference.model import OnnxModel
-from batch_assets.inference.values import LIMITS
+from batch_assets.inference.item_format import LIMITS
+from batch_assets.inference.onnx_model import OnnxModel
 
 MOST_ITEMS = 10_000
 EXAMPLE_VALUES = [5.1, 3.5, 1.4, 0.2]

@@ -1,18 +1,18 @@
 """What Prometheus is told: what is left to do, as the tables have it, and how long requests take."""
 
 import datetime
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import sqlalchemy as sa
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from batch_assets.database.hours import Hour, first_hour, present
-from batch_assets.database.requests import what_is_left
-from batch_assets.database.summaries import read_summaries
+from batch_assets.database.records.remaining import what_is_left
+from batch_assets.database.records.summaries import read_summaries
 from batch_assets.errors import DatabaseError
-from batch_assets.retries import RetrySettings
+from batch_assets.hours import Hour, present
+from batch_assets.pipeline import Pipeline
 
 PREFIX = "batch_assets"
 
@@ -22,12 +22,12 @@ class Metrics:
 
     Args:
         engine: The database.
-        environment: Says which is the first hour, and how often an item may fail.
+        pipeline: Says which is the first hour, and how often an item may fail.
     """
 
-    def __init__(self, engine: sa.Engine, environment: Mapping[str, str]) -> None:
+    def __init__(self, engine: sa.Engine, pipeline: Pipeline) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(_Tables(engine, environment))
+        self._registry.register(_Tables(engine, pipeline))
         ProcessCollector(registry=self._registry)
         self._seconds = Histogram(
             f"{PREFIX}_api_request_seconds",
@@ -48,10 +48,10 @@ class Metrics:
 class _Tables(Collector):
     """What the tables say at the moment at which it is asked."""
 
-    def __init__(self, engine: sa.Engine, environment: Mapping[str, str]) -> None:
+    def __init__(self, engine: sa.Engine, pipeline: Pipeline) -> None:
         self._engine = engine
-        self._first = first_hour(environment)
-        self._max_attempts = RetrySettings.from_environment(environment).max_attempts
+        self._first = pipeline.first_hour
+        self._max_attempts = pipeline.retry.max_attempts
 
     def describe(self) -> list[GaugeMetricFamily]:
         """Says nothing in advance: registering it must not need the database."""

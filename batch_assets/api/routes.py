@@ -34,12 +34,12 @@ from batch_assets.api.bodies import (
     one_or_several,
 )
 from batch_assets.api.metrics import Metrics
-from batch_assets.database.engine import snapshot
-from batch_assets.database.hours import Hour, hour_of_key
-from batch_assets.database.items import Position, Which, correct_item, read_item, read_page, register_once
-from batch_assets.database.summaries import read_summaries, read_summary
+from batch_assets.database.connection.engine import snapshot
+from batch_assets.database.records.items import Position, Which, correct_item, read_item, read_page, register_once
+from batch_assets.database.records.summaries import read_summaries, read_summary
 from batch_assets.errors import DatabaseError
-from batch_assets.inference.model import OnnxModel
+from batch_assets.hours import Hour, hour_of_key
+from batch_assets.inference.onnx_model import OnnxModel
 
 MOST_ROWS = 1000
 HEALTH_SECONDS = 5

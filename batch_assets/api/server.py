@@ -7,7 +7,7 @@ import uvicorn
 from pythonjsonlogger.core import RESERVED_ATTRS
 
 from batch_assets.api.application import application
-from batch_assets.api.settings import ApiSettings
+from batch_assets.settings.api import ApiSettings
 
 # What a request that is being worked on has left to end when the API is told to.
 GRACE_SECONDS = 25
@@ -33,7 +33,7 @@ def serve(environment: Mapping[str, str]) -> None:
     """Serves the API until a signal ends it: SIGTERM lets requests end that are being worked on.
 
     Args:
-        environment: For example `os.environ`: the variables of the database, the model and the API.
+        environment: The variables of the database, the model and the API.
 
     Raises:
         SettingsError: A variable has a value that cannot be used.

@@ -1,1 +1,1 @@
-"""SQL: where the database is, its tables, and reading and writing slices of them. No Dagster in here."""
+"""SQL: connections, the tables, slices of tables, and the records of hours. No Dagster in here."""

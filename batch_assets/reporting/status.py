@@ -10,8 +10,16 @@ import sqlalchemy as sa
 from rich.table import Table
 from rich.text import Text
 
-from batch_assets.database.hours import Hour, HourCounts, count_by_hour, first_created, last_created, model_versions
-from batch_assets.database.requests import read_requests, what_is_left
+from batch_assets.database.records.hour_counts import (
+    HourCounts,
+    count_by_hour,
+    first_created,
+    last_created,
+    model_versions,
+)
+from batch_assets.database.records.hour_requests import read_requests
+from batch_assets.database.records.remaining import what_is_left
+from batch_assets.hours import Hour
 
 VERSION_CHARACTERS = 12
 MESSAGE_CHARACTERS = 46

@@ -12,11 +12,12 @@ import numpy as np
 import orjson
 import sqlalchemy as sa
 
-from batch_assets.database.batches import Batch, Batches
-from batch_assets.database.hours import Hour
-from batch_assets.database.reading import read_batches
-from batch_assets.database.slices import TableSlice, TimeWindows
-from batch_assets.database.writing import replace_slice
+from batch_assets.database.slices.batch import Batch
+from batch_assets.database.slices.batches import Batches
+from batch_assets.database.slices.reading import read_batches
+from batch_assets.database.slices.replacing import replace_slice
+from batch_assets.database.slices.table_slice import TableSlice, TimeWindows
+from batch_assets.hours import Hour
 
 # A prediction that has another number of probabilities than the model in force has labels.
 OTHER_LABELS = "(other labels)"

@@ -9,12 +9,13 @@ import pymysql
 import pytest
 import sqlalchemy as sa
 
-from batch_assets.database import engine as engine_module
-from batch_assets.database.engine import engine_for, engine_from_environment, engine_from_url
-from batch_assets.database.schema import initialize_database
-from batch_assets.database.settings import MySQLSettings, SQLiteSettings, database_settings
+from batch_assets.database.connection import engine as engine_module
+from batch_assets.database.connection.engine import engine_for, engine_from_url
+from batch_assets.database.schema.setup import initialize_database
 from batch_assets.errors import DatabaseError, DatabaseUnavailableError
+from batch_assets.settings.database import MySQLSettings, SQLiteSettings, database_settings
 from batch_assets_tests.conftest import Sql
+from batch_assets_tests.engines import engine_from_environment
 from batch_assets_tests.servers import PrivateServer, Server, free_port
 
 LATER = "What was committed stays; the same run may succeed later."

@@ -6,11 +6,11 @@ import zlib
 import pytest
 import sqlalchemy as sa
 
-from batch_assets.database.batches import Batch, FailedRow
-from batch_assets.database.engine import engine_from_environment
-from batch_assets.database.failed_items import FailedItems
-from batch_assets.database.hours import Hour
+from batch_assets.database.records.failed_items import FailedItems
+from batch_assets.database.slices.batch import Batch, FailedRow
+from batch_assets.hours import Hour
 from batch_assets_tests.conftest import Sql
+from batch_assets_tests.engines import engine_from_environment
 from batch_assets_tests.pipeline import END, LAST, START, assert_hour_adds_up, correct, failed_of, insert_items
 
 pytestmark = pytest.mark.usefixtures("tables")

@@ -11,9 +11,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-from batch_assets.database.frames import batch_of, frame_of
-from batch_assets.database.slices import dtype_of
-from batch_assets.database.values import stored_values
+from batch_assets.database.slices.frames import batch_of, frame_of
+from batch_assets.database.slices.table_slice import dtype_of
+from batch_assets.database.slices.values import stored_values
 from batch_assets.errors import TableError
 
 CET = datetime.timezone(datetime.timedelta(hours=1))

@@ -11,13 +11,13 @@ from contextlib import ExitStack
 import pytest
 import sqlalchemy as sa
 
-from batch_assets.database import hour_lock
-from batch_assets.database.engine import engine_from_environment
-from batch_assets.database.hour_lock import HourLock, server_lock
-from batch_assets.database.hours import Hour
+from batch_assets.database.records import hour_lock
+from batch_assets.database.records.hour_lock import HourLock, server_lock
 from batch_assets.errors import HourBusyError
-from batch_assets.folders import root_folder
+from batch_assets.hours import Hour
+from batch_assets.settings.folders import root_folder
 from batch_assets_tests.conftest import Sql
+from batch_assets_tests.engines import engine_from_environment
 from batch_assets_tests.pipeline import START
 
 pytestmark = pytest.mark.usefixtures("tables")
@@ -25,9 +25,9 @@ pytestmark = pytest.mark.usefixtures("tables")
 HOUR = Hour(datetime.datetime.fromisoformat(START))
 HOLDER = f"""
 import datetime, sys
-from batch_assets.database.engine import engine_from_environment
-from batch_assets.database.hour_lock import HourLock
-from batch_assets.database.hours import Hour
+from batch_assets_tests.engines import engine_from_environment
+from batch_assets.database.records.hour_lock import HourLock
+from batch_assets.hours import Hour
 hour = Hour(datetime.datetime.fromisoformat("{START}"))
 with HourLock(engine_from_environment(), hour, "killed", wait=False, tell=print).held():
     print("held", flush=True)

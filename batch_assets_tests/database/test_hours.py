@@ -6,17 +6,12 @@ import json
 import pytest
 import sqlalchemy as sa
 
-from batch_assets.database.batches import Batch, FailedRow
-from batch_assets.database.engine import engine_from_environment
-from batch_assets.database.failed_items import FailedItems, failed_ids
-from batch_assets.database.hours import (
-    Hour,
-    count_by_hour,
-    first_created,
-    model_versions,
-    take_stock,
-)
+from batch_assets.database.records.failed_items import FailedItems, failed_ids
+from batch_assets.database.records.hour_counts import count_by_hour, first_created, model_versions, take_stock
+from batch_assets.database.slices.batch import Batch, FailedRow
+from batch_assets.hours import Hour
 from batch_assets_tests.conftest import Sql
+from batch_assets_tests.engines import engine_from_environment
 from batch_assets_tests.pipeline import END, GOOD, START, insert_items
 
 pytestmark = pytest.mark.usefixtures("tables")

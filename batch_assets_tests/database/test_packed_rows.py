@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from batch_assets.database.engine import engine_from_environment
-from batch_assets.database.packed_rows import PACKED_BYTES
-from batch_assets.database.reading import read_batches
-from batch_assets.database.slices import TableSlice
+from batch_assets.database.connection.engine import PACKED_BYTES
+from batch_assets.database.slices.reading import read_batches
+from batch_assets.database.slices.table_slice import TableSlice
 from batch_assets_tests.conftest import Sql
+from batch_assets_tests.engines import engine_from_environment
 
 
 @pytest.fixture

@@ -16,16 +16,18 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from batch_assets.database import pruning
-from batch_assets.database.engine import engine_for, engine_from_environment
-from batch_assets.database.hour_lock import HourLock
-from batch_assets.database.hours import Hour
-from batch_assets.database.pruning import IN_USE, LOCKED, UNSCORED, PrunedHour, Pruning, hours_there, old_hours
-from batch_assets.database.settings import database_settings
-from batch_assets.database.statements import checksum
-from batch_assets.database.throttle import Throttle, ThrottleSettings
-from batch_assets.folders import root_folder
+from batch_assets.database.connection.engine import engine_for
+from batch_assets.database.connection.statements import checksum
+from batch_assets.database.connection.throttle import Throttle
+from batch_assets.database.records import pruning
+from batch_assets.database.records.hour_lock import HourLock
+from batch_assets.database.records.pruning import IN_USE, LOCKED, UNSCORED, PrunedHour, Pruning, hours_there, old_hours
+from batch_assets.hours import Hour
+from batch_assets.settings.database import database_settings
+from batch_assets.settings.folders import root_folder
+from batch_assets.settings.throttle import ThrottleSettings
 from batch_assets_tests.conftest import Sql
+from batch_assets_tests.engines import engine_from_environment
 from batch_assets_tests.pipeline import (
     END,
     GOOD,
@@ -49,10 +51,12 @@ ALL = ("items", "failed_items", "run_summary", "hour_requests", "hour_locks")
 TEXT = GOOD[0]
 KILLED = f"""
 import datetime, os
-from batch_assets.database import pruning
-from batch_assets.database.engine import engine_for, engine_from_environment
-from batch_assets.database.hours import Hour
-from batch_assets.database.throttle import Throttle, ThrottleSettings
+from batch_assets.database.records import pruning
+from batch_assets.database.connection.engine import engine_for
+from batch_assets_tests.engines import engine_from_environment
+from batch_assets.hours import Hour
+from batch_assets.database.connection.throttle import Throttle
+from batch_assets.settings.throttle import ThrottleSettings
 pruning.BATCH_ROWS = 10
 engine = engine_from_environment()
 throttle = Throttle(engine, ThrottleSettings(max_rows_per_second=50), print)

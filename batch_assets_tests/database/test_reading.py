@@ -6,11 +6,11 @@ from typing import Any
 import pymysql
 import pytest
 
-from batch_assets.database.engine import engine_from_environment
-from batch_assets.database.reading import count_rows, read_batches, read_columns
-from batch_assets.database.slices import Keys, TableSlice
+from batch_assets.database.slices.reading import count_rows, read_batches, read_columns
+from batch_assets.database.slices.table_slice import Keys, TableSlice
 from batch_assets.errors import BatchAssetsError, DatabaseError, TableError
 from batch_assets_tests.conftest import Sql
+from batch_assets_tests.engines import engine_from_environment
 
 pytestmark = pytest.mark.usefixtures("database_environment")
 

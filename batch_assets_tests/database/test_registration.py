@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_assets.database import registration
-from batch_assets.database.engine import engine_from_environment
-from batch_assets.database.registration import read_items, register_items
-from batch_assets.database.schema import initialize_database
+from batch_assets.database.records.register import register_items
+from batch_assets.database.schema.setup import initialize_database
 from batch_assets.errors import RegistrationError
+from batch_assets.item_files import parser as registration
+from batch_assets.item_files.parser import read_items
 from batch_assets_tests.conftest import Sql
+from batch_assets_tests.engines import engine_from_environment
 
 IRIS = ["[5.1,3.5,1.4,0.2]", "[4.9,3.0,1.4,0.2]"]
 

@@ -7,21 +7,15 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from batch_assets.database.engine import engine_from_environment
-from batch_assets.database.hours import Hour
-from batch_assets.database.requests import (
-    claim,
-    clear,
-    failed_rows,
-    put_back,
-    read_requests,
-    summed_up,
-    what_is_left,
-)
-from batch_assets.database.statements import checksum
-from batch_assets.decision import HourRequest, Left
+from batch_assets.database.connection.statements import checksum
+from batch_assets.database.records.hour_requests import claim, clear, put_back, read_requests
+from batch_assets.database.records.remaining import failed_rows, what_is_left
+from batch_assets.database.records.summaries import summed_up
 from batch_assets.errors import RetryError
+from batch_assets.hours import Hour
+from batch_assets.retrying.decision import HourRequest, Left
 from batch_assets_tests.conftest import Sql
+from batch_assets_tests.engines import engine_from_environment
 from batch_assets_tests.pipeline import END, GOOD, HALF_PAST, START, assert_hour_adds_up, correct, insert_items
 
 pytestmark = pytest.mark.usefixtures("tables")

@@ -9,14 +9,14 @@ import pymysql
 import pytest
 import sqlalchemy as sa
 
-from batch_assets.database import schema
-from batch_assets.database.engine import engine_from_environment
-from batch_assets.database.hours import count_by_hour
-from batch_assets.database.registration import register_items
-from batch_assets.database.schema import initialize_database
-from batch_assets.database.tables import metadata
+from batch_assets.database.records.hour_counts import count_by_hour
+from batch_assets.database.records.register import register_items
+from batch_assets.database.schema import setup as schema
+from batch_assets.database.schema.setup import initialize_database
+from batch_assets.database.schema.tables import metadata
 from batch_assets.errors import DatabaseError, DatabaseUnavailableError, TableError
 from batch_assets_tests.conftest import Sql
+from batch_assets_tests.engines import engine_from_environment
 from batch_assets_tests.servers import Rows, Server
 
 ITEM = "[5.1, 3.5, 1.4, 0.2]"

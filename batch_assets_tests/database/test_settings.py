@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from batch_assets.database.engine import engine_for, engine_from_url
-from batch_assets.database.settings import SSL_MODES, MySQLSettings, SQLiteSettings, TLSSettings, database_settings
+from batch_assets.database.connection.engine import engine_for, engine_from_url
 from batch_assets.errors import SettingsError
-from batch_assets.folders import home_folder, root_folder
+from batch_assets.settings.database import SSL_MODES, MySQLSettings, SQLiteSettings, TLSSettings, database_settings
+from batch_assets.settings.folders import home_folder, root_folder
 
 SERVER = {"MYSQL_SERVER": "db", "MYSQL_USER": "me", "MYSQL_PASSWORD": "tiramisu", "MYSQL_DATABASE": "service"}
 

@@ -13,10 +13,11 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from batch_assets.database.engine import engine_for
-from batch_assets.database.settings import MySQLSettings, database_settings
-from batch_assets.database.throttle import Throttle, ThrottleSettings
+from batch_assets.database.connection.engine import engine_for
+from batch_assets.database.connection.throttle import Throttle
 from batch_assets.errors import DatabaseError, DatabaseUnavailableError, SettingsError
+from batch_assets.settings.database import MySQLSettings, database_settings
+from batch_assets.settings.throttle import ThrottleSettings
 from batch_assets_tests.servers import Server, free_port
 from benchmarks.servers import server_of_kind
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import pytest
 import sqlalchemy as sa
 
-from batch_assets.database.engine import engine_for
-from batch_assets.database.settings import database_settings
+from batch_assets.database.connection.engine import engine_for
 from batch_assets.errors import DatabaseError, SettingsError
+from batch_assets.settings.database import database_settings
 from batch_assets_tests.certificates import Authority
 from batch_assets_tests.servers import PrivateServer
 

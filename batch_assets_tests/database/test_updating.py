@@ -9,13 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batch_assets.database.batches import Batch, Batches
-from batch_assets.database.engine import engine_from_environment
-from batch_assets.database.packing import Packed, can_be_packed
-from batch_assets.database.slices import Keys, TableSlice, TimeWindows
-from batch_assets.database.updating import ColumnUpdate, update_rows
+from batch_assets.database.slices.batch import Batch
+from batch_assets.database.slices.batches import Batches
+from batch_assets.database.slices.packed_update import Packed, can_be_packed
+from batch_assets.database.slices.table_slice import Keys, TableSlice, TimeWindows
+from batch_assets.database.slices.updating import ColumnUpdate, update_rows
 from batch_assets.errors import DatabaseUnavailableError, TableError
 from batch_assets_tests.conftest import Sql
+from batch_assets_tests.engines import engine_from_environment
 
 NOTES = TableSlice("notes")
 

@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
-from batch_assets.database.batches import Batch, Batches
-from batch_assets.database.engine import engine_from_environment
-from batch_assets.database.slices import TableSlice, TimeWindows
-from batch_assets.database.writing import replace_slice
+from batch_assets.database.slices.batch import Batch
+from batch_assets.database.slices.batches import Batches
+from batch_assets.database.slices.replacing import replace_slice
+from batch_assets.database.slices.table_slice import TableSlice, TimeWindows
 from batch_assets.errors import BatchAssetsError, DatabaseError, DatabaseUnavailableError, TableError
 from batch_assets_tests.conftest import Sql
+from batch_assets_tests.engines import engine_from_environment
 
 ROWS, ROUNDS = 100, 30
 

@@ -14,8 +14,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from batch_assets.errors import ModelError, ModelRunError
-from batch_assets.folders import root_folder
-from batch_assets.inference.model import ModelFiles, OnnxModel, check_sample, load_model
+from batch_assets.inference.onnx_model import ModelFiles, OnnxModel, check_sample, load_model
+from batch_assets.settings.folders import root_folder
 from batch_assets_tests.onnx_models import (
     write_classifier,
     write_graph,
@@ -494,7 +494,7 @@ def test_the_model_in_the_repository_scores_its_sample():
 def test_nobody_is_told_which_models_are_loaded(tmp_path: Path) -> None:
     code = (
         "import os\n"
-        "from batch_assets.inference.model import ModelFiles, load_model\n"
+        "from batch_assets.inference.onnx_model import ModelFiles, load_model\n"
         "load_model(ModelFiles.from_environment(os.environ))"
     )
     # In what calls itself CI, ONNX Runtime tells nothing in any case.

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from batch_assets.database.batches import Batch
+from batch_assets.database.slices.batch import Batch
 from batch_assets.errors import ModelError
-from batch_assets.inference.model import ModelFiles, OnnxModel, load_model
-from batch_assets.inference.scoring import Progress, score
+from batch_assets.inference.onnx_model import ModelFiles, OnnxModel, load_model
+from batch_assets.scoring.batches import Progress, score
 from batch_assets_tests.onnx_models import write_classifier, write_picky_classifier, write_table_model
 
 COLUMNS = ("id", "values", "prediction")

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_assets.inference import values
-from batch_assets.inference.values import BLOCK_ITEMS, CheckedValues, check_values
+from batch_assets.inference import item_format as values
+from batch_assets.inference.item_format import BLOCK_ITEMS, CheckedValues, check_values
 
 FLOAT32, FLOAT64, INT64 = (np.dtype(name) for name in ("float32", "float64", "int64"))
 DTYPES = [FLOAT32, FLOAT64, INT64]
@@ -214,7 +214,7 @@ def test_ten_thousand_items_keep_their_places_around_the_bad_ones():
 
 def test_checking_loads_neither_onnxruntime_nor_scikit_learn_nor_pandas():
     code = (
-        "import sys, batch_assets.inference.model, batch_assets.inference.values;"
+        "import sys, batch_assets.inference.onnx_model, batch_assets.inference.item_format;"
         "print({'onnxruntime', 'sklearn', 'pandas', 'dagster', 'skl2onnx'} & set(sys.modules))"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -3,7 +3,7 @@
 import datetime
 import json
 
-from batch_assets.database.batches import Batch
+from batch_assets.database.slices.batch import Batch
 from batch_assets.reporting.summary import OTHER_LABELS, Outcome, Summary, count_outcome
 
 LABELS = ("setosa", "versicolor", "virginica")

@@ -12,7 +12,7 @@ def main() -> None:
     """Measures and tells."""
     with connect() as connection, connection.cursor() as cursor:
         cursor.execute(f"SELECT MIN(id), MAX(id) FROM items WHERE {WITHIN_HOUR}")
-        first, last = cursor.fetchone()
+        first, last = cursor.fetchall()[0]
         cursor.execute("SELECT `values` FROM items WHERE id BETWEEN %s AND %s", (first, first + 999))
         texts = sorted(Scorer().predictions([text for (text,) in cursor]), key=len)
         connection.commit()

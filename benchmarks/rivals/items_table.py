@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batch_assets.database.engine import engine_for
-from batch_assets.database.schema import initialize_database
-from batch_assets.database.settings import database_settings
+from batch_assets.database.connection.engine import engine_for
+from batch_assets.database.schema.setup import initialize_database
 from batch_assets.errors import BatchAssetsError
+from batch_assets.settings.database import database_settings
 from batch_assets_tests.servers import Rows, Server, server_for_tests
 from benchmarks.rivals.shared import START, WITHIN_HOUR, Scorer
 from benchmarks.servers import server_of_kind

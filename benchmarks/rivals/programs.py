@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 
 import batch_assets
-from batch_assets.folders import root_folder
+from batch_assets.settings.folders import root_folder
 from benchmarks.rivals.items_table import SideError
 from benchmarks.rivals.shared import START
 

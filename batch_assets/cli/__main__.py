@@ -1,0 +1,5 @@
+"""`python -m batch_assets.cli`."""
+
+from batch_assets.cli.main import main
+
+main()

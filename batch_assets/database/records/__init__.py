@@ -1,0 +1,1 @@
+"""What is recorded of items and hours: outcomes, failures, locks, requests and summaries."""

@@ -1,0 +1,129 @@
+"""The bookkeeping of who requested which hour, and having hours and items tried again.
+
+One statement takes an hour, so that the schedule and the sensor never both request it.
+"""
+
+import datetime
+from collections.abc import Collection
+from dataclasses import asdict
+
+import sqlalchemy as sa
+
+from batch_assets.database.connection.engine import snapshot
+from batch_assets.database.records.hour_counts import created_within
+from batch_assets.database.schema.pending import pending_sql
+from batch_assets.database.schema.tables import failed_items, hour_requests, items
+from batch_assets.errors import RetryError
+from batch_assets.hours import Hour
+from batch_assets.retrying.decision import PUT_BACK, HourRequest
+
+_LARGEST_ID = 2**63 - 1
+
+
+def read_requests(engine: sa.Engine) -> dict[Hour, HourRequest]:
+    """Returns the bookkeeping of all hours that have any."""
+    with snapshot(engine) as connection:
+        rows = connection.execute(sa.select(hour_requests)).mappings().all()
+    return {Hour(row["hour"]): HourRequest(**{name: row[name] for name in row if name != "hour"}) for row in rows}
+
+
+def claim(engine: sa.Engine, hour: Hour, before: HourRequest | None, after: HourRequest) -> bool:
+    """Changes the bookkeeping of an hour, if it still is what the change was decided on.
+
+    Args:
+        engine: The database.
+        hour: The hour.
+        before: Its bookkeeping as it was read; None if it had none.
+        after: Its bookkeeping from now on.
+
+    Returns:
+        Whether that was done; if not, somebody else has taken the hour meanwhile.
+    """
+    change: sa.Insert | sa.Update = sa.update(hour_requests).where(_is_still(hour, before)).values(**asdict(after))
+    with engine.begin() as connection:
+        if before is None:
+            ignore = "OR IGNORE" if connection.dialect.name == "sqlite" else "IGNORE"
+            change = sa.insert(hour_requests).prefix_with(ignore).values(hour=hour.start, **asdict(after))
+        return connection.execute(change).rowcount == 1
+
+
+def clear(engine: sa.Engine, hour: Hour, before: HourRequest) -> bool:
+    """Takes an hour out of the bookkeeping, if that still is what it was; returns whether it was."""
+    with engine.begin() as connection:
+        return connection.execute(sa.delete(hour_requests).where(_is_still(hour, before))).rowcount == 1
+
+
+def _is_still(hour: Hour, before: HourRequest | None) -> sa.ColumnElement[bool]:
+    condition = hour_requests.c.hour == hour.start
+    if before is None:
+        return condition
+    return sa.and_(
+        condition,
+        hour_requests.c.requests == before.requests,
+        hour_requests.c.requested_at == before.requested_at,
+        hour_requests.c.given_up_at.is_not_distinct_from(before.given_up_at),
+    )
+
+
+def put_back(
+    engine: sa.Engine, hours: Collection[Hour], item_ids: Collection[int], now: datetime.datetime
+) -> tuple[int, list[Hour]]:
+    """Has failed items and hours tried again as if they never had been: all that is named, or nothing.
+
+    Args:
+        engine: The database.
+        hours: Hours, with all their failed items.
+        item_ids: Failed items, with their hours.
+        now: The present, in UTC without a zone.
+
+    Returns:
+        How many failed items are pending again, and the hours that the sensor requests again.
+
+    Raises:
+        RetryError: An item is unknown or has not failed, or an hour has nothing that could be tried again.
+    """
+    with engine.begin() as connection:
+        wanted = set(hours) | {_hour_of_failed(connection, item_id) for item_id in item_ids}
+        of_hours = failed_items.c.hour.in_([hour.start for hour in hours])
+        for hour in hours:
+            _check_something_left(connection, hour)
+        these = sa.or_(of_hours, failed_items.c.item_id.in_(item_ids))
+        done = connection.execute(sa.delete(failed_items).where(these)).rowcount
+        moment = now.replace(microsecond=0) + datetime.timedelta(seconds=1)
+        for hour in wanted:
+            connection.execute(sa.delete(hour_requests).where(hour_requests.c.hour == hour.start))
+            row = HourRequest(0, PUT_BACK, "", moment)
+            connection.execute(sa.insert(hour_requests).values(hour=hour.start, **asdict(row)))
+    return done, sorted(wanted, key=lambda hour: hour.start)
+
+
+def _hour_of_failed(connection: sa.Connection, item_id: int) -> Hour:
+    statement = (
+        sa.select(items.c.id, items.c.prediction.is_not(None).label("predicted"), failed_items.c.hour)
+        .select_from(items.outerjoin(failed_items, items.c.id == failed_items.c.item_id))
+        .where(items.c.id == item_id)
+    )
+    row = connection.execute(statement).one_or_none() if item_id <= _LARGEST_ID else None
+    if row is None:
+        raise RetryError(f"There is no item {item_id}: nothing was put back. `batch-assets status --failed` lists ids.")
+    if row.hour is None or row.predicted:
+        state = "has a prediction" if row.predicted else "is pending, and is scored with its hour"
+        raise RetryError(f"The item {item_id} has not failed, it {state}: nothing was put back.")
+    return Hour(row.hour)
+
+
+def _check_something_left(connection: sa.Connection, hour: Hour) -> None:
+    created = created_within(hour.start, hour.end)
+    looked_up = (
+        sa.select(hour_requests.c.hour).where(hour_requests.c.hour == hour.start),
+        sa.select(failed_items.c.item_id).where(failed_items.c.hour == hour.start).limit(1),
+        sa.select(items.c.id).where(sa.text(pending_sql(connection)), created).limit(1),
+    )
+    if any(connection.execute(statement).first() for statement in looked_up):
+        return
+    there = connection.execute(sa.select(items.c.id).where(created).limit(1)).first()
+    state = "all its items have predictions" if there else "it has no items"
+    raise RetryError(
+        f"There is nothing to try again in the hour {hour.key}, {state}: nothing was put back. To score it all the "
+        "same, materialise it."
+    )

@@ -1,0 +1,253 @@
+"""Removing hours whose time is up, in small steps beside a service that goes on writing. No Dagster in here.
+
+What is left of an hour is right for every reader, wherever a removal ends: an item goes together with its row in
+`failed_items`, without which it would count as pending, and what was recorded of the hour goes last, when no item of it
+is there.
+"""
+
+import datetime
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import sqlalchemy as sa
+
+from batch_assets.database.connection.engine import snapshot, writing
+from batch_assets.database.connection.statements import batch_table, checksum_sql
+from batch_assets.database.connection.throttle import Throttle
+from batch_assets.database.records.hour_counts import created_within
+from batch_assets.database.records.hour_lock import HourLock
+from batch_assets.database.records.remaining import what_is_left
+from batch_assets.database.records.summaries import summed_up
+from batch_assets.database.schema.tables import (
+    ITEM_VALUES,
+    failed_items,
+    hour_locks,
+    hour_requests,
+    items,
+    registrations,
+    run_summary,
+)
+from batch_assets.errors import HourBusyError
+from batch_assets.hours import Hour
+from batch_assets.retrying.decision import FAILED_RUNS_AGE, LONGEST_PAUSE, Left
+
+# Fewer than a run writes at once: the service waits for an item that is being removed only if it changes that one.
+BATCH_ROWS = 2_000
+# Younger hours the sensor may yet request: after its longest pause, or since a run of the last day has failed.
+LEAST_AGE = LONGEST_PAUSE + FAILED_RUNS_AGE
+
+# Why something of an hour stays.
+IN_USE, UNSCORED, LOCKED = "in use", "unscored", "locked"
+
+_created = items.c.created_datetime
+_BEFORE_ALL_IDS = -(2**63)
+
+
+@dataclass(frozen=True)
+class PrunedHour:
+    """What became of an old hour.
+
+    Args:
+        hour: The hour.
+        removed: How many of its items were removed.
+        left: Why something of it stays: `in use` by a run, `unscored` items, items that are `locked` by a transaction
+            or came meanwhile; None if nothing does.
+        items: How many items are the reason.
+    """
+
+    hour: Hour
+    removed: int = 0
+    left: str | None = None
+    items: int = 0
+
+
+def old_hours(engine: sa.Engine, end: datetime.datetime) -> list[Hour]:
+    """Returns the hours before a moment of which there are items or rows of ours, oldest first.
+
+    Looks up one item an hour, whatever the hours hold.
+
+    Args:
+        engine: The database.
+        end: The start of an hour, in UTC without a zone.
+    """
+    gone = failed_items.outerjoin(items, items.c.id == failed_items.c.item_id)
+    looked_up: list[sa.Select[datetime.datetime]] = [
+        sa.select(table.c.hour).where(table.c.hour < end) for table in (run_summary, hour_requests, hour_locks)
+    ]
+    looked_up.append(
+        sa.select(failed_items.c.hour).select_from(gone).where(failed_items.c.hour < end, items.c.id.is_(None))
+    )
+    with snapshot(engine) as connection:
+        starts = set(_starts_of_items(connection, end))
+        for statement in looked_up:
+            starts.update(connection.execute(statement.distinct()).scalars())
+    return [Hour(start) for start in sorted(starts)]
+
+
+def _starts_of_items(connection: sa.Connection, end: datetime.datetime) -> Iterator[datetime.datetime]:
+    first = sa.select(sa.func.min(_created))
+    created = connection.execute(first).scalar()
+    while created is not None and created < end:
+        hour = Hour(created.replace(minute=0, second=0, microsecond=0))
+        yield hour.start
+        created = connection.execute(first.where(created_within(hour.end, end))).scalar()
+
+
+def hours_there(engine: sa.Engine, hours: Collection[Hour]) -> set[Hour]:
+    """Returns which of these hours have items or a summary."""
+    there = summed_up(engine, hours)
+    with snapshot(engine) as connection:
+        for hour in set(hours) - there:
+            within = created_within(hour.start, hour.end)
+            if connection.execute(sa.select(items.c.id).where(within).limit(1)).first():
+                there.add(hour)
+    return there
+
+
+def remove_registrations(engine: sa.Engine, before: datetime.datetime, throttle: Throttle) -> int:
+    """Forgets the idempotency keys that were used before a moment, and returns how many there were.
+
+    Args:
+        engine: The database.
+        before: In UTC without a zone.
+        throttle: Has each transaction wait for its turn.
+    """
+    key, removed = registrations.c.idempotency_key, 0
+    old = sa.select(key).where(registrations.c.registered_at < before).limit(BATCH_ROWS)
+    while True:
+        throttle.before_write(BATCH_ROWS)
+        with writing(engine) as connection:
+            keys = connection.execute(old).scalars().all()
+            if not keys:
+                return removed
+            removed += connection.execute(sa.delete(registrations).where(key.in_(keys))).rowcount
+
+
+class Pruning:
+    """Removes hours, each under its lock.
+
+    Args:
+        engine: The database.
+        throttle: Has each transaction wait for its turn.
+        tell: Is told what a person should know.
+        unscored_too: Whether to remove items that nobody has scored; without it, an hour that has any stays as it is.
+    """
+
+    def __init__(
+        self, engine: sa.Engine, throttle: Throttle, tell: Callable[[str], None], *, unscored_too: bool
+    ) -> None:
+        self._engine = engine
+        self._throttle = throttle
+        self._tell = tell
+        self._unscored_too = unscored_too
+        # As who it holds the hours: two that run at once are two.
+        self._run_id = f"batch-assets prune {uuid4()}"
+
+    def remove(self, hour: Hour) -> PrunedHour:
+        """Removes an hour: its items, then what was recorded of it.
+
+        A removal that was interrupted is finished by the next one.
+        """
+        removed = 0
+        lock = HourLock(self._engine, hour, self._run_id, wait=False, tell=self._tell)
+        try:
+            with lock.held():
+                unscored = self._unscored(hour)
+                if unscored:
+                    return PrunedHour(hour, 0, UNSCORED, unscored)
+                for count in self._remove_items(hour, lock):
+                    removed += count
+                left = self._count(hour)
+                if left:
+                    unscored = self._unscored(hour)
+                    return PrunedHour(hour, removed, UNSCORED if unscored else LOCKED, unscored or left)
+                self._remove_records(hour, lock)
+        except HourBusyError:
+            return PrunedHour(hour, removed, IN_USE)
+        return PrunedHour(hour, removed)
+
+    def look(self, hour: Hour) -> PrunedHour:
+        """Returns what `remove` would do, as far as nobody holds the hour."""
+        unscored = self._unscored(hour)
+        return PrunedHour(hour, 0, UNSCORED, unscored) if unscored else PrunedHour(hour, self._count(hour))
+
+    def _unscored(self, hour: Hour) -> int:
+        """Counts the items that nobody has scored with the values that they have, if these are to stay."""
+        if self._unscored_too:
+            return 0
+        left = what_is_left(self._engine, hour, hour.end, max_attempts=1).get(hour, Left())
+        return left.pending + left.corrected
+
+    def _count(self, hour: Hour) -> int:
+        counted = sa.select(sa.func.count()).select_from(items).where(created_within(hour.start, hour.end))
+        with snapshot(self._engine) as connection:
+            return connection.execute(counted).scalar_one()
+
+    def _remove_items(self, hour: Hour, lock: HourLock) -> Iterator[int]:
+        """Removes the items of an hour batch by batch; yields how many each time."""
+        after = (hour.start, _BEFORE_ALL_IDS)
+        while batch := self._next_items(hour, after):
+            last = batch[-1]
+            after = (last.created_datetime, last.id)
+            self._throttle.before_write(len(batch))
+            with writing(self._engine) as connection:
+                lock.check(connection)
+                keys = self._lock_items(connection, hour, sorted(row.id for row in batch))
+                _delete(connection, "failed_items", "item_id", keys)
+                _delete(connection, "items", "id", keys)
+            yield len(keys)
+
+    def _next_items(self, hour: Hour, after: tuple[datetime.datetime, int]) -> Sequence[sa.Row[Any, Any]]:
+        """Reads on in the index of the times, which has the keys in it too: nothing is sorted, nothing read twice."""
+        moment, key = after
+        further = sa.or_(sa.and_(_created == moment, items.c.id > key), sa.and_(_created > moment, _created < hour.end))
+        statement = sa.select(items.c.id, _created).where(further).order_by(_created, items.c.id).limit(BATCH_ROWS)
+        with snapshot(self._engine) as connection:
+            return connection.execute(statement).all()
+
+    def _lock_items(self, connection: sa.Connection, hour: Hour, keys: Sequence[int]) -> Sequence[int]:
+        """Locks these items and returns which may be removed; passes over those that somebody else has locked."""
+        sqlite = connection.dialect.name == "sqlite"
+        batch, parameters = batch_table(connection, ("row_key",), [(key,) for key in keys])
+        mark = "?" if sqlite else "%s"
+        condition = f"items.created_datetime >= {mark} AND items.created_datetime < {mark}"
+        if not self._unscored_too:
+            condition += (
+                " AND (items.prediction IS NOT NULL OR EXISTS (SELECT * FROM failed_items WHERE item_id = items.id AND "
+                f"values_checksum = {checksum_sql(connection, ITEM_VALUES)}))"
+            )
+        found = connection.exec_driver_sql(
+            f"SELECT items.id FROM {batch} {'JOIN' if sqlite else 'STRAIGHT_JOIN'} items ON items.id = batch.row_key "
+            f"WHERE {condition} {'' if sqlite else 'FOR UPDATE SKIP LOCKED'}",
+            (*parameters, str(hour.start), str(hour.end)),
+        )
+        return found.scalars().all()
+
+    def _remove_records(self, hour: Hour, lock: HourLock) -> None:
+        of_hour = sa.select(failed_items.c.item_id).where(failed_items.c.hour == hour.start)
+        deleted_by_the_service = of_hour.outerjoin(items, items.c.id == failed_items.c.item_id).where(
+            items.c.id.is_(None)
+        )
+        self._throttle.before_write(1)
+        with writing(self._engine) as connection:
+            lock.check(connection)
+            keys = connection.execute(deleted_by_the_service).scalars().all()
+            _delete(connection, "failed_items", "item_id", keys)
+            for table in (run_summary, hour_requests):
+                connection.execute(sa.delete(table).where(table.c.hour == hour.start))
+
+
+def _delete(connection: sa.Connection, table: str, key: str, keys: Sequence[int]) -> None:
+    """Deletes rows by their primary key, looking up one by one.
+
+    By a list of keys the server may lock the row that follows, too, and waits for whoever has it.
+    """
+    if not keys:
+        return
+    batch, parameters = batch_table(connection, ("row_key",), [(value,) for value in keys])
+    statement = f"DELETE FROM {table} USING {batch} STRAIGHT_JOIN {table} ON {table}.{key} = batch.row_key"
+    if connection.dialect.name == "sqlite":
+        statement = f"DELETE FROM {table} WHERE {key} IN (SELECT row_key FROM {batch})"
+    connection.exec_driver_sql(statement, parameters)

@@ -1,0 +1,43 @@
+"""Registers items: rows of `items`, all of them or none."""
+
+import datetime
+from collections.abc import Iterable, Iterator
+
+import sqlalchemy as sa
+
+from batch_assets.database.connection.statements import BATCH_CHARACTERS, BATCH_ROWS
+from batch_assets.database.schema.tables import items
+
+
+def register_items(engine: sa.Engine, texts: Iterable[str], created_at: datetime.datetime | None) -> int:
+    """Registers items in one transaction: all of them or none.
+
+    Args:
+        engine: The database.
+        texts: The `values` of each item as JSON text.
+        created_at: When they were created, in UTC without a zone; None for now.
+
+    Returns:
+        How many there were.
+    """
+    times = {} if created_at is None else {"created_datetime": created_at, "updated_datetime": created_at}
+    count = 0
+    with engine.begin() as connection:
+        for part in _parts(texts):
+            connection.execute(sa.insert(items), [{"values": text, **times} for text in part])
+            count += len(part)
+    return count
+
+
+def _parts(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Yields lists of texts that are bounded in number and in size, so that memory is too."""
+    part: list[str] = []
+    characters = 0
+    for text in texts:
+        part.append(text)
+        characters += len(text)
+        if len(part) >= BATCH_ROWS or characters > BATCH_CHARACTERS:
+            yield part
+            part, characters = [], 0
+    if part:
+        yield part

@@ -1,0 +1,110 @@
+"""What has no prediction yet, looked up at the cost of what there is of it."""
+
+import datetime
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from batch_assets.database.connection.engine import snapshot
+from batch_assets.database.connection.statements import checksum_sql
+from batch_assets.database.records.hour_counts import created_within
+from batch_assets.database.schema.pending import pending_sql
+from batch_assets.database.schema.tables import ITEM_VALUES, failed_items, items
+from batch_assets.hours import Hour
+from batch_assets.retrying.decision import Left
+
+_EPOCH = datetime.datetime(1970, 1, 1)  # noqa: DTZ001 - UTC without a zone, as in the database
+
+
+def what_is_left(engine: sa.Engine, first: Hour, end: datetime.datetime, max_attempts: int) -> dict[Hour, Left]:
+    """Returns what has no prediction, by hour; hours that have nothing of the kind are not in it.
+
+    Reads an index that holds these items only, and the rows of the failed ones.
+
+    Args:
+        engine: The database.
+        first: The first hour to look at.
+        end: Items created before; the start of the open hour, say.
+        max_attempts: How often an item may fail with the same values before it is given up.
+    """
+    with snapshot(engine) as connection:
+        unpredicted = {row.number: row for row in connection.execute(_unpredicted(connection, first.start, end))}
+        failed = {row.number: row for row in connection.execute(_failed(connection, first.start, end, max_attempts))}
+    left = {}
+    for number in unpredicted.keys() | failed.keys():
+        row, failures = unpredicted.get(number), failed.get(number)
+        every, again, corrected = (
+            (failures.every, int(failures.again), int(failures.corrected)) if failures else (0, 0, 0)
+        )
+        pending, last = (row.every - every, row.last_id) if row else (0, 0)
+        # DECIMAL and None are what servers make of sums and of hours that are not there.
+        left[Hour(_EPOCH + datetime.timedelta(hours=int(number)))] = Left(
+            pending, last, again, corrected, every - again
+        )
+    return left
+
+
+def _unpredicted(
+    connection: sa.Connection, start: datetime.datetime, end: datetime.datetime
+) -> sa.Select[Any, Any, Any]:
+    number = _number_of_hour(connection)
+    return (
+        sa.select(number.label("number"), sa.func.count().label("every"), sa.func.max(items.c.id).label("last_id"))
+        .where(sa.text(pending_sql(connection)), created_within(start, end))
+        .group_by(number)
+    )
+
+
+def _failed(
+    connection: sa.Connection, start: datetime.datetime, end: datetime.datetime, max_attempts: int
+) -> sa.Select[Any, Any, Any, Any]:
+    number, corrected = _number_of_hour(connection), _was_corrected(connection)
+    again = sa.or_(failed_items.c.attempts < max_attempts, corrected)
+    return (
+        sa.select(
+            number.label("number"),
+            sa.func.count().label("every"),
+            sa.func.sum(sa.case((again, 1), else_=0)).label("again"),
+            sa.func.sum(sa.case((corrected, 1), else_=0)).label("corrected"),
+        )
+        .select_from(failed_items.join(items, items.c.id == failed_items.c.item_id))
+        .where(items.c.prediction.is_(None), created_within(start, end))
+        .group_by(number)
+    )
+
+
+def failed_rows(engine: sa.Engine, count: int, max_attempts: int) -> Sequence[sa.Row[Any]]:
+    """Returns the failed items that failed last, latest first.
+
+    Args:
+        engine: The database.
+        count: How many at the most.
+        max_attempts: How often an item may fail with the same values before it is given up.
+
+    Returns:
+        Rows with `item_id`, `hour`, `code`, `message`, `attempts` and `given_up`.
+    """
+    table = failed_items.c
+    with snapshot(engine) as connection:
+        given_up = sa.and_(table.attempts >= max_attempts, sa.not_(_was_corrected(connection)))
+        statement = (
+            sa.select(table.item_id, table.hour, table.code, table.message, table.attempts, given_up.label("given_up"))
+            .select_from(failed_items.join(items, items.c.id == table.item_id))
+            .where(items.c.prediction.is_(None))
+            .order_by(table.last_failed_at.desc(), table.item_id.desc())
+            .limit(count)
+        )
+        return connection.execute(statement).all()
+
+
+def _was_corrected(connection: sa.Connection) -> sa.ColumnElement[bool]:
+    current: sa.ColumnElement[int] = sa.literal_column(checksum_sql(connection, ITEM_VALUES))
+    return failed_items.c.values_checksum != current
+
+
+def _number_of_hour(connection: sa.Connection) -> sa.ColumnElement[int]:
+    """Returns the number of an item's hour since 1970, cheaper to group by than a text."""
+    if connection.dialect.name == "sqlite":
+        return sa.cast(sa.func.strftime("%s", items.c.created_datetime), sa.Integer).op("/")(3600)
+    return sa.func.unix_timestamp(items.c.created_datetime).op("DIV")(3600)

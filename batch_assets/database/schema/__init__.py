@@ -1,0 +1,1 @@
+"""The tables of the pipeline, and how they are made and changed."""

@@ -1,0 +1,223 @@
+"""Making the tables: on an empty database, and around an `items` table that the service already lives on."""
+
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.engine.interfaces import ReflectedColumn
+
+from batch_assets.database.schema.migrations import VERSION_TABLE
+from batch_assets.database.schema.pending import COLUMN, INDEX
+from batch_assets.database.schema.tables import (
+    failed_items,
+    hour_locks,
+    hour_requests,
+    items,
+    registrations,
+    run_summary,
+)
+from batch_assets.errors import DatabaseError, DatabaseUnavailableError, TableError
+
+OTHER_PROCESS_SECONDS = 600
+# While the statement that adds the index waits for a transaction that uses the table, all others wait behind it.
+TABLE_LOCK_SECONDS = 10
+OURS = (failed_items, run_summary, hour_locks, hour_requests, registrations)
+TABLES = (items.name, *(table.name for table in OURS))
+# The server cannot do it at once, or not without keeping the service out.
+_WOULD_REWRITE = {1845, 1846}
+_TEXT = (sa.JSON, sa.Text, sa.String)
+_ITEMS = {
+    "id": ("an integer", (sa.Integer,)),
+    "values": ("JSON", _TEXT),
+    "prediction": ("JSON", _TEXT),
+    "created_datetime": ("TIMESTAMP", (sa.DateTime, sa.TIMESTAMP)),
+    "updated_datetime": ("TIMESTAMP", (sa.DateTime, sa.TIMESTAMP)),
+}
+
+
+def initialize_database(engine: sa.Engine) -> list[str]:
+    """Creates the tables that are missing and adopts an `items` table with rows in it as it is.
+
+    Run twice it changes nothing; of two processes the second waits for the first. What was interrupted it finishes,
+    and a table that was dropped it creates anew.
+
+    Args:
+        engine: The database.
+
+    Returns:
+        What was done, a sentence each; empty when there was nothing to do.
+
+    Raises:
+        TableError: A table that is there lacks a column or has one of another type.
+        DatabaseUnavailableError: Another process has been at it for ten minutes, or uses the table `items` in a
+            transaction that does not end.
+    """
+    with engine.connect() as connection, _alone(connection):
+        before = set(sa.inspect(connection).get_table_names())
+        if items.name in before or items.name in sa.inspect(connection).get_view_names():
+            _check_items(connection)
+        if VERSION_TABLE not in before:
+            _check_ours(connection, before)
+        _migrate(connection, anew=not before.issuperset(TABLES))
+        after = set(sa.inspect(connection).get_table_names())
+        _check_ours(connection, after)
+        done = [f"created table {name}" for name in TABLES if name in after - before]
+        if _add_index(connection):
+            done.append("added an index on items.created_datetime")
+        done += _add_pending(connection)
+        connection.commit()
+    return done
+
+
+@contextmanager
+def _alone(connection: sa.Connection) -> Iterator[None]:
+    """Keeps other processes out; SQLite's transaction does that by itself, MySQL's do not cover DDL."""
+    if connection.dialect.name == "sqlite":
+        yield
+        return
+    # The names of these locks are those of the server, not of the database.
+    name = "batch_assets." + sha256((connection.engine.url.database or "").encode()).hexdigest()[:32]
+    taken = connection.execute(sa.select(sa.func.get_lock(name, OTHER_PROCESS_SECONDS))).scalar_one()
+    if taken != 1:
+        raise DatabaseUnavailableError(
+            f"Another process has been setting up {connection.engine.url.database!r} for "
+            f"{OTHER_PROCESS_SECONDS} seconds: wait for it, or end it."
+        )
+    try:
+        yield
+    finally:
+        if not connection.invalidated:  # the lock ends with the connection
+            connection.execute(sa.select(sa.func.release_lock(name)))
+
+
+def _migrate(connection: sa.Connection, anew: bool) -> None:
+    from alembic import command  # noqa: PLC0415 - what only init-db needs, nobody else waits for
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    if anew:  # every step looks first whether it has been done
+        command.stamp(config, "base")
+    command.upgrade(config, "head")
+
+
+def _check_items(connection: sa.Connection) -> None:
+    there = {column["name"]: column for column in sa.inspect(connection).get_columns("items")}
+    faults = [fault for name in _ITEMS for fault in _faults(name, there.get(name))]
+    key = sa.inspect(connection).get_pk_constraint("items")["constrained_columns"]
+    # A table that is partitioned by time needs the time as a further column of its key.
+    if "id" in there and key[:1] != ["id"]:
+        faults.append(f"id must be the primary key (it is {', '.join(key) or 'none'})")
+    if items.name in sa.inspect(connection).get_view_names():
+        faults = ["it is a view, and must be a table"]
+    faults += _storage_faults(connection)
+    if faults:
+        raise TableError(
+            f"The table items in {connection.engine.url.database!r} cannot be used as it is: {'; '.join(faults)}. "
+            "Mend the table, or use another database; nothing was changed."
+        )
+
+
+def _storage_faults(connection: sa.Connection) -> list[str]:
+    if connection.dialect.name == "sqlite":
+        return []
+    storage = connection.exec_driver_sql(
+        "SELECT tables.engine, engines.transactions FROM information_schema.tables JOIN information_schema.engines "
+        "ON engines.engine = tables.engine WHERE table_schema = DATABASE() AND table_name = 'items'"
+    ).one_or_none()
+    if storage is None or storage[1] == "YES":
+        return []
+    return [f"its storage engine {storage[0]} has no transactions (ALTER TABLE items ENGINE=InnoDB)"]
+
+
+def _check_ours(connection: sa.Connection, there: Container[str]) -> None:
+    for table in OURS:
+        if table.name in there:
+            names = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
+            missing = [column.name for column in table.columns if column.name not in names]
+            if missing:
+                raise TableError(
+                    f"The table {table.name} in {connection.engine.url.database!r} has no {', '.join(missing)}: rename "
+                    "it and run `batch-assets init-db` again, which then creates it anew, or use another database."
+                )
+
+
+def _faults(name: str, column: ReflectedColumn | None) -> list[str]:
+    wanted, types = _ITEMS[name]
+    if column is None:
+        return [f"the column {name} ({wanted}) is missing"]
+    faults = []
+    if not isinstance(column["type"], types):
+        faults.append(f"the column {name} is {column['type']}, and must be {wanted}")
+    if name == "prediction" and not column["nullable"]:
+        faults.append("the column prediction must allow NULL, which is what an item has before it is scored")
+    return faults
+
+
+def _add_index(connection: sa.Connection) -> bool:
+    if _has_index(connection, ["created_datetime"]):
+        return False
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("CREATE INDEX ix_items_created_datetime ON items (created_datetime)")
+        return True
+    _alter_online(connection, "ADD INDEX ix_items_created_datetime (created_datetime), ALGORITHM=INPLACE, LOCK=NONE")
+    return True
+
+
+def _add_pending(connection: sa.Connection) -> list[str]:
+    """Makes what has no prediction cost what there is of it, see `pending.py`."""
+    if connection.dialect.name == "sqlite":
+        if any(index["name"] == INDEX for index in sa.inspect(connection).get_indexes("items")):
+            return []
+        connection.exec_driver_sql(f"CREATE INDEX {INDEX} ON items (created_datetime) WHERE prediction IS NULL")
+        return ["added an index on the items without a prediction"]
+    done = []
+    if COLUMN not in {column["name"] for column in sa.inspect(connection).get_columns("items")}:
+        refusal = _add_pending_column(connection)
+        if refusal:
+            return [refusal]
+        done.append(f"added the virtual column items.{COLUMN}")
+    if not _has_index(connection, [COLUMN, "created_datetime"]):
+        _alter_online(connection, f"ADD INDEX {INDEX} ({COLUMN}, created_datetime), ALGORITHM=INPLACE, LOCK=NONE")
+        done.append(f"added an index on items.{COLUMN}")
+    return done
+
+
+def _add_pending_column(connection: sa.Connection) -> str | None:
+    """Adds the column; returns a sentence if the server would have to write the table anew for it."""
+    # In a comment for MySQL alone, which knows the word since 8.0.23.
+    invisible = "INVISIBLE" if getattr(connection.dialect, "is_mariadb", False) else "/*!80023 INVISIBLE */"
+    column = f"{COLUMN} TINYINT GENERATED ALWAYS AS (prediction IS NULL) VIRTUAL {invisible}"
+    try:
+        _alter_online(connection, f"ADD COLUMN {column}, ALGORITHM=INSTANT")
+    except DatabaseError as error:
+        number = error.__cause__.args[0] if error.__cause__ else None
+        if number not in _WOULD_REWRITE:
+            raise
+        return (
+            f"items goes without the column {COLUMN}, which cannot be added to it online: what is pending is found by "
+            "reading whole hours. To have it, in an hour in which the service can do without the table: "
+            f"ALTER TABLE items ADD COLUMN {column}; then run init-db again."
+        )
+    return None
+
+
+def _has_index(connection: sa.Connection, columns: list[str]) -> bool:
+    indexes = sa.inspect(connection).get_indexes("items")
+    # SQLite's index of the pending items begins with the time too, and has no others.
+    whole = [index for index in indexes if connection.dialect.name != "sqlite" or index["name"] != INDEX]
+    return any(index["column_names"][: len(columns)] == columns for index in whole)
+
+
+def _alter_online(connection: sa.Connection, change: str) -> None:
+    """Changes the table while the service goes on reading and writing, or is refused."""
+    connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {TABLE_LOCK_SECONDS}")
+    try:
+        connection.exec_driver_sql(f"ALTER TABLE items {change}")
+    finally:
+        if not connection.invalidated:
+            connection.exec_driver_sql("SET SESSION lock_wait_timeout = DEFAULT")

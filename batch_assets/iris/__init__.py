@@ -1,0 +1,1 @@
+"""The model that the package comes with, and the demonstration that uses it."""

@@ -1,0 +1,78 @@
+"""The demonstration: real measurements in past hours, scored as production scores them."""
+
+import datetime
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from batch_assets.database.connection.engine import engine_for
+from batch_assets.database.records.hour_counts import count_by_hour, first_created
+from batch_assets.database.records.register import register_items
+from batch_assets.database.schema.setup import initialize_database
+from batch_assets.errors import BatchAssetsError, DatabaseError
+from batch_assets.hours import Hour, open_hour
+from batch_assets.pipeline import pipeline_from_environment
+from batch_assets.settings.database import MySQLSettings
+from batch_assets.settings.environment import environment
+from batch_assets.settings.folders import home_folder
+
+ITEMS = 65_322
+HOURS = 6
+
+
+def run_demo(tell: Callable[[str], None]) -> None:
+    """Registers items of the last closed hours in an empty database and scores every hour in a run of its own.
+
+    On the embedded database a second demonstration adds nothing and scores what is pending.
+
+    Args:
+        tell: Is called with each sentence of progress.
+
+    Raises:
+        DatabaseError: A server was named whose items table is not empty.
+        BatchAssetsError: An hour could not be scored.
+    """
+    database = pipeline_from_environment().database
+    engine = engine_for(database)
+    initialize_database(engine)
+    end = open_hour().start
+    if first_created(engine) is None:
+        for number, texts in enumerate(_texts_by_hour()):
+            start = end - datetime.timedelta(hours=HOURS - number)
+            register_items(engine, texts, start + datetime.timedelta(minutes=30))
+        tell(f"{ITEMS:,} items registered in the {HOURS} hours before {end:%Y-%m-%d %H:%M} UTC, in the {database}")
+    elif isinstance(database, MySQLSettings):
+        raise DatabaseError(
+            f"The table items in {database.database!r} is not empty: the demonstration adds items to an "
+            "empty table only. Name another database in MYSQL_DATABASE, or unset MYSQL_SERVER."
+        )
+    day = datetime.timedelta(days=1)
+    for counts in count_by_hour(engine, end - day, end):
+        if counts.pending:
+            tell(f"dagster job execute for {counts.hour.key}: {counts.pending:,} items")
+            _execute(counts.hour)
+
+
+def _texts_by_hour() -> list[list[str]]:
+    from batch_assets.iris.training import iris_items  # noqa: PLC0415 - imports scikit-learn
+
+    texts = [json.dumps(values) for values in iris_items(ITEMS, seed=2026)]
+    return [texts[number::HOURS] for number in range(HOURS)]
+
+
+def _execute(hour: Hour) -> None:
+    home = Path(environment().get("DAGSTER_HOME") or home_folder(environment()))
+    command = [sys.executable, "-m", "dagster", "job", "execute", "-m", "batch_assets.definitions"]
+    command += ["-j", "batch_inference", "--tags", json.dumps({"dagster/partition": hour.key})]
+    done = subprocess.run(  # noqa: S603 - the command above, and nothing of anybody else's
+        command, env={**environment(), "DAGSTER_HOME": str(home)}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        # What Dagster prints is long: the sentence of the failure, if there is one, stands in front of a traceback.
+        failure = re.search(r"^dagster\S+\.Failure: (.+)", done.stderr, re.MULTILINE)
+        raise BatchAssetsError(
+            f"The hour {hour.key} could not be scored: {failure[1] if failure else done.stderr.strip()}"
+        )

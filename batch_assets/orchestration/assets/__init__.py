@@ -1,0 +1,1 @@
+"""The assets, one in a module."""

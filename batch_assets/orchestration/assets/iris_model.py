@@ -1,0 +1,29 @@
+"""The model that comes with the project."""
+
+import dagster as dg
+
+from batch_assets.orchestration.failures import explained
+from batch_assets.settings.folders import root_folder
+
+
+@dg.asset(group_name="model", kinds={"scikitlearn", "onnx"})
+@explained
+def iris_model() -> dg.MaterializeResult[None]:
+    """The support vector classifier of the iris flowers, in `models/`.
+
+    Trains it with scikit-learn, exports it to ONNX, and writes nothing unless both give the same probabilities.
+    The files are in the repository: materialise this only to train anew.
+    """
+    from batch_assets.iris.training import train_iris_model  # noqa: PLC0415 - imports scikit-learn
+
+    report = train_iris_model(root_folder() / "models")
+    return dg.MaterializeResult(
+        metadata={
+            "model_version": report.version,
+            "rows": report.rows,
+            "accuracy": report.accuracy,
+            "log_loss": report.log_loss,
+            "largest_difference": report.largest_difference,
+            "file": dg.MetadataValue.path(report.model_filepath),
+        }
+    )

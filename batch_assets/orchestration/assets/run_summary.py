@@ -1,0 +1,120 @@
+"""The summary of an hour."""
+
+import datetime
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from batch_assets.database.connection.engine import engine_for
+from batch_assets.database.records.failed_items import failed_ids
+from batch_assets.database.slices.batch import Batch
+from batch_assets.database.slices.batches import Batches, BatchesByPartition
+from batch_assets.hours import Hour
+from batch_assets.inference.onnx_model import load_labels
+from batch_assets.orchestration.failures import explained, tag_fault
+from batch_assets.orchestration.partitions import backfill_policy, check_closed, closed_hours, hours
+from batch_assets.orchestration.resources import CurrentPipeline
+from batch_assets.pipeline import Pipeline
+from batch_assets.reporting.summary import Outcome, Summary, count_outcome, read_predictions, store_summary
+from batch_assets.reporting.tables import shares
+
+# Of an hour, on the average of those that are looked up together.
+RUNS_TO_LOOK_AT, EVENTS_AT_ONCE = 100, 4
+
+
+@dg.asset(
+    partitions_def=hours,
+    backfill_policy=backfill_policy,
+    ins={"predictions": dg.AssetIn(metadata={"columns": ["id", "prediction"]})},
+    io_manager_key="mysql_io_manager",
+    metadata={"partition_expr": "hour", "key": "hour"},
+    group_name="batch_inference",
+    kinds={"mysql"},
+    hooks={tag_fault},
+)
+@explained
+def run_summary(
+    context: dg.AssetExecutionContext, predictions: Batches, pipeline: CurrentPipeline
+) -> BatchesByPartition:
+    """One row for the hour in `run_summary`: its items by outcome and by label, and how they were scored.
+
+    Counted from the rows that stand in the tables, so that it is right whichever runs the hour has seen.
+    """
+    settings, chosen = pipeline.load(), closed_hours(context)
+    scorings = _scorings(context, chosen)
+
+    def summed_up(hour: Hour) -> Batches:
+        outcome = _outcome(settings, hour, predictions.of_partition(hour.key))
+        summary = Summary(hour.start, outcome, scorings[hour.key])
+        return Batches([summary.batch()], metadata=lambda: _metadata(summary))
+
+    return BatchesByPartition((hour.key, summed_up(hour)) for hour in chosen)
+
+
+def sum_up(context: dg.AssetExecutionContext, pipeline: Pipeline, keys: Sequence[str]) -> None:
+    """Sums up hours of which the predictions are stored, in the run whose step `predictions` fails for other hours.
+
+    Dagster skips the step `run_summary` of that run, which would leave hours unfinished that have nothing to do with
+    the fault.
+    """
+    engine, hours_stored = engine_for(pipeline.database), [check_closed(key) for key in keys]
+    scorings = _scorings(context, hours_stored)
+    for hour in hours_stored:
+        outcome = _outcome(pipeline, hour, read_predictions(engine, hour))
+        summary = Summary(hour.start, outcome, scorings[hour.key])
+        store_summary(engine, summary)
+        context.log_event(
+            dg.AssetMaterialization("run_summary", partition=hour.key, metadata={**_metadata(summary), "rows": 1})
+        )
+
+
+def _outcome(pipeline: Pipeline, hour: Hour, predictions: Iterable[Batch]) -> Outcome:
+    labels = load_labels(pipeline.model.label_filepath)
+    return count_outcome(predictions, failed_ids(engine_for(pipeline.database), hour), labels)
+
+
+def _scorings(context: dg.AssetExecutionContext, hours_looked_up: Sequence[Hour]) -> dict[str, Mapping[str, Any]]:
+    this_run = {"run_id": context.run.run_id, "finished_at": datetime.datetime.now(datetime.UTC)}
+    found = last_scorings(context.instance, hours_looked_up)
+    return {hour.key: found.get(hour.key, this_run) for hour in hours_looked_up}
+
+
+def last_scorings(instance: dg.DagsterInstance, hours_looked_up: Collection[Hour]) -> dict[str, Mapping[str, Any]]:
+    """Returns what the last run that scored items of an hour said of itself, with its id and its end, by key.
+
+    A run that gave no item a prediction says nothing about those that stand in the table; it is described only
+    where no run did. All hours at once, since each question to Dagster's tables costs.
+    """
+    found: dict[str, dict[str, Mapping[str, Any]]] = {"scored": {}, "failed": {}}
+    keys, cursor = [hour.key for hour in hours_looked_up], None
+    for _ in range(RUNS_TO_LOOK_AT // EVENTS_AT_ONCE if keys else 0):
+        page = instance.fetch_materializations(
+            dg.AssetRecordsFilter(asset_key=dg.AssetKey("predictions"), asset_partitions=keys),
+            limit=EVENTS_AT_ONCE * len(keys),
+            cursor=cursor,
+        )
+        for record in page.records:
+            run = _said(record)
+            for outcome, runs in found.items():
+                if run.get(outcome):
+                    runs.setdefault(str(record.partition_key), run)
+        cursor = page.cursor
+        if not page.has_more or len(found["scored"]) == len(keys):
+            break
+    return found["failed"] | found["scored"]
+
+
+def _said(record: dg.EventLogRecord) -> Mapping[str, Any]:
+    metadata = record.asset_materialization.metadata if record.asset_materialization else {}
+    finished = datetime.datetime.fromtimestamp(record.timestamp, datetime.UTC)
+    return {**{key: value.value for key, value in metadata.items()}, "run_id": record.run_id, "finished_at": finished}
+
+
+def _metadata(summary: Summary) -> Mapping[str, Any]:
+    labels = summary.outcome.label_counts
+    return {
+        **summary.numbers(),
+        **{f"label {label}": count for label, count in labels.items()},
+        "labels": dg.MetadataValue.md(shares(labels, "label")),
+    }

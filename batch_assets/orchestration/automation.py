@@ -1,0 +1,147 @@
+"""What starts the hours: the job, its schedule, and the sensor for what the schedule leaves."""
+
+import datetime
+from collections import Counter
+from collections.abc import Collection, Iterator
+
+import dagster as dg
+import sqlalchemy as sa
+
+from batch_assets.database.connection.engine import engine_for
+from batch_assets.database.records.hour_requests import claim, clear, read_requests
+from batch_assets.database.records.remaining import what_is_left
+from batch_assets.database.records.summaries import summed_up
+from batch_assets.hours import Hour, present
+from batch_assets.orchestration.assets.predictions import RETRY_TAG, predictions
+from batch_assets.orchestration.assets.raw_items import raw_items
+from batch_assets.orchestration.assets.run_summary import run_summary
+from batch_assets.orchestration.partitions import hours
+from batch_assets.orchestration.run_history import JOB, busy_hours, hours_of_failed_runs, last_runs
+from batch_assets.pipeline import SCHEDULE_MINUTE, Pipeline, pipeline_from_environment
+from batch_assets.retrying.decision import (
+    FAILED_RUNS_AGE,
+    MOST_REQUESTS,
+    SCHEDULE,
+    Decisions,
+    HourRequest,
+    KnownHour,
+    Left,
+    Request,
+    decide,
+)
+from batch_assets.settings.retry import LEAVE, WHOLE_BATCH
+
+REASON_TAG = "batch_assets/reason"
+# So that a tick after a long outage looks up no more hours than it may well need.
+HOURS_AT_ONCE = 100
+
+batch_inference = dg.define_asset_job(
+    JOB,
+    selection=dg.AssetSelection.assets(raw_items, predictions, run_summary),
+    description="Scores the items of an hour and sums it up.",
+)
+
+
+@dg.schedule(
+    job=batch_inference,
+    cron_schedule=f"{SCHEDULE_MINUTE} * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+def hourly_batch_inference(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """The hour that has just closed, at minute 19.
+
+    While the database is away the tick fails, and `retry_hours` requests the hour five minutes later or as soon as
+    the database is back.
+    """
+    moment = context.scheduled_execution_time.astimezone(datetime.UTC).replace(tzinfo=None)
+    hour = Hour(moment.replace(minute=0, second=0, microsecond=0) - datetime.timedelta(hours=1))
+    pipeline = pipeline_from_environment()
+    if hour.start < pipeline.first_hour.start:
+        return dg.SkipReason(f"The hour {hour.key} lies before the first one, {pipeline.first_hour.key}.")
+    row = HourRequest(0, SCHEDULE, "", present().replace(microsecond=0))
+    policy = pipeline.retry.policy
+    if policy != LEAVE and not claim(engine_for(pipeline.database), hour, None, row):
+        return dg.SkipReason(f"The sensor retry_hours has seen to the hour {hour.key} already.")
+    tags = {RETRY_TAG: WHOLE_BATCH} if policy == WHOLE_BATCH else {}
+    return dg.RunRequest(run_key=hour.key, partition_key=hour.key, tags=tags)
+
+
+@dg.sensor(job=batch_inference, minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
+def retry_hours(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Closed hours in which something is left: late items, missed ticks, failed runs, failed items to try again.
+
+    It pauses longer and longer where there is no progress, and gives an hour up after BATCH_MAX_ATTEMPTS requests, or
+    at once for a fault that somebody must mend: `batch-assets status` names such hours, `batch-assets retry` puts them
+    back. BATCH_RETRY=leave has it request nothing.
+    """
+    pipeline = pipeline_from_environment()
+    if pipeline.retry.policy == LEAVE:
+        return dg.SensorResult(skip_reason="BATCH_RETRY is 'leave': no hour is requested by itself.")
+    engine, now = engine_for(pipeline.database), present()
+    requests: list[dg.RunRequest] = []
+    waiting: Counter[str] = Counter()
+    for known in _known_hours(engine, context.instance, pipeline, now):
+        decisions = decide(known, now, pipeline.retry, pipeline.first_hour, MOST_REQUESTS - len(requests))
+        requests += _carry_out(context, engine, decisions)
+        waiting.update(wait.why for wait in decisions.waiting)
+        if len(requests) >= MOST_REQUESTS:
+            break
+    return dg.SensorResult(requests, skip_reason=None if requests else _skip_reason(waiting))
+
+
+def _known_hours(
+    engine: sa.Engine, instance: dg.DagsterInstance, pipeline: Pipeline, now: datetime.datetime
+) -> Iterator[Collection[KnownHour]]:
+    """Looks up the hours that there may be something to do about, oldest first, some at a time."""
+    first, end = pipeline.first_hour, now.replace(minute=0, second=0, microsecond=0)
+    # In this order: a run that ends while this goes on is at worst taken for one that is still busy.
+    busy = busy_hours(instance, now)
+    bookkeeping = read_requests(engine)
+    left = what_is_left(engine, first, end, pipeline.retry.max_attempts)
+    to_do = {hour for hour, what in left.items() if not what.nothing}
+    candidates = to_do | bookkeeping.keys() | hours_of_failed_runs(instance, now - FAILED_RUNS_AGE)
+    in_order = sorted((hour for hour in candidates if first.start <= hour.start < end), key=lambda hour: hour.start)
+    for position in range(0, len(in_order), HOURS_AT_ONCE):
+        part = in_order[position : position + HOURS_AT_ONCE]
+        ended, summaries = last_runs(instance, part), summed_up(engine, part)
+        yield [
+            KnownHour(
+                hour, left.get(hour, Left()), hour in summaries, ended.get(hour), busy.get(hour), bookkeeping.get(hour)
+            )
+            for hour in part
+        ]
+
+
+def _carry_out(context: dg.SensorEvaluationContext, engine: sa.Engine, decisions: Decisions) -> list[dg.RunRequest]:
+    for done in decisions.cleared:
+        clear(engine, done.hour, done.before)
+    for hopeless in decisions.given_up:
+        if claim(engine, hopeless.hour, hopeless.before, hopeless.after):
+            context.log.warning(
+                "The hour %s is given up: %s. Mend that and materialise the hour, or have it requested again with "
+                "`batch-assets retry %s`.",
+                hopeless.hour.key,
+                (hopeless.after.given_up_because or "").rstrip("."),
+                hopeless.hour.key,
+            )
+    # A key that is no partition would lose the whole tick.
+    wanted = [request for request in decisions.requests if hours.has_partition_key(request.hour.key)]
+    return [_run_request(request) for request in wanted if claim(engine, request.hour, request.before, request.after)]
+
+
+def _run_request(request: Request) -> dg.RunRequest:
+    return dg.RunRequest(
+        # Remembered for ever: the claim makes it new.
+        run_key=f"{request.hour.key} {request.after.requested_at:%Y-%m-%dT%H:%M:%S}",
+        partition_key=request.hour.key,
+        tags={RETRY_TAG: request.mode, REASON_TAG: request.reason},
+    )
+
+
+def _skip_reason(waiting: Counter[str]) -> str:
+    if not waiting:
+        return "Nothing is left in any closed hour."
+    return "No hour is requested. Hours that wait for " + "; for ".join(
+        f"{why}: {count:,}" for why, count in waiting.most_common()
+    )

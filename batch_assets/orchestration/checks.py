@@ -1,0 +1,65 @@
+"""What must hold of the hours that were scored, looked up in the tables and not in the last run.
+
+A check's result carries no hour (partitioned checks are a preview in Dagster 1.13), so these speak of all hours: green
+means that none is left, whichever hour was materialised last.
+"""
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from batch_assets.database.connection.engine import engine_for
+from batch_assets.database.records.remaining import what_is_left
+from batch_assets.hours import Hour, open_hour
+from batch_assets.orchestration.assets.run_summary import run_summary
+from batch_assets.orchestration.failures import explained
+from batch_assets.orchestration.resources import CurrentPipeline
+from batch_assets.pipeline import Pipeline
+from batch_assets.reporting.tables import markdown_table
+from batch_assets.retrying.decision import Left
+
+HOURS_SHOWN = 24
+
+
+@dg.asset_check(asset=run_summary)
+@explained
+def no_failed_items(pipeline: CurrentPipeline) -> dg.AssetCheckResult:
+    """No item of any hour stands in `failed_items`.
+
+    Red: see there what is wrong. An item whose values are corrected is tried again by itself; after mending the model,
+    put the items back with `batch-assets retry`.
+    """
+    return _result({hour: left.failed + left.given_up for hour, left in _left(pipeline.load()).items()}, "failed")
+
+
+@dg.asset_check(asset=run_summary)
+@explained
+def no_pending_items(pipeline: CurrentPipeline) -> dg.AssetCheckResult:
+    """No closed hour has items with neither a prediction nor a reason why not, late ones included.
+
+    Red: the sensor requests these hours, unless it has given them up, which `batch-assets status` says; or materialise
+    them.
+    """
+    return _result({hour: left.pending for hour, left in _left(pipeline.load()).items()}, "pending")
+
+
+def _left(pipeline: Pipeline) -> dict[Hour, Left]:
+    """Returns what is left of all closed hours, the latest first."""
+    engine, attempts = engine_for(pipeline.database), pipeline.retry.max_attempts
+    left = what_is_left(engine, pipeline.first_hour, open_hour().start, attempts)
+    return dict(sorted(left.items(), key=lambda hour_left: hour_left[0].start, reverse=True))
+
+
+def _result(left: Mapping[Hour, int], outcome: str) -> dg.AssetCheckResult:
+    hours = {hour.key: items for hour, items in left.items() if items}
+    shown = markdown_table(["hour", outcome], list(hours.items())[:HOURS_SHOWN])
+    return dg.AssetCheckResult(
+        passed=not hours,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{sum(hours.values()):,} items {outcome} in {len(hours):,} hours; expected none",
+        metadata={
+            outcome: sum(hours.values()),
+            "hours": len(hours),
+            **({"latest hours": dg.MetadataValue.md(shown)} if hours else {}),
+        },
+    )

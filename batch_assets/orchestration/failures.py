@@ -1,0 +1,95 @@
+"""What becomes of a fault in Dagster: a failed step that opens with the sentence, retried only where it helps.
+
+`errors.py` says which fault is which.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import dagster as dg
+
+from batch_assets.errors import BatchAssetsError
+from batch_assets.settings.environment import environment
+from batch_assets.settings.retry import RetrySettings
+
+# What a run that has failed is tagged with: why; whether the fault is permanent, so that the sensor leaves the hour to
+# a person; and which hours of a range it was.
+FAULT_TAG, FAULT_MESSAGE_TAG = "batch_assets/fault", "batch_assets/fault_message"
+FAILED_PARTITIONS_TAG = "batch_assets/failed_partitions"
+PERMANENT = "permanent"
+_TAG_CHARACTERS = 255
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def explained(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Makes a `dg.Failure` of a fault that has a sentence, and has the step tried again if the fault is transient.
+
+    Of a function of a step, or of an IO manager. Everything else goes on as the error it is.
+    """
+
+    @wraps(function)
+    def explaining(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return function(*args, **kwargs)
+        except BatchAssetsError as error:
+            failure = dg.Failure(
+                str(error),
+                metadata={
+                    "fault": type(error).__name__,
+                    PERMANENT: error.permanent,
+                    "failed partitions": ", ".join(error.partitions),
+                },
+                allow_retries=error.transient,
+            )
+            if error.transient:
+                for context in (*args, *kwargs.values()):
+                    if isinstance(context, (dg.AssetExecutionContext, dg.OutputContext, dg.InputContext)):
+                        _try_again(context, failure)
+            raise failure from error
+
+    return explaining
+
+
+def _try_again(context: dg.AssetExecutionContext | dg.OutputContext | dg.InputContext, failure: dg.Failure) -> None:
+    """Asks for another attempt of the step, if attempts are left.
+
+    Not by a retry policy of the asset: with one, Dagster starts a step again that somebody has terminated.
+    """
+    settings = RetrySettings.from_environment(environment())
+    if isinstance(context, dg.AssetExecutionContext):
+        step = context.get_step_execution_context()
+    else:
+        step = context.step_context
+    attempt = step.previous_attempt_count + 1
+    if attempt > settings.transient_retries:
+        return
+    policy = dg.RetryPolicy(
+        max_retries=settings.transient_retries,
+        delay=settings.transient_retry_seconds,
+        backoff=dg.Backoff.EXPONENTIAL,
+        jitter=dg.Jitter.PLUS_MINUS,
+    )
+    seconds = policy.calculate_delay(attempt)
+    # What Dagster says of it begins with a stack trace.
+    context.log.warning(
+        "%s Tried again in %.1f seconds (%s of %s).", failure.description, seconds, attempt, policy.max_retries
+    )
+    raise dg.RetryRequested(policy.max_retries, seconds) from failure
+
+
+@dg.failure_hook
+def tag_fault(context: dg.HookContext) -> None:
+    """Tags the run of a step that failed for a fault with a sentence."""
+    failure = context.op_exception
+    if not isinstance(failure, dg.Failure) or PERMANENT not in failure.metadata:
+        return
+    tags = {FAULT_MESSAGE_TAG: (failure.description or "")[:_TAG_CHARACTERS]}
+    if failure.metadata[PERMANENT].value:
+        tags[FAULT_TAG] = PERMANENT
+    partitions = str(failure.metadata["failed partitions"].value)
+    if partitions:
+        tags[FAILED_PARTITIONS_TAG] = partitions
+    context.instance.add_run_tags(context.run_id, tags)

@@ -1,0 +1,146 @@
+"""What `batch-assets prune` does: hours first, since a run may go only when its hour is gone."""
+
+import datetime
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+import sqlalchemy as sa
+
+from batch_assets.database.connection.engine import engine_for
+from batch_assets.database.connection.throttle import Throttle
+from batch_assets.database.records.pruning import (
+    IN_USE,
+    LOCKED,
+    UNSCORED,
+    PrunedHour,
+    Pruning,
+    hours_there,
+    old_hours,
+    remove_registrations,
+)
+from batch_assets.errors import PruneError
+from batch_assets.hours import Hour
+from batch_assets.orchestration.old_runs import OldRuns, hours_in_use, opened_instance
+from batch_assets.pipeline import pipeline_from_environment
+from batch_assets.settings.environment import environment
+
+HOURS_NAMED = 20
+
+
+@dataclass(frozen=True)
+class Prune:
+    """What is to be removed.
+
+    Args:
+        hours_before: Hours that end by then, with their items; None for none. The start of an hour.
+        runs_before: Runs that ended before; None for none.
+        unscored_too: Whether to remove items that nobody has scored.
+        dry_run: Whether only to say what would be removed.
+    """
+
+    hours_before: datetime.datetime | None
+    runs_before: datetime.datetime | None
+    unscored_too: bool
+    dry_run: bool
+
+
+def run_prune(wanted: Prune, tell: Callable[[str], None]) -> None:
+    """Removes what is wanted.
+
+    Args:
+        wanted: What is to be removed; times in UTC without a zone.
+        tell: Is called with each sentence of progress.
+
+    Raises:
+        PruneError: Something had to stay.
+        SettingsError: There is no Dagster instance, or a limit of the throttle cannot be used.
+        DatabaseUnavailableError: The server is away or busy; what was removed stays so.
+    """
+    pipeline = pipeline_from_environment()
+    engine = engine_for(pipeline.database)
+    throttle = Throttle(engine, pipeline.throttle, tell)
+    hours: list[PrunedHour] = []
+    with opened_instance(environment()) as instance:
+        if wanted.hours_before:
+            pruning = Pruning(engine, throttle, tell, unscored_too=wanted.unscored_too)
+            hours = _prune_hours(instance, pruning, old_hours(engine, wanted.hours_before), wanted, tell)
+            if not wanted.dry_run:
+                forgotten = remove_registrations(engine, wanted.hours_before, throttle)
+                tell(f"{_count(forgotten, 'idempotency key')} of the web API forgotten.")
+        if wanted.runs_before:
+            gone = {pruned.hour for pruned in hours if not pruned.left}
+            _prune_runs(OldRuns(instance, engine, wanted.runs_before), throttle, gone, wanted, tell)
+    if wanted.dry_run:
+        tell("Nothing was removed: this was a dry run.")
+    _raise_if_left(engine, hours)
+
+
+def _prune_hours(
+    instance: dg.DagsterInstance, pruning: Pruning, hours: Sequence[Hour], wanted: Prune, tell: Callable[[str], None]
+) -> list[PrunedHour]:
+    done, start = [], time.monotonic()
+    for hour in hours:
+        began = time.monotonic()
+        # Asked anew for each: a run of it may have been requested meanwhile.
+        if hour in hours_in_use(instance):
+            pruned = PrunedHour(hour, left=IN_USE)
+        else:
+            pruned = pruning.look(hour) if wanted.dry_run else pruning.remove(hour)
+        done.append(pruned)
+        if pruned.removed or not pruned.left:
+            how = "would be removed" if wanted.dry_run else f"removed in {time.monotonic() - began:.1f} seconds"
+            tell(f"{hour.key}: {_items(pruned.removed)} {how}")
+    how = "would be removed" if wanted.dry_run else f"removed in {time.monotonic() - start:.1f} seconds"
+    tell(f"{_hours(sum(not pruned.left for pruned in done))}, {_items(sum(pruned.removed for pruned in done))} {how}.")
+    return done
+
+
+def _prune_runs(runs: OldRuns, throttle: Throttle, gone: set[Hour], wanted: Prune, tell: Callable[[str], None]) -> None:
+    removed, kept, start = 0, 0, time.monotonic()
+    for removable, run_id in runs.removable(gone):
+        if removable and not wanted.dry_run:
+            runs.remove(run_id, throttle)
+        removed, kept = removed + removable, kept + (not removable)
+    if not wanted.dry_run:
+        runs.forget_status()
+    how = "would be removed" if wanted.dry_run else f"removed in {time.monotonic() - start:.1f} seconds"
+    stay = f"; {kept:,} as old stay, each the last of an hour or an asset that is there" if kept else ""
+    tell(f"{_count(removed, 'run')} with events and logs {how}{stay}.")
+
+
+def _raise_if_left(engine: sa.Engine, hours: Sequence[PrunedHour]) -> None:
+    left = {why: [pruned for pruned in hours if pruned.left == why] for why in (IN_USE, UNSCORED, LOCKED)}
+    # Some of them another prune has removed meanwhile.
+    there = hours_there(engine, {pruned.hour for pruned in left[IN_USE]})
+    left[IN_USE] = [pruned for pruned in left[IN_USE] if pruned.hour in there]
+    said = [_sentence(why, stay) for why, stay in left.items() if stay]
+    if said:
+        raise PruneError(" ".join(said))
+
+
+def _sentence(why: str, stay: Sequence[PrunedHour]) -> str:
+    keys = ", ".join(pruned.hour.key for pruned in stay[:HOURS_NAMED])
+    keys += f" and {len(stay) - HOURS_NAMED:,} more" if len(stay) > HOURS_NAMED else ""
+    hours, items = _hours(len(stay)), _items(sum(pruned.items for pruned in stay))
+    return {
+        IN_USE: f"Not pruned, since a run holds them, will yet write them or has failed within a day: {hours}, {keys}. "
+        "Prune again when it has ended.",
+        UNSCORED: f"Not pruned, since nobody has scored {items}: {hours}, {keys}. Materialise them, or have them "
+        "requested with `batch-assets retry HOUR`, and prune again; or remove them as they are with --unscored-too.",
+        LOCKED: f"Not pruned to the end, since {items} came or were locked by another transaction meanwhile: {hours}, "
+        f"{keys}. Prune again.",
+    }[why]
+
+
+def _items(count: int) -> str:
+    return _count(count, "item")
+
+
+def _hours(count: int) -> str:
+    return _count(count, "hour")
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -1,0 +1,30 @@
+"""What the assets are handed: the pipeline and its model."""
+
+import dagster as dg
+
+from batch_assets.inference.onnx_model import ModelFiles, OnnxModel, load_model
+from batch_assets.pipeline import Pipeline, pipeline_from_environment
+
+
+class CurrentPipeline(dg.ConfigurableResource[Pipeline]):
+    """The pipeline as the environment describes it while a step runs."""
+
+    def load(self) -> Pipeline:
+        """Returns its settings.
+
+        Raises:
+            SettingsError: A variable is missing or has a value that cannot be used.
+        """
+        return pipeline_from_environment()
+
+
+class Model(dg.ConfigurableResource[OnnxModel]):
+    """How a model is loaded: from files. A resource of your own can take its place."""
+
+    def load(self, files: ModelFiles) -> OnnxModel:
+        """Returns the model, checked against its labels and its sample.
+
+        Raises:
+            ModelError: A file is missing or unusable, or they do not fit each other.
+        """
+        return load_model(files)

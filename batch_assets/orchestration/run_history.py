@@ -1,0 +1,147 @@
+"""What Dagster knows of the runs of an hour, for the sensor's decision.
+
+A run counts if it is for `predictions`: of the job, or of a selection of assets. It is for the hour of its partition,
+or for all hours of its range.
+"""
+
+import datetime
+from collections.abc import Collection, Iterable, Iterator
+
+import dagster as dg
+from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
+
+from batch_assets.hours import Hour, hour_of_key, hours_between
+from batch_assets.orchestration.assets.predictions import predictions
+from batch_assets.orchestration.failures import FAILED_PARTITIONS_TAG, FAULT_MESSAGE_TAG, FAULT_TAG, PERMANENT
+from batch_assets.orchestration.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
+from batch_assets.retrying.decision import BUSY_BACKFILL, BUSY_RUN, CANCELED, FAILED, SUCCEEDED, LastRun
+
+JOB = "batch_inference"
+
+_ENDED = {
+    dg.DagsterRunStatus.SUCCESS: SUCCEEDED,
+    dg.DagsterRunStatus.FAILURE: FAILED,
+    dg.DagsterRunStatus.CANCELED: CANCELED,
+}
+# A range of more hours than these is not looked for: at worst its hours are requested once more.
+_RANGE_HOURS = 24 * 7
+_KEYS = 500
+_LONGEST_RUN = datetime.timedelta(days=1)
+
+
+def busy_hours(instance: dg.DagsterInstance, now: datetime.datetime) -> dict[Hour, str]:
+    """Returns the hours that a run or a backfill will yet score, and which of the two.
+
+    Args:
+        instance: Where the runs are.
+        now: The present, in UTC without a zone.
+    """
+    # A backfill knows its hours before it has made their runs.
+    busy = dict.fromkeys(_hours_of_backfills(instance), BUSY_BACKFILL)
+    not_ended = [status for status in dg.DagsterRunStatus if status not in _ENDED]
+    for record in instance.get_run_records(dg.RunsFilter(statuses=not_ended)):
+        if not _is_abandoned(record, now):
+            busy.update(dict.fromkeys(_hours(record.dagster_run), BUSY_RUN))
+    return busy
+
+
+def _is_abandoned(record: dg.RunRecord, now: datetime.datetime) -> bool:
+    """Whether a run is started and will never end: `dagster job execute` leaves it so when it is killed.
+
+    Should it live after all, the lock of the hour keeps the next run waiting for it.
+    """
+    in_queue = record.dagster_run.status in (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED)
+    return not in_queue and record.update_timestamp < now.replace(tzinfo=datetime.UTC) - _LONGEST_RUN
+
+
+def hours_of_failed_runs(instance: dg.DagsterInstance, since: datetime.datetime) -> set[Hour]:
+    """Returns the hours of runs that have failed since a moment of UTC, whatever became of them afterwards."""
+    failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since.replace(tzinfo=datetime.UTC))
+    return {hour for record in instance.get_run_records(failed) for hour in _hours(record.dagster_run)}
+
+
+def last_runs(instance: dg.DagsterInstance, hours: Collection[Hour]) -> dict[Hour, LastRun]:
+    """Returns the last run that has ended of each of these hours that has had any."""
+    last: dict[Hour, dg.RunRecord] = {}
+    for record in _records(instance, hours):
+        for hour in _hours(record.dagster_run):
+            if hour not in last or last[hour].storage_id < record.storage_id:
+                last[hour] = record
+    return {hour: _last_run(instance, last[hour], hour) for hour in hours if hour in last}
+
+
+def _records(instance: dg.DagsterInstance, hours: Collection[Hour]) -> Iterator[dg.RunRecord]:
+    starts = {Hour(hour.start - datetime.timedelta(hours=back)) for hour in hours for back in range(_RANGE_HOURS)}
+    for tag, wanted in ((PARTITION_TAG, hours), (RANGE_START_TAG, starts)):
+        keys = sorted(hour.key for hour in wanted)
+        for position in range(0, len(keys), _KEYS):
+            tags = {tag: keys[position : position + _KEYS]}
+            yield from instance.get_run_records(dg.RunsFilter(statuses=list(_ENDED), tags=tags))
+
+
+def _last_run(instance: dg.DagsterInstance, record: dg.RunRecord, hour: Hour) -> LastRun:
+    run = record.dagster_run
+    ended = record.update_timestamp
+    if record.end_time:  # which a run that was canceled in the queue does not have
+        ended = datetime.datetime.fromtimestamp(record.end_time, datetime.UTC)
+    status, permanent, fault = _ENDED[run.status], run.tags.get(FAULT_TAG) == PERMANENT, ""
+    if status == FAILED and RANGE_START_TAG in run.tags:
+        failed = run.tags.get(FAILED_PARTITIONS_TAG, "")
+        if failed and hour.key not in failed.split(", "):  # it was stored and summed up
+            status = SUCCEEDED
+        permanent = permanent and bool(failed)
+    if status == FAILED:
+        fault = run.tags.get(FAULT_MESSAGE_TAG) or _first_error(instance, run.run_id)
+    return LastRun(
+        run.run_id,
+        status,
+        ended.astimezone(datetime.UTC).replace(tzinfo=None),
+        permanent and status == FAILED,
+        fault,
+    )
+
+
+def _first_error(instance: dg.DagsterInstance, run_id: str) -> str:
+    for kind in (dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE):
+        for record in instance.get_records_for_run(run_id, of_type=kind, limit=1).records:
+            event = record.event_log_entry.dagster_event
+            error = getattr(event.event_specific_data, "error", None) if event else None
+            while error and error.cause:
+                error = error.cause
+            sentence = error.message if error else event.message if event else None
+            if sentence:
+                return sentence.strip()
+    return ""
+
+
+def _hours(run: dg.DagsterRun) -> list[Hour]:
+    """Returns the hours whose predictions a run is for."""
+    if run.job_name != JOB and predictions.key not in (run.asset_selection or ()):
+        return []
+    if PARTITION_TAG in run.tags:
+        return list(_known([run.tags[PARTITION_TAG]]))
+    ends = list(_known([run.tags.get(RANGE_START_TAG, ""), run.tags.get(RANGE_END_TAG, "")]))
+    if len(ends) < 2:
+        return []
+    return hours_between(*ends)
+
+
+def _hours_of_backfills(instance: dg.DagsterInstance) -> Iterator[Hour]:
+    statuses = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
+    for backfill in instance.get_backfills(BulkActionsFilter(statuses=statuses)):
+        data = backfill.asset_backfill_data
+        if data is None:
+            if backfill.job_name == JOB:
+                yield from _known(backfill.partition_names or ())
+            continue
+        ended = data.materialized_subset | data.failed_and_downstream_subset
+        subset = (data.target_subset - ended).partitions_subsets_by_asset_key.get(predictions.key)
+        if subset is not None:
+            yield from _known(subset.get_partition_keys())
+
+
+def _known(keys: Iterable[str]) -> Iterator[Hour]:
+    for key in keys:
+        hour = hour_of_key(key)
+        if hour is not None:
+            yield hour

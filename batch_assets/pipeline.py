@@ -1,0 +1,67 @@
+"""What is known of a pipeline: its settings, in one typed object that is made of the environment and handed down."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from batch_assets.errors import SettingsError
+from batch_assets.hours import Hour, hour_of_key
+from batch_assets.inference.onnx_model import ModelFiles
+from batch_assets.settings.database import MySQLSettings, SQLiteSettings, database_settings
+from batch_assets.settings.environment import environment
+from batch_assets.settings.retry import RetrySettings
+from batch_assets.settings.throttle import ThrottleSettings
+
+FIRST_HOUR = "2026-11-01-00:00"
+# When the schedule scores the hour that has just closed.
+SCHEDULE_MINUTE = 19
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A table whose items are scored by a model hour by hour, and all that is set about it.
+
+    Args:
+        database: Where the table is.
+        model: The files of the model.
+        first_hour: Items that were created before it are not scored.
+        retry: What is done about what could not be done at once.
+        throttle: What the others on the server are to be spared.
+    """
+
+    database: MySQLSettings | SQLiteSettings
+    model: ModelFiles
+    first_hour: Hour
+    retry: RetrySettings
+    throttle: ThrottleSettings
+
+
+def pipeline_from_environment(variables: Mapping[str, str] | None = None) -> Pipeline:
+    """Returns the pipeline that the environment describes.
+
+    Args:
+        variables: Other variables than those of this process.
+
+    Raises:
+        SettingsError: A variable is missing or has a value that cannot be used.
+    """
+    variables = environment() if variables is None else variables
+    return Pipeline(
+        database=database_settings(variables),
+        model=ModelFiles.from_environment(variables),
+        first_hour=first_hour(variables),
+        retry=RetrySettings.from_environment(variables),
+        throttle=ThrottleSettings.from_environment(variables),
+    )
+
+
+def first_hour(variables: Mapping[str, str]) -> Hour:
+    """Returns the first hour of the pipeline: `BATCH_FIRST_HOUR`, or the start of November 2026.
+
+    Raises:
+        SettingsError: The variable is not an hour.
+    """
+    text = variables.get("BATCH_FIRST_HOUR") or FIRST_HOUR
+    hour = hour_of_key(text)
+    if hour is None:
+        raise SettingsError(f"BATCH_FIRST_HOUR is {text!r}: write an hour of UTC as 2026-11-01-05:00.")
+    return hour

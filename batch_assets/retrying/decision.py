@@ -1,0 +1,334 @@
+"""What the sensor does about each hour: a pure function of what is known of it. No Dagster, no database, no clock.
+
+Times are UTC without a zone.
+"""
+
+import datetime
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from batch_assets.hours import Hour
+from batch_assets.pipeline import SCHEDULE_MINUTE
+from batch_assets.settings.retry import LEAVE, RetrySettings
+
+# Why an hour is requested; tags of runs and the bookkeeping have them as they stand here.
+LATE_ITEMS, MISSED_TICK, FAILED_RUN, FAILED_ITEMS = "late items", "missed tick", "failed run", "failed items"
+# How an hour comes into the bookkeeping otherwise.
+SCHEDULE, PUT_BACK = "schedule", "put back"
+
+SUCCEEDED, FAILED, CANCELED = "succeeded", "failed", "canceled"
+
+MOST_REQUESTS = 50
+FIRST_PAUSE = datetime.timedelta(minutes=5)
+LONGEST_PAUSE = datetime.timedelta(days=1)
+# A run that failed longer ago is looked at only if something is left of its hour.
+FAILED_RUNS_AGE = datetime.timedelta(days=1)
+# The schedule has five minutes for it.
+MISSED_AFTER = datetime.timedelta(minutes=SCHEDULE_MINUTE + 5)
+
+BUSY_RUN, BUSY_BACKFILL = "a run queued or in progress", "a backfill on its way"
+BACK_OFF, NO_RUN_YET, SCHEDULED, GIVEN_UP, OPEN, TOO_MANY = (
+    "a pause before the next attempt",
+    "a run that was just requested",
+    "the schedule's turn",
+    "somebody, having been given up",
+    "their own end",
+    f"the next tick, since one requests no more than {MOST_REQUESTS}",
+)
+
+
+@dataclass(frozen=True)
+class Left:
+    """What has no prediction in an hour.
+
+    Args:
+        pending: Items that have not failed either.
+        last_id: The largest id without a prediction.
+        failed: Failed items that may be tried again.
+        corrected: Those of them whose values are no longer those that failed.
+        given_up: Failed items that have been tried often enough.
+    """
+
+    pending: int = 0
+    last_id: int = 0
+    failed: int = 0
+    corrected: int = 0
+    given_up: int = 0
+
+    @property
+    def nothing(self) -> bool:
+        """Whether there is nothing to score."""
+        return not self.pending and not self.failed
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs when something has been done about it, or something has been added."""
+        return f"{self.pending} {self.last_id} {self.failed} {self.corrected}"
+
+
+@dataclass(frozen=True)
+class LastRun:
+    """The last run of an hour that has ended.
+
+    Args:
+        run_id: The run.
+        status: `succeeded`, `failed` or `canceled`.
+        ended_at: When it ended.
+        permanent: Whether it failed for a fault that stays until somebody mends it.
+        fault: Why it failed, as far as that is known.
+    """
+
+    run_id: str
+    status: str
+    ended_at: datetime.datetime
+    permanent: bool = False
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class HourRequest:
+    """The bookkeeping of an hour: its row in `hour_requests`.
+
+    Args:
+        requests: How often it has been requested in a row without progress.
+        reason: Why it was requested last, or how it came into the bookkeeping.
+        left_over: The fingerprint of what was left then.
+        requested_at: When that was.
+        given_up_at: Since when it is no longer requested.
+        given_up_because: And why.
+    """
+
+    requests: int
+    reason: str
+    left_over: str
+    requested_at: datetime.datetime
+    given_up_at: datetime.datetime | None = None
+    given_up_because: str | None = None
+
+
+@dataclass(frozen=True)
+class KnownHour:
+    """All that the decision about an hour rests on.
+
+    Args:
+        hour: The hour.
+        left: What has no prediction.
+        summed_up: Whether it has a row in `run_summary`.
+        last_run: Its last run that has ended.
+        busy: What keeps it busy: a run or a backfill that has not ended; None for neither.
+        request: Its bookkeeping.
+    """
+
+    hour: Hour
+    left: Left = field(default_factory=Left)
+    summed_up: bool = False
+    last_run: LastRun | None = None
+    busy: str | None = None
+    request: HourRequest | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """The hour is to be requested.
+
+    Args:
+        hour: The hour.
+        reason: Why.
+        mode: The retry mode of the run.
+        before: The bookkeeping that this was decided on.
+        after: The bookkeeping from now on.
+    """
+
+    hour: Hour
+    reason: str
+    mode: str
+    before: HourRequest | None
+    after: HourRequest
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """The hour is not to be requested any more before somebody has done something; `after` says why."""
+
+    hour: Hour
+    before: HourRequest | None
+    after: HourRequest
+
+
+@dataclass(frozen=True)
+class Clear:
+    """Nothing is left of the hour: its bookkeeping goes."""
+
+    hour: Hour
+    before: HourRequest
+
+
+@dataclass(frozen=True)
+class Wait:
+    """The hour has something left, and waits for what `why` says."""
+
+    hour: Hour
+    why: str
+
+
+@dataclass
+class Decisions:
+    """What becomes of all hours, each list oldest first."""
+
+    requests: list[Request] = field(default_factory=list)
+    given_up: list[GiveUp] = field(default_factory=list)
+    cleared: list[Clear] = field(default_factory=list)
+    waiting: list[Wait] = field(default_factory=list)
+
+
+def decide(
+    hours: Iterable[KnownHour], now: datetime.datetime, settings: RetrySettings, first: Hour, most: int = MOST_REQUESTS
+) -> Decisions:
+    """Decides about some hours.
+
+    Args:
+        hours: What is known of them.
+        now: The present.
+        settings: The retry policy, and how many requests without progress are enough.
+        first: The first hour of the pipeline; nothing is done about those before.
+        most: How many hours to request at the most.
+    """
+    decisions = Decisions()
+    if settings.policy == LEAVE:
+        return decisions
+    for known in sorted(hours, key=lambda known: known.hour.start):
+        decision = _decide(known, now, settings) if known.hour.start >= first.start else None
+        if isinstance(decision, Request) and len(decisions.requests) >= most:
+            decision = Wait(known.hour, TOO_MANY)
+        if isinstance(decision, Request):
+            decisions.requests.append(decision)
+        elif isinstance(decision, GiveUp):
+            decisions.given_up.append(decision)
+        elif isinstance(decision, Clear):
+            decisions.cleared.append(decision)
+        elif isinstance(decision, Wait):
+            decisions.waiting.append(decision)
+    return decisions
+
+
+def _decide(
+    known: KnownHour, now: datetime.datetime, settings: RetrySettings
+) -> Request | GiveUp | Clear | Wait | None:
+    why = _waits_for(known, now)
+    if why:
+        return Wait(known.hour, why)
+    if _is_done(known):
+        return Clear(known.hour, known.request) if known.request else None
+    fruitless = _fruitless_requests(known)
+    because = _hopeless(known, fruitless, settings.max_attempts)
+    if because:
+        return _give_up(known, now, because)
+    reason, due, waits_for = _reason(known, fruitless)
+    if now < due:
+        return Wait(known.hour, waits_for)
+    after = HourRequest(fruitless + 1, reason, known.left.fingerprint, _next_second(now))
+    return Request(known.hour, reason, settings.policy, known.request, after)
+
+
+def _waits_for(known: KnownHour, now: datetime.datetime) -> str | None:
+    if known.hour.end > now:
+        return OPEN
+    if known.busy:
+        return known.busy
+    if _requested_just_now(known, now):
+        return NO_RUN_YET
+    if known.request and known.request.given_up_at and not _is_done(known):
+        return None if _starts_anew(known.last_run, known.left, known.request) else GIVEN_UP
+    return None
+
+
+def _is_done(known: KnownHour) -> bool:
+    """Whether nothing is left; a run that failed may yet have to sum up what it has scored."""
+    return known.left.nothing and (known.last_run is None or known.last_run.status != FAILED)
+
+
+def _is_answer(run: LastRun, request: HourRequest | None) -> bool:
+    """Whether the run ended after the last request, and so tells what came of it."""
+    return request is None or run.ended_at >= request.requested_at
+
+
+def _requested_just_now(known: KnownHour, now: datetime.datetime) -> bool:
+    request, run = known.request, known.last_run
+    if request is None or request.reason == PUT_BACK or request.given_up_at or (run and _is_answer(run, request)):
+        return False
+    return now < request.requested_at + _pause(request.requests)
+
+
+def _starts_anew(run: LastRun | None, left: Left, request: HourRequest) -> bool:
+    """Whether an hour that was given up has been run by somebody since, or has got new items after a success."""
+    if run is None or request.given_up_at is None:
+        return False
+    return run.ended_at >= request.given_up_at or (run.status == SUCCEEDED and left.fingerprint != request.left_over)
+
+
+def _fruitless_requests(known: KnownHour) -> int:
+    request, run = known.request, known.last_run
+    if request is None or request.given_up_at:
+        return 0
+    if run and _is_answer(run, request) and run.status == SUCCEEDED and known.left.fingerprint != request.left_over:
+        return 0
+    return request.requests
+
+
+def _reason(known: KnownHour, fruitless: int) -> tuple[str, datetime.datetime, str]:
+    """Returns why the hour is to be requested, from when on, and what it waits for until then."""
+    left, run, request = known.left, known.last_run, known.request
+    at_once = known.hour.end
+    if run is None and not known.summed_up:
+        put_back = request and request.reason == PUT_BACK
+        return MISSED_TICK, at_once if put_back else known.hour.end + MISSED_AFTER, SCHEDULED
+    reason = LATE_ITEMS if left.pending else FAILED_ITEMS
+    due = run.ended_at + _pause(fruitless) if run else at_once
+    if run and run.status == FAILED:
+        reason = FAILED_RUN
+    elif not fruitless and (left.pending or left.corrected):
+        due = at_once
+    if request and request.reason == PUT_BACK and run and not _is_answer(run, request):
+        due = at_once
+    return reason, due, BACK_OFF
+
+
+def _pause(fruitless: int) -> datetime.timedelta:
+    # Bounded twice: whoever sets the attempts may set many.
+    return min(FIRST_PAUSE * 2.0 ** min(fruitless, 20), LONGEST_PAUSE)
+
+
+def _next_second(now: datetime.datetime) -> datetime.datetime:
+    """Returns the present without fractions, which the tables do not have; never before what has already ended."""
+    return now.replace(microsecond=0) + datetime.timedelta(seconds=1)
+
+
+def _hopeless(known: KnownHour, fruitless: int, max_attempts: int) -> str | None:
+    """Returns why the hour is not to be requested again, None if it is."""
+    run, request = known.last_run, known.request
+    answer = run if run and _is_answer(run, request) else None
+    if answer and answer.status == CANCELED:
+        return "its run was canceled"
+    if answer and answer.permanent:
+        return answer.fault or f"its run {answer.run_id} failed"
+    if fruitless < max_attempts:
+        return None
+    often = f"it was requested {fruitless} time{'' if fruitless == 1 else 's'} without progress"
+    if answer is None:
+        return f"{often}: no run of it was ever started"
+    if answer.status == FAILED:
+        return f"{often}, and its last run {answer.run_id} failed: {answer.fault or 'see there why'}"
+    return f"{often}: its last run {answer.run_id} succeeded and left the same items without a prediction"
+
+
+def _give_up(known: KnownHour, now: datetime.datetime, because: str) -> GiveUp:
+    before, present = known.request, _next_second(now)
+    after = HourRequest(
+        before.requests if before else 0,
+        before.reason if before else "",
+        known.left.fingerprint,
+        before.requested_at if before else present,
+        present,
+        because,
+    )
+    return GiveUp(known.hour, before, after)

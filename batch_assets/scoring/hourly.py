@@ -1,0 +1,149 @@
+"""Scoring an hour: which of its items, under which lock, and how many of them may fail."""
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from batch_assets.database.connection.throttle import Throttle
+from batch_assets.database.records.failed_items import FailedItems
+from batch_assets.database.records.hour_counts import count_by_hour
+from batch_assets.database.records.hour_lock import HourLock
+from batch_assets.database.slices.batch import Batch
+from batch_assets.database.slices.batches import Batches
+from batch_assets.errors import ThresholdError
+from batch_assets.hours import Hour
+from batch_assets.inference.onnx_model import OnnxModel
+from batch_assets.scoring.batches import Progress, score
+from batch_assets.settings.retry import WHOLE_BATCH, RetrySettings
+
+
+@dataclass(frozen=True)
+class HourlyScoring:
+    """A run that scores hours.
+
+    Args:
+        engine: The database.
+        model: The model.
+        mode: `partial`: what has no prediction is scored and written batch by batch; `whole_batch`: all items are
+            scored, and published at once.
+        settings: Attempts, thresholds, and what to do about an hour that another run holds.
+        run_id: The run.
+        throttle: Has each transaction that writes wait for its turn.
+        sample_known: Whether the model has scored a sample that stands for the items.
+        tell: Is told what a person who looks at the run should know.
+    """
+
+    engine: sa.Engine
+    model: OnnxModel
+    mode: str
+    settings: RetrySettings
+    run_id: str
+    throttle: Throttle
+    sample_known: bool
+    tell: Callable[[str], None]
+
+    def predictions(self, hour: Hour, raw_items: Batches) -> Batches:
+        """Returns the predictions of an hour, which are made while they are stored.
+
+        Args:
+            hour: The hour.
+            raw_items: Its items, with the columns `id` and `values`.
+
+        Raises:
+            HourBusyError: While they are stored: another run holds the hour.
+            ThresholdError: While they are stored: more items failed than the settings allow.
+            ModelError: While they are stored: the model does not fit the items.
+        """
+        progress, whole = Progress(), self.mode == WHOLE_BATCH
+        paused_before = self.throttle.paused_seconds
+        lock = HourLock(self.engine, hour, self.run_id, wait=self.settings.wait_for_busy_hour, tell=self.tell)
+        failed_items = FailedItems(self.engine, hour, self.model.version, self.run_id, self.settings.max_attempts)
+
+        @contextmanager
+        def held() -> Iterator[None]:
+            with lock.held(), _collecting_what_is_new():
+                failed_items.begin()
+                yield
+                if not whole:
+                    self._check_hour(hour, progress)
+
+        def scored() -> Iterator[Batch]:
+            chosen = raw_items if whole else raw_items.where(failed_items.to_try())
+            scored_batches = score(
+                chosen, self.model, progress, sample_known=self.sample_known, failed_before=failed_items.before
+            )
+            for batch in scored_batches:
+                yield _with_failed_as_null(batch) if whole else batch
+                self._check_count(hour, progress)
+            if whole:
+                self._check(hour, progress.failed, progress.scored + progress.failed, progress)
+
+        def in_transaction(connection: sa.Connection, batch: Batch) -> None:
+            lock.check(connection)
+            failed_items.record(connection, batch)
+
+        def metadata() -> dict[str, Any]:
+            described = {"model_version": self.model.version, "retry": self.mode}
+            paused = round(self.throttle.paused_seconds - paused_before, 3)
+            return {**described, **progress.metadata(), "paused_seconds": paused}
+
+        return Batches(
+            scored,
+            in_transaction=in_transaction,
+            metadata=metadata,
+            held=held,
+            before_write=self.throttle.before_write,
+            at_once=whole,
+        )
+
+    def _check_count(self, hour: Hour, progress: Progress) -> None:
+        """Ends early what can only end badly."""
+        most = self.settings.max_failed_items
+        if most is not None and progress.failed > most:
+            self._check(hour, progress.failed, progress.scored + progress.failed, progress)
+
+    def _check_hour(self, hour: Hour, progress: Progress) -> None:
+        """Counts the whole hour, of which a partial retry has seen a part."""
+        if self.settings.max_failed_items is None and self.settings.max_failed_share is None:
+            return
+        for counts in count_by_hour(self.engine, hour.start, hour.end):
+            self._check(hour, counts.failed, counts.items, progress)
+
+    def _check(self, hour: Hour, failed: int, items: int, progress: Progress) -> None:
+        most, share = self.settings.max_failed_items, self.settings.max_failed_share
+        exceeded = []
+        if most is not None and failed > most:
+            exceeded.append(f"BATCH_MAX_FAILED_ITEMS={most}")
+        if share is not None and failed > share * items:
+            exceeded.append(f"BATCH_MAX_FAILED_SHARE={share:g}")
+        if exceeded:
+            codes = ", ".join(f"{code} {count:,}" for code, count in progress.codes.most_common())
+            written = "nothing of it was published" if self.mode == WHOLE_BATCH else "what could be scored was written"
+            raise ThresholdError(
+                f"{failed:,} of {items:,} items of the hour {hour.key} cannot be scored, more than "
+                f"{' and '.join(exceeded)} allows{f' (in this run: {codes})' if codes else ''}; {written}. Mend the "
+                "items or the model, then materialise the hour again."
+            )
+
+
+@contextmanager
+def _collecting_what_is_new() -> Iterator[None]:
+    """Has the garbage collector leave alone what was there before.
+
+    A batch makes so many short-lived lists that it would look at everything else, all that was imported, for each.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def _with_failed_as_null(batch: Batch) -> Batch:
+    """Takes the old predictions off the items that can no longer be scored."""
+    failed: list[tuple[Any, ...]] = [(row.key, row.text, None) for row in batch.failed]
+    return replace(batch, rows=[*batch.rows, *failed])

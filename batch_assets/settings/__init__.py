@@ -1,0 +1,1 @@
+"""Settings as typed objects, and the environment that they are read from."""
