@@ -35,8 +35,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from oracle_mysql import make_root, mysql_root, prepared_root
 
-from batch_assets_tests.instance import ROOT, Instance
-from batch_assets_tests.servers import Server, apt_install, free_port, run_to_end
+from batch_assets_tests.support.instance import ROOT, Instance
+from batch_assets_tests.support.servers import Server, apt_install, free_port, run_to_end
 
 IMAGE, BASE, MYSQL = "localhost/batch-assets:ci", "localhost/debian:12", "localhost/batch-assets-mysql"
 PACKAGES = ("podman", "runc", "netavark", "aardvark-dns", "catatonit", "iptables")

@@ -24,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from batch_assets_tests.servers import PrivateServer, apt_install, run_to_end
+from batch_assets_tests.support.servers import PrivateServer, apt_install, run_to_end
 
 SUITE = "sid"
 DEFAULT_MIRROR = "http://deb.debian.org/debian"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
-from batch_assets_tests.servers import Rows, Server, server_for_tests
+from batch_assets_tests.support.servers import Rows, Server, server_for_tests
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,7 +112,7 @@ def database_environment(
 def tables(database_environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The environment of a database with the empty tables, and of a Dagster instance of its own."""
     from batch_assets.database.schema.setup import initialize_database
-    from batch_assets_tests.engines import engine_from_environment
+    from batch_assets_tests.support.engines import engine_from_environment
 
     initialize_database(engine_from_environment())
     home = tmp_path / "dagster"
@@ -125,7 +125,7 @@ def tables(database_environment: dict[str, str], tmp_path: Path, monkeypatch: py
 def many_items() -> tuple[list[str], "NDArray[np.float64]"]:
     """As many items as an hour may well have, and what scikit-learn says of them."""
     from batch_assets.iris.training import iris_items
-    from batch_assets_tests.pipeline import iris_probabilities
+    from batch_assets_tests.support.pipeline import iris_probabilities
 
     texts = [json.dumps(values) for values in iris_items(65_322, seed=7)]
     return texts, iris_probabilities(texts)

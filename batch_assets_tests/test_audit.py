@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from batch_assets_tests.instance import ROOT
+from batch_assets_tests.support.instance import ROOT
 
 # In the place of pip-audit, which asks the network: what is known is in a file beside it.
 STAND_IN = """

@@ -15,10 +15,10 @@ from dagster._core.storage.partition_status_cache import get_and_update_asset_st
 from dagster._core.test_utils import create_run_for_test
 
 from batch_assets.errors import SettingsError
-from batch_assets_tests.accounts import private_server_like
-from batch_assets_tests.certificates import Authority
-from batch_assets_tests.instance import ROOT
-from batch_assets_tests.servers import PrivateServer, Rows, Server
+from batch_assets_tests.support.accounts import private_server_like
+from batch_assets_tests.support.certificates import Authority
+from batch_assets_tests.support.instance import ROOT
+from batch_assets_tests.support.servers import PrivateServer, Rows, Server
 
 HOURS = [f"2026-11-02-{hour:02}:00" for hour in range(24)]
 KEY = dg.AssetKey("table")

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from batch_assets_tests.conftest import Sql
-from batch_assets_tests.instance import running_process
-from batch_assets_tests.servers import free_port
+from batch_assets_tests.support.instance import running_process
+from batch_assets_tests.support.servers import free_port
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

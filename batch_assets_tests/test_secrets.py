@@ -19,12 +19,18 @@ from dagster._core.remote_representation.external_data import RepositorySnap
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.errors import SettingsError
 from batch_assets.io_manager import MySQLIOManager
-from batch_assets_tests.accounts import BATCH_ASSETS, DAGSTER_COMMAND, PASSWORD, installation, private_server_like
 from batch_assets_tests.conftest import Sql
-from batch_assets_tests.engines import engine_from_environment
-from batch_assets_tests.instance import ROOT, running_instance
-from batch_assets_tests.pipeline import GOOD, insert_items, run_job
-from batch_assets_tests.servers import Server, free_port
+from batch_assets_tests.support.accounts import (
+    BATCH_ASSETS,
+    DAGSTER_COMMAND,
+    PASSWORD,
+    installation,
+    private_server_like,
+)
+from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets_tests.support.instance import ROOT, running_instance
+from batch_assets_tests.support.pipeline import GOOD, insert_items, run_job
+from batch_assets_tests.support.servers import Server, free_port
 
 # Letters and digits, which no encoding changes.
 WRONG = "Linguine5Pappardelle"
@@ -134,7 +140,7 @@ import dagster as dg
 import pandas as pd
 
 from batch_assets.database.connection.engine import engine_from_url
-from batch_assets_tests.engines import engine_from_environment
+from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets.settings.database import database_settings
 from batch_assets.io_manager import MySQLIOManager
 

@@ -12,9 +12,9 @@ import psutil
 import pymysql
 import pytest
 
-from batch_assets_tests import servers
 from batch_assets_tests.conftest import Sql
-from batch_assets_tests.servers import PrivateServer, Server, free_port, private_server, server_for_tests
+from batch_assets_tests.support import servers
+from batch_assets_tests.support.servers import PrivateServer, Server, free_port, private_server, server_for_tests
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -67,7 +67,7 @@ def test_private_server_is_gone_when_the_run_is_interrupted(number: signal.Signa
     script = (
         "import signal, time\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in a shell's background
-        "from batch_assets_tests.servers import private_server\n"
+        "from batch_assets_tests.support.servers import private_server\n"
         "with private_server() as private:\n"
         "    print(private.process.pid, private.folder, flush=True)\n"
         "    time.sleep(600)\n"

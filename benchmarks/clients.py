@@ -33,7 +33,7 @@ import httpx
 from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.settings.database import database_settings
-from batch_assets_tests.servers import Server, free_port
+from batch_assets_tests.support.servers import Server, free_port
 from benchmarks.rivals.items_table import server_for_benchmark
 from benchmarks.rivals.shared import START
 from benchmarks.service import check, fill, percentile, scored

@@ -45,8 +45,8 @@ from batch_assets.hours import HOUR_FORMAT, Hour, hours_between, open_hour
 from batch_assets.iris.training import iris_items
 from batch_assets.settings.database import database_settings
 from batch_assets.settings.folders import root_folder
-from batch_assets_tests.instance import ASSETS, Instance, running_instance
-from batch_assets_tests.servers import Server, server_for_tests
+from batch_assets_tests.support.instance import ASSETS, Instance, running_instance
+from batch_assets_tests.support.servers import Server, server_for_tests
 from benchmarks.servers import server_of_kind
 
 SETTINGS = root_folder() / "dagster.yaml"

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 
 from batch_assets.settings.folders import root_folder
-from batch_assets_tests.servers import PrivateServer, find_server
+from batch_assets_tests.support.servers import PrivateServer, find_server
 
 
 @contextlib.contextmanager

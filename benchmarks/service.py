@@ -43,7 +43,7 @@ from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.settings.database import database_settings
 from batch_assets.settings.folders import root_folder
-from batch_assets_tests.servers import Server, server_for_tests
+from batch_assets_tests.support.servers import Server, server_for_tests
 from benchmarks.servers import server_of_kind
 
 KINDS = ("insert", "read")

@@ -42,7 +42,7 @@ from rich.console import Console
 from rich.table import Table
 
 from batch_assets.settings.folders import root_folder
-from batch_assets_tests.servers import Server
+from batch_assets_tests.support.servers import Server
 from benchmarks.rivals.items_table import HOUR_ITEMS, ItemsTable, SideError, items_table, server_for_benchmark
 from benchmarks.rivals.items_table import settings_of as server_settings
 from benchmarks.rivals.programs import Measurement, Programs, clean_environment

@@ -19,7 +19,7 @@ import time
 from batch_assets.database.records.hour_counts import first_created
 from batch_assets.database.records.register import register_items
 from batch_assets.database.schema.setup import initialize_database
-from batch_assets_tests.engines import engine_from_environment
+from batch_assets_tests.support.engines import engine_from_environment
 
 HOUR = datetime.datetime(2026, 11, 1, 5)  # noqa: DTZ001 - UTC without a zone, as in the database
 

@@ -17,8 +17,8 @@ from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.iris.training import iris_items
 from batch_assets.settings.database import database_settings
-from batch_assets_tests.pipeline import iris_probabilities
-from batch_assets_tests.servers import PrivateServer, Rows
+from batch_assets_tests.support.pipeline import iris_probabilities
+from batch_assets_tests.support.servers import PrivateServer, Rows
 from benchmarks.faults.plan import Plan
 from benchmarks.faults.service import in_one_form
 

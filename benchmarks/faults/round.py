@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import pymysql
 
-from batch_assets_tests.pipeline import assert_hour_adds_up, insert_items
+from batch_assets_tests.support.pipeline import assert_hour_adds_up, insert_items
 from benchmarks.faults.campaign import Campaign, fingerprint_of, first_fault
 from benchmarks.faults.plan import BAD, BAD_EVERY, HARMLESS, OLD, SERVICE_SHARE, STEPS, TOLERANCE, Fault, Plan
 from benchmarks.faults.run import RUN_SECONDS, TOOK, Run

@@ -14,7 +14,7 @@ from batch_assets.settings.folders import root_folder
 
 # What forked workers have already. Not onnxruntime: its threads do not survive a fork. The definitions come first:
 # importing the tests' helpers clears the environment.
-PRELOADED = ["batch_assets.definitions", "batch_assets_tests.pipeline", "alembic", "pymysql", "orjson"]
+PRELOADED = ["batch_assets.definitions", "batch_assets_tests.support.pipeline", "alembic", "pymysql", "orjson"]
 RUN_SECONDS = 180
 _STEP = re.compile(r" - (raw_items|predictions|run_summary) - STEP_START - ")
 TOOK = re.compile(r' - STEP_SUCCESS - Finished execution of step "(\w+)" in ([\d.]+)(ms|s)\.')

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import pymysql
 
-from batch_assets_tests.servers import Rows
+from batch_assets_tests.support.servers import Rows
 from benchmarks.faults.plan import BAD, OLD, SERVICE_SHARE, Plan
 
 

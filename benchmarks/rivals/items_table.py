@@ -14,7 +14,7 @@ from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.errors import BatchAssetsError
 from batch_assets.settings.database import database_settings
-from batch_assets_tests.servers import Rows, Server, server_for_tests
+from batch_assets_tests.support.servers import Rows, Server, server_for_tests
 from benchmarks.rivals.shared import START, WITHIN_HOUR, Scorer
 from benchmarks.servers import server_of_kind
 

@@ -1,0 +1,38 @@
+"""The API keeps to its OpenAPI document, whatever it is sent: thousands of requests made from the document."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+from batch_assets.database.schema.setup import initialize_database
+from batch_assets_tests.api.test_api import KEY, process
+from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets_tests.support.pipeline import GOOD, insert_items
+from batch_assets_tests.support.servers import Server
+
+SCHEMATHESIS = str(Path(sys.executable).with_name("schemathesis"))
+# For each operation, within each of the phases in which Schemathesis makes requests.
+EXAMPLES = 60
+
+
+def conforms(url: str, examples: int, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Runs Schemathesis with all of its checks."""
+    command = [SCHEMATHESIS, "run", f"{url}/openapi.json", "--header", f"X-API-Key: {KEY}", "--checks", "all"]
+    command += ["--max-examples", str(examples), "--seed", "1", "--continue-on-failure"]
+    return subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", check=False, timeout=900)
+
+
+def test_no_request_brings_it_to_break_its_word(server: Server, server_environment, sql: Sql, tmp_path: Path):
+    initialize_database(engine_from_environment())
+    insert_items(sql, GOOD)
+    with process(server_environment, tmp_path / "log") as (_, url):
+        done = conforms(url, EXAMPLES, tmp_path)
+        counted = re.findall(r"request_seconds_count\{.*\} (\d+)", httpx.get(f"{url}/metrics").text)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sum(map(int, counted)) > 1000
+    # What was accepted among all that is there, as a whole.
+    assert sql("SELECT COUNT(*) FROM items WHERE JSON_LENGTH(`values`) <> 4") == [(0,)]

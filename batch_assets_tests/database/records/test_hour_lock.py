@@ -1,0 +1,171 @@
+"""One writer an hour: a second run waits or is told who has it; whoever lost it writes nothing more."""
+
+import datetime
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import pytest
+import sqlalchemy as sa
+
+from batch_assets.database.records import hour_lock
+from batch_assets.database.records.hour_lock import HourLock, server_lock
+from batch_assets.errors import HourBusyError
+from batch_assets.hours import Hour
+from batch_assets.settings.folders import root_folder
+from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets_tests.support.pipeline import START
+
+pytestmark = pytest.mark.usefixtures("tables")
+
+HOUR = Hour(datetime.datetime.fromisoformat(START))
+HOLDER = f"""
+import datetime, sys
+from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets.database.records.hour_lock import HourLock
+from batch_assets.hours import Hour
+hour = Hour(datetime.datetime.fromisoformat("{START}"))
+with HourLock(engine_from_environment(), hour, "killed", wait=False, tell=print).held():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def engine(tables) -> sa.Engine:
+    return engine_from_environment()
+
+
+def lock(
+    engine: sa.Engine, run_id: str, *, wait: bool = False, hour: Hour = HOUR, tell: Callable[[str], None] = print
+) -> HourLock:
+    return HourLock(engine, hour, run_id, wait=wait, tell=tell)
+
+
+def test_a_second_run_is_told_which_run_has_the_hour(engine):
+    sentence = "2026-11-02-05:00 is held by run first since .* UTC"
+    with lock(engine, "first").held(), pytest.raises(HourBusyError, match=sentence) as caught:
+        lock(engine, "second").held().__enter__()
+    assert not caught.value.transient
+    assert not caught.value.permanent
+    with lock(engine, "second").held():
+        pass
+
+
+def test_hours_do_not_wait_for_each_other(engine):
+    with lock(engine, "first").held(), lock(engine, "second", hour=Hour(HOUR.end)).held():
+        pass
+
+
+def test_a_second_run_that_waits_gets_the_hour_when_the_first_is_done(engine, sql: Sql):
+    said, got = [], threading.Event()
+
+    def second() -> None:
+        with lock(engine, "second", wait=True, tell=said.append).held():
+            got.set()
+
+    with ExitStack() as stack:
+        stack.enter_context(lock(engine, "first").held())
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        assert not got.wait(1)
+    assert got.wait(30)
+    waiting.join()
+    assert len(said) == 1
+    assert said[0].startswith("Waiting for run first since ")
+    assert sql("SELECT COUNT(*) FROM hour_locks") == [(0,)]
+
+
+def test_the_hour_is_free_when_its_holder_is_killed(engine, sql: Sql):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER],
+        env={**os.environ, "PYTHONPATH": str(root_folder())},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        assert sql("SELECT run_id FROM hour_locks") == [("killed",)]
+        with pytest.raises(HourBusyError, match="run killed"):
+            lock(engine, "second").held().__enter__()
+        process.kill()
+    with lock(engine, "second", wait=True).held():
+        assert sql("SELECT run_id FROM hour_locks") == [("second",)]
+
+
+def test_a_run_that_lost_the_hour_to_another_one_writes_nothing_more(engine, sql: Sql):
+    mine = lock(engine, "first")
+    with mine.held():
+        with engine.begin() as connection:
+            mine.check(connection)
+        sql("UPDATE hour_locks SET run_id = 'second'")
+        with (
+            pytest.raises(HourBusyError, match=r"lost .* the hour 2026-11-02-05:00, to run second"),
+            engine.begin() as c,
+        ):
+            mine.check(c)
+    assert sql("SELECT run_id FROM hour_locks") == [("second",)]
+
+
+def test_who_takes_an_hour_over_waits_for_the_transaction_in_flight(engine, sql: Sql, server_only):
+    mine = lock(engine, "first")
+    taken = threading.Event()
+
+    def take_over() -> None:
+        with lock(engine, "second", wait=True).held():
+            taken.set()
+
+    with mine.held():
+        with engine.begin() as connection:
+            mine.check(connection)
+            sql("KILL %s", *sql("SELECT IS_USED_LOCK(%s)", server_lock(engine, HOUR))[0])
+            rival = threading.Thread(target=take_over)
+            rival.start()
+            assert not taken.wait(1)
+        assert taken.wait(30)
+        rival.join()
+
+
+def test_a_connection_that_holds_an_hour_is_not_silent(engine, sql: Sql, server_only, monkeypatch):
+    monkeypatch.setattr(hour_lock, "SILENCE_SECONDS", 2)
+    monkeypatch.setattr(hour_lock, "HEARTBEAT_SECONDS", 0.5)
+    with lock(engine, "first").held():
+        assert not threading.Event().wait(4)
+        with pytest.raises(HourBusyError, match="run first"):
+            lock(engine, "second").held().__enter__()
+
+
+def test_the_connection_that_held_an_hour_serves_others_as_if_it_never_had(engine, sql: Sql, server_only):
+    with lock(engine, "first").held():
+        ((holder,),) = sql("SELECT IS_USED_LOCK(%s)", server_lock(engine, HOUR))
+    assert sql("SELECT IS_FREE_LOCK(%s)", server_lock(engine, HOUR)) == [(1,)]
+    session = "SELECT CONNECTION_ID(), @@session.wait_timeout = @@global.wait_timeout, @@session.autocommit"
+    with ExitStack() as stack:
+        kept = [stack.enter_context(engine.connect()) for _ in range(engine.pool.checkedin())]
+        found = {row[0]: tuple(row[1:]) for row in (c.exec_driver_sql(session).one() for c in kept)}
+        assert {c.get_isolation_level() for c in kept} == {"REPEATABLE READ"}
+    assert found[holder] == (1, 0)
+
+
+@pytest.mark.parametrize("noticed", [False, True])
+def test_a_connection_that_was_lost_while_it_held_an_hour_serves_nobody(
+    engine, sql: Sql, server_only, monkeypatch, *, noticed: bool
+):
+    monkeypatch.setattr(hour_lock, "HEARTBEAT_SECONDS", 0.1 if noticed else 60)
+    with lock(engine, "first").held():
+        ((holder,),) = sql("SELECT IS_USED_LOCK(%s)", server_lock(engine, HOUR))
+        sql("KILL %s", holder)
+        threading.Event().wait(1)
+    with lock(engine, "second").held():
+        assert sql("SELECT IS_USED_LOCK(%s)", server_lock(engine, HOUR)) not in ([(holder,)], [(None,)])
+
+
+@pytest.fixture
+def server_only(tables) -> None:
+    if "MYSQL_SERVER" not in tables:
+        pytest.skip("SQLite's lock is a file's, which the operating system takes back")

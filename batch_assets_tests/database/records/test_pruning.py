@@ -1,0 +1,477 @@
+"""Old hours go in small steps: whatever ends a step or comes in between, what is left of an hour adds up."""
+
+import contextlib
+import datetime
+import os
+import secrets
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pymysql
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from batch_assets.database.connection.engine import engine_for
+from batch_assets.database.connection.statements import checksum
+from batch_assets.database.connection.throttle import Throttle
+from batch_assets.database.records import pruning
+from batch_assets.database.records.hour_lock import HourLock
+from batch_assets.database.records.pruning import IN_USE, LOCKED, UNSCORED, PrunedHour, Pruning, hours_there, old_hours
+from batch_assets.hours import Hour
+from batch_assets.settings.database import database_settings
+from batch_assets.settings.folders import root_folder
+from batch_assets.settings.throttle import ThrottleSettings
+from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets_tests.support.pipeline import (
+    END,
+    GOOD,
+    HALF_PAST,
+    LAST,
+    START,
+    Counts,
+    assert_hour_adds_up,
+    correct,
+    insert_items,
+    rows_of,
+)
+from batch_assets_tests.support.servers import Server
+
+pytestmark = pytest.mark.usefixtures("tables")
+
+HOUR = Hour(datetime.datetime.fromisoformat(START))
+NEXT = Hour(HOUR.end)
+BEFORE = "2026-11-02 04:59:59"
+ALL = ("items", "failed_items", "run_summary", "hour_requests", "hour_locks")
+TEXT = GOOD[0]
+KILLED = f"""
+import datetime, os
+from batch_assets.database.records import pruning
+from batch_assets.database.connection.engine import engine_for
+from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets.hours import Hour
+from batch_assets.database.connection.throttle import Throttle
+from batch_assets.settings.throttle import ThrottleSettings
+pruning.BATCH_ROWS = 10
+engine = engine_from_environment()
+throttle = Throttle(engine, ThrottleSettings(max_rows_per_second=50), print)
+hour = Hour(datetime.datetime.fromisoformat("{START}"))
+pruning.Pruning(engine, throttle, print, unscored_too=False).remove(hour)
+"""
+
+
+@pytest.fixture
+def engine(tables) -> sa.Engine:
+    return engine_from_environment()
+
+
+@pytest.fixture
+def server_only(tables) -> None:
+    if "MYSQL_SERVER" not in tables:
+        pytest.skip("SQLite has one writer at a time")
+
+
+class Meddling(Throttle):
+    """Lets something happen before each transaction."""
+
+    def __init__(self, engine: sa.Engine, meddle: Callable[[int], object]) -> None:
+        super().__init__(engine, ThrottleSettings(), print)
+        self._meddle = meddle
+
+    def before_write(self, rows: int) -> None:
+        self._meddle(rows)
+
+
+def prune(
+    engine: sa.Engine,
+    hour: Hour = HOUR,
+    *,
+    unscored_too: bool = False,
+    meddle: Callable[[int], object] = lambda _: None,
+) -> PrunedHour:
+    return Pruning(engine, Meddling(engine, meddle), print, unscored_too=unscored_too).remove(hour)
+
+
+def predicted(sql: Sql, count: int = 3, created: str = HALF_PAST) -> list[int]:
+    """Items that have been scored."""
+    keys = insert_items(sql, [TEXT] * count, created)
+    sql("UPDATE items SET prediction = '[0.9, 0.05, 0.05]' WHERE id >= %s", keys[0])
+    return keys
+
+
+def failed(sql: Sql, created: str = HALF_PAST, hour: str = START) -> int:
+    """An item that could not be scored."""
+    (key,) = insert_items(sql, ["[1]"], created)
+    record_failure(sql, key, hour)
+    return key
+
+
+def record_failure(sql: Sql, key: int, hour: str = START) -> None:
+    sql(
+        "INSERT INTO failed_items (item_id, hour, code, message, attempts, first_failed_at, last_failed_at,"
+        " model_version, run_id, values_checksum) VALUES (%s, %s, 'wrong_length', '', 3, %s, %s, 'v', 'r', %s)",
+        *(key, hour, hour, hour, checksum("[1]")),
+    )
+
+
+def summed_up(sql: Sql, items: int, start: str = START) -> None:
+    """The rows that runs leave behind."""
+    sql(
+        "INSERT INTO run_summary (hour, items, predicted, failed, pending, label_counts, run_id, finished_at)"
+        " VALUES (%s, %s, %s, 0, 0, '{}', 'r', %s)",
+        *(start, items, items, start),
+    )
+    sql(
+        "INSERT INTO hour_requests (hour, requests, reason, left_over, requested_at) VALUES (%s, 1, '', '', %s)",
+        *(start, start),
+    )
+
+
+def hours(sql: Sql, table: str) -> list[str]:
+    return [str(row[0]) for row in sql(f"SELECT hour FROM {table} ORDER BY hour")]
+
+
+# What goes, and what stays
+
+
+def test_an_hour_goes_with_all_that_was_recorded_of_it_and_the_others_stay(engine, sql: Sql):
+    predicted(sql, 2, START)
+    predicted(sql, 2, LAST)
+    failed(sql)
+    others = [*predicted(sql, 1, BEFORE), *predicted(sql, 2, END), failed(sql, END, END)]
+    for start in (START, END):
+        summed_up(sql, 5, start)
+    assert prune(engine) == PrunedHour(HOUR, 5)
+    assert [row[0] for row in sql("SELECT id FROM items ORDER BY id")] == sorted(others)
+    assert sql("SELECT item_id, hour FROM failed_items") == [(others[-1], sql("SELECT hour FROM run_summary")[0][0])]
+    assert hours(sql, "run_summary") == hours(sql, "hour_requests") == [END]
+    assert sql("SELECT COUNT(*) FROM hour_locks") == [(0,)]
+    assert prune(engine) == PrunedHour(HOUR, 0)
+
+
+def test_old_hours_are_those_of_items_and_of_rows_that_are_left_oldest_first(engine, sql: Sql):
+    assert old_hours(engine, NEXT.end) == []
+    for created in (LAST, START, "2026-11-01 23:59:59", END, "2026-11-02 07:00:00"):
+        predicted(sql, 1, created)
+    summed_up(sql, 0, "2026-10-01 00:00:00")
+    sql("INSERT INTO hour_locks (hour, run_id, taken_at) VALUES ('2026-10-03 00:00:00', 'killed', %s)", START)
+    record_failure(sql, 999, "2026-10-02 00:00:00")
+    found = ["2026-10-01-00:00", "2026-10-02-00:00", "2026-10-03-00:00", "2026-11-01-23:00", HOUR.key]
+    assert [hour.key for hour in old_hours(engine, HOUR.end)] == found
+    assert [hour.key for hour in old_hours(engine, HOUR.start)] == found[:-1]
+    for hour in old_hours(engine, NEXT.end):
+        prune(engine, hour)
+    assert old_hours(engine, NEXT.end) == []
+    assert sql("SELECT COUNT(*) FROM items") == [(1,)]
+
+
+def test_a_failed_item_that_is_now_of_another_hour_keeps_its_reason(engine, sql: Sql):
+    key = failed(sql, END, START)
+    predicted(sql, 1)
+    assert prune(engine) == PrunedHour(HOUR, 1)
+    assert sql("SELECT item_id FROM failed_items") == [(key,)]
+    assert old_hours(engine, HOUR.end) == []
+
+
+def test_idempotency_keys_are_forgotten_with_the_hours_in_which_they_were_used(engine, sql: Sql, monkeypatch):
+    monkeypatch.setattr(pruning, "BATCH_ROWS", 2)
+    for number, moment in enumerate([START] * 5 + [END]):
+        sql("INSERT INTO registrations VALUES (%s, 'f', '[1]', %s)", str(number), moment)
+    throttle = Throttle(engine, ThrottleSettings(), print)
+    assert pruning.remove_registrations(engine, HOUR.end, throttle) == 5
+    assert sql("SELECT idempotency_key FROM registrations") == [("5",)]
+
+
+def test_an_hour_is_there_while_it_has_items_or_a_summary(engine, sql: Sql):
+    third = Hour(NEXT.end)
+    predicted(sql, 1)
+    summed_up(sql, 0, END)
+    assert hours_there(engine, [HOUR, NEXT, third]) == {HOUR, NEXT}
+    assert hours_there(engine, []) == set()
+
+
+# What nobody has scored
+
+
+@pytest.mark.parametrize("state", ["pending", "corrected"])
+def test_an_hour_with_items_that_nobody_has_scored_stays_as_it_is_unless_they_may_go_too(engine, sql: Sql, state: str):
+    predicted(sql)
+    summed_up(sql, 3)
+    if state == "pending":
+        insert_items(sql, GOOD[:1])
+    else:
+        correct(sql, failed(sql))
+    before = rows_of(sql, *ALL)
+    assert prune(engine) == PrunedHour(HOUR, 0, UNSCORED, 1)
+    assert Pruning(engine, Throttle(engine, ThrottleSettings(), print), print, unscored_too=False).look(HOUR) == (
+        PrunedHour(HOUR, 0, UNSCORED, 1)
+    )
+    assert rows_of(sql, *ALL) == before
+    assert prune(engine, unscored_too=True) == PrunedHour(HOUR, 4)
+    assert set(map(len, rows_of(sql, *ALL).values())) == {0}
+
+
+def test_to_look_counts_and_changes_nothing(engine, sql: Sql):
+    predicted(sql)
+    failed(sql)
+    summed_up(sql, 4)
+    before = rows_of(sql, *ALL)
+    looking = Pruning(engine, Throttle(engine, ThrottleSettings(), print), print, unscored_too=False)
+    assert looking.look(HOUR) == PrunedHour(HOUR, 4)
+    assert rows_of(sql, *ALL) == before
+
+
+# Step by step
+
+
+@pytest.mark.parametrize("moments", [[HALF_PAST], [START, LAST, "2026-11-02 05:10:00", HALF_PAST]])
+def test_what_is_left_adds_up_after_each_batch_and_the_summary_goes_last(
+    engine, sql: Sql, monkeypatch: pytest.MonkeyPatch, moments: list[str]
+):
+    monkeypatch.setattr(pruning, "BATCH_ROWS", 7)
+    for number in range(24):
+        moment = moments[number % len(moments)]
+        predicted(sql, 1, moment)
+        failed(sql, moment)
+        predicted(sql, 1, END)
+    summed_up(sql, 48)
+    seen: list[tuple[int, Counts, int]] = []
+    done = prune(
+        engine,
+        meddle=lambda rows: seen.append((rows, assert_hour_adds_up(sql), len(hours(sql, "run_summary")))),
+    )
+    assert done == PrunedHour(HOUR, 48)
+    assert [rows for rows, _, _ in seen] == [7] * 6 + [6, 1]
+    assert [counts.items for _, counts, _ in seen] == [48, 41, 34, 27, 20, 13, 6, 0]
+    assert {counts.pending for _, counts, _ in seen} == {0}
+    assert {summaries for _, _, summaries in seen} == {1}
+    assert sql("SELECT COUNT(*) FROM items") == [(24,)]
+    assert hours(sql, "run_summary") == []
+
+
+def test_a_prune_that_is_killed_leaves_an_hour_that_adds_up_and_the_next_one_finishes_it(engine, sql: Sql):
+    predicted(sql, 60)
+    for _ in range(20):
+        failed(sql)
+    summed_up(sql, 80)
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED], env={**os.environ, "PYTHONPATH": str(root_folder())}
+    ) as process:
+        while sql("SELECT COUNT(*) FROM items")[0][0] > 65:
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.kill()
+    counts = assert_hour_adds_up(sql)
+    assert 0 < counts.items < 80
+    assert counts.pending == 0
+    assert hours(sql, "run_summary") == hours(sql, "hour_requests") == [START]
+    assert old_hours(engine, HOUR.end) == [HOUR]
+    deadline = time.monotonic() + 30
+    while (done := prune(engine)).left == IN_USE:  # until the server has seen that its connection is gone
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert done == PrunedHour(HOUR, counts.items)
+    assert set(map(len, rows_of(sql, *ALL).values())) == {0}
+
+
+def test_two_prunes_at_once_remove_each_item_once(engine, sql: Sql, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pruning, "BATCH_ROWS", 10)
+    chosen = [Hour(HOUR.start + datetime.timedelta(hours=number)) for number in range(4)]
+    for hour in chosen:
+        predicted(sql, 50, str(hour.start))
+        summed_up(sql, 50, str(hour.start))
+    results: list[PrunedHour] = []
+
+    def all_of_them() -> None:
+        for hour in chosen:
+            results.append(prune(engine, hour))  # noqa: PERF401 - as they come
+
+    threads = [threading.Thread(target=all_of_them) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(done.removed for done in results) == 200
+    assert {done.left for done in results} <= {None, IN_USE}
+    assert set(map(len, rows_of(sql, *ALL).values())) == {0}
+
+
+# Beside others
+
+
+def test_an_hour_that_a_run_holds_is_not_touched(engine, sql: Sql):
+    predicted(sql)
+    summed_up(sql, 3)
+    with HourLock(engine, HOUR, "run", wait=False, tell=print).held():
+        before = rows_of(sql, *ALL)
+        assert prune(engine) == PrunedHour(HOUR, 0, IN_USE)
+        assert rows_of(sql, *ALL) == before
+    assert prune(engine) == PrunedHour(HOUR, 3)
+
+
+def test_a_run_that_finds_the_hour_held_is_told_by_whom(engine, sql: Sql):
+    predicted(sql)
+    said: list[str] = []
+
+    def second(_rows: int) -> None:
+        with contextlib.suppress(Exception):
+            HourLock(engine, HOUR, "run", wait=False, tell=print).held().__enter__()
+        said.extend(str(row[0]) for row in sql("SELECT run_id FROM hour_locks"))
+
+    prune(engine, meddle=second)
+    assert said[0].startswith("batch-assets prune ")
+    assert len(set(said)) == 1
+
+
+def test_a_prune_that_lost_the_hour_to_a_run_removes_nothing_more(engine, sql: Sql, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pruning, "BATCH_ROWS", 10)
+    predicted(sql, 30)
+    summed_up(sql, 30)
+    steps = iter([None, "UPDATE hour_locks SET run_id = 'second'"])
+
+    def take_over(_rows: int) -> None:
+        statement = next(steps)
+        if statement:
+            sql(statement)
+
+    assert prune(engine, meddle=take_over) == PrunedHour(HOUR, 10, IN_USE)
+    assert assert_hour_adds_up(sql) == Counts(20, 20, 0, 0)
+    assert hours(sql, "run_summary") == [START]
+
+
+def test_a_late_item_that_comes_meanwhile_stays_pending_and_is_scored_before_it_goes(
+    engine, sql: Sql, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(pruning, "BATCH_ROWS", 10)
+    predicted(sql, 30)
+    summed_up(sql, 30)
+    late: list[int] = []
+
+    def arrive(_rows: int) -> None:
+        # Both where it has been and where it comes to next.
+        if not late:
+            late.extend(insert_items(sql, GOOD[:1], START) + insert_items(sql, GOOD[:1], LAST))
+
+    assert prune(engine, meddle=arrive) == PrunedHour(HOUR, 30, UNSCORED, 2)
+    assert assert_hour_adds_up(sql) == Counts(2, 0, 0, 2)
+    assert [row[0] for row in sql("SELECT id FROM items ORDER BY id")] == late
+    assert hours(sql, "run_summary") == [START]
+    assert prune(engine) == PrunedHour(HOUR, 0, UNSCORED, 2)
+    sql("UPDATE items SET prediction = '[1, 0, 0]'")
+    assert prune(engine) == PrunedHour(HOUR, 2)
+    assert set(map(len, rows_of(sql, *ALL).values())) == {0}
+
+
+@contextlib.contextmanager
+def transaction(environment: dict[str, str]) -> Iterator[pymysql.cursors.Cursor]:
+    """The service in the middle of a transaction, which it takes back in the end."""
+    connection = pymysql.connect(
+        host=environment["MYSQL_SERVER"],
+        port=int(environment["MYSQL_PORT"]),
+        user=environment["MYSQL_USER"],
+        password=environment["MYSQL_PASSWORD"],
+        database=environment["MYSQL_DATABASE"],
+        init_command="SET time_zone = '+00:00', innodb_lock_wait_timeout = 2",
+    )
+    with connection, connection.cursor() as cursor:
+        cursor.execute("BEGIN")
+        yield cursor
+        connection.rollback()
+
+
+INSERT = "INSERT INTO items (`values`, created_datetime) VALUES (%s, %s)"
+
+
+def test_what_a_transaction_of_the_service_holds_is_passed_over_and_nobody_waits(engine, sql: Sql, tables, server_only):
+    keys = predicted(sql, 20)
+    failed(sql)
+    summed_up(sql, 21)
+    start = time.monotonic()
+    with transaction(tables) as service:
+        service.execute(INSERT, (TEXT, "2026-11-20 10:00:00"))
+        service.execute(INSERT, (TEXT, HALF_PAST))
+        service.execute("UPDATE items SET `values` = '[2]' WHERE id = %s", (keys[7],))
+        assert prune(engine) == PrunedHour(HOUR, 20, LOCKED, 1)
+    # By itself the server would wait for 50 seconds.
+    assert time.monotonic() - start < 40
+    assert [row[0] for row in sql("SELECT id FROM items")] == [keys[7]]
+    assert hours(sql, "run_summary") == [START]
+    assert prune(engine) == PrunedHour(HOUR, 1)
+    assert set(map(len, rows_of(sql, *ALL).values())) == {0}
+
+
+def test_the_service_inserts_and_updates_while_a_batch_is_being_removed(engine, sql: Sql, tables, server_only):
+    predicted(sql, 20)
+    (other,) = predicted(sql, 1, END)
+    summed_up(sql, 20)
+    inserted: list[str] = []
+
+    def insert(_connection: Any, _cursor: Any, statement: str, _parameters: Any, _context: Any, _many: Any) -> None:
+        # The rows are deleted, and the transaction is not at its end.
+        if statement.startswith("DELETE FROM items"):
+            with transaction(tables) as service:
+                for created in (START, HALF_PAST, LAST, END, "2026-11-20 10:00:00"):
+                    service.execute(INSERT, (TEXT, created))
+                    inserted.append(created)
+                service.execute("UPDATE items SET prediction = NULL WHERE id = %s", (other,))
+                service.execute(
+                    "INSERT INTO failed_items (item_id, hour, code, message, attempts, first_failed_at, last_failed_at,"
+                    " model_version, run_id, values_checksum) VALUES (999, %s, '', '', 1, %s, %s, '', '', 0)",
+                    (END, END, END),
+                )
+
+    event.listen(engine, "after_cursor_execute", insert)
+    try:
+        assert prune(engine) == PrunedHour(HOUR, 20)
+    finally:
+        event.remove(engine, "after_cursor_execute", insert)
+    assert len(inserted) == 5
+
+
+def test_reading_on_in_an_hour_costs_a_batch_and_not_the_hour(
+    engine, sql: Sql, server_only, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(pruning, "BATCH_ROWS", 20)
+    predicted(sql, 2_000)
+    predicted(sql, 1_000, END)
+    sql("ANALYZE TABLE items")
+    plans: list[str] = []
+
+    def watch(connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: Any) -> None:
+        if statement.startswith("SELECT items.id, items.created_datetime"):
+            (plan,) = connection.exec_driver_sql(f"EXPLAIN FORMAT=TRADITIONAL {statement}", parameters).mappings().all()
+            plans.append(f"{plan['key']} {plan['Extra']}")
+
+    event.listen(engine, "after_cursor_execute", watch)
+    try:
+        assert prune(engine) == PrunedHour(HOUR, 2_000)
+    finally:
+        event.remove(engine, "after_cursor_execute", watch)
+    assert not [plan for plan in plans if "filesort" in plan or not plan.startswith("ix_items_created_datetime")]
+
+
+def test_an_account_needs_the_rights_to_read_and_to_delete_and_to_hold_an_hour(
+    engine, server: Server, sql: Sql, tables, server_only
+):
+    predicted(sql)
+    failed(sql)
+    summed_up(sql, 4)
+    database, user = tables["MYSQL_DATABASE"], f"prune_{secrets.token_hex(4)}"
+    server.execute(f"CREATE USER '{user}'@'%' IDENTIFIED BY 'secret'")
+    try:
+        for table in ("items", "failed_items", "run_summary", "hour_requests"):
+            server.execute(f"GRANT SELECT, DELETE ON {database}.{table} TO '{user}'")
+        server.execute(f"GRANT SELECT, INSERT, DELETE ON {database}.hour_locks TO '{user}'")
+        settings = database_settings(tables | {"MYSQL_USER": user, "MYSQL_PASSWORD": "secret"})
+        limited = engine_for(settings)
+        assert old_hours(limited, NEXT.end) == [HOUR]
+        assert prune(limited) == PrunedHour(HOUR, 4)
+        limited.dispose()
+    finally:
+        server.execute(f"DROP USER '{user}'")
+    assert set(map(len, rows_of(sql, *ALL).values())) == {0}

@@ -1,0 +1,160 @@
+"""A real Dagster instance: webserver and daemon in processes of their own, asked over GraphQL."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from batch_assets_tests.support.servers import free_port, run_to_end
+
+ROOT = Path(__file__).parents[2]
+ASSETS = ("raw_items", "predictions", "run_summary")
+LAUNCH_BACKFILL = """mutation Launch($parameters: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $parameters) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+  }
+}"""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A running instance.
+
+    Args:
+        url: Where its webserver answers.
+        logs: What webserver and daemon print.
+    """
+
+    url: str
+    logs: tuple[Path, ...]
+
+    def query(self, query: str, **variables: object) -> Any:
+        """Returns the data of a GraphQL query, or raises with its errors."""
+        request = urllib.request.Request(
+            f"{self.url}/graphql",
+            json.dumps({"query": query, "variables": variables}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            answered = json.load(answer)
+        if answered.get("errors"):
+            raise RuntimeError(json.dumps(answered["errors"], indent=2))
+        return answered["data"]
+
+    def wait(self, question: str, done: Any, seconds: float, **variables: object) -> Any:
+        """Asks again and again until `done` says of the answer that it is so; raises with the logs if it never is."""
+        end = time.monotonic() + seconds
+        while True:
+            answer = self.query(question, **variables)
+            if done(answer):
+                return answer
+            if time.monotonic() > end:
+                raise TimeoutError(f"still {answer}\n{self.log()}")
+            time.sleep(0.5)
+
+    def launch_backfill(self, keys: Sequence[str], tags: Mapping[str, str] | None = None) -> str:
+        """Launches a backfill of hours of the three assets, and returns its id."""
+        parameters = {
+            "assetSelection": [{"path": [name]} for name in ASSETS],
+            "partitionNames": keys,
+            "tags": [{"key": key, "value": value} for key, value in (tags or {}).items()],
+        }
+        launched = self.query(LAUNCH_BACKFILL, parameters=parameters)["launchPartitionBackfill"]
+        if launched["__typename"] != "LaunchBackfillSuccess":
+            raise RuntimeError(json.dumps(launched))
+        backfill_id: str = launched["backfillId"]
+        return backfill_id
+
+    def log(self) -> str:
+        """Returns the end of what the processes have printed."""
+        return "\n".join(f"== {path.name}\n{path.read_text()[-4000:]}" for path in self.logs)
+
+
+@contextlib.contextmanager
+def running_instance(
+    home: Path,
+    settings: Path,
+    environment: Mapping[str, str],
+    workspace: str = "workspace.yaml",
+    own: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+) -> Iterator[Instance]:
+    """Starts webserver and daemon, and ends them.
+
+    Args:
+        home: Becomes DAGSTER_HOME.
+        settings: The dagster.yaml to use.
+        environment: What is to be set besides.
+        workspace: The file that names the code, within the repository.
+        own: What is to be set for `webserver` or for `daemon` alone.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copy(settings, home / "dagster.yaml")
+    port = free_port()
+    commands = {
+        "webserver": ["dagster_webserver", "--host", "127.0.0.1", "--port", str(port)],
+        "daemon": ["dagster._daemon", "run"],
+    }
+    env = {**os.environ, **environment, "DAGSTER_HOME": str(home)}
+    # Both would create the tables of an instance on SQLite at the same time, and one of them fail.
+    run_to_end([sys.executable, "-c", "import dagster; dagster.DagsterInstance.get()"], env=env)
+    with contextlib.ExitStack() as stack:
+        logs = []
+        for name, (module, *arguments) in commands.items():
+            logs.append(home / f"{name}.log")
+            command = [sys.executable, "-m", module, *arguments, "-w", workspace]
+            stack.enter_context(running_process(command, {**env, **own.get(name, {})}, logs[-1]))
+        instance = Instance(f"http://127.0.0.1:{port}", tuple(logs))
+        _await_answer(instance)
+        yield instance
+
+
+@contextlib.contextmanager
+def running_process(command: list[str], env: Mapping[str, str], log: Path) -> Iterator[None]:
+    """Runs a command in the repository's folder, and ends it with all that it has started.
+
+    Args:
+        command: The command and its arguments.
+        env: Its whole environment.
+        log: Gets what it prints.
+    """
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        yield
+    finally:
+        # As Ctrl-C in a terminal does, which reaches the code servers and runs that the process has started.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _await_answer(instance: Instance) -> None:
+    end = time.monotonic() + 90
+    while True:
+        try:
+            instance.query("{ version }")
+        except (urllib.error.URLError, ConnectionError):
+            if time.monotonic() > end:
+                raise TimeoutError(f"the webserver does not answer\n{instance.log()}") from None
+            time.sleep(0.5)
+        else:
+            return
