@@ -1,18 +1,21 @@
 """What all tests share: a clean environment, real servers, and a way to look at tables without the package."""
 
 import contextlib
+import functools
 import json
 import os
 import signal
-import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
 
-from batch_assets_tests.support.servers import Rows, Server, server_for_tests
+from batch_assets_tests.support.database import DatabaseOfTest, Sql
+from batch_assets_tests.support.processes import MARK, kill_marked, new_mark, watch_run
+from batch_assets_tests.support.servers import Server, server_for_tests
+from batch_assets_tests.support.shared_server import answering_workers, server_of_run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,36 +43,68 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # The same examples everywhere, and no time limit for one: two suites side by side make any machine slow.
 hypothesis.settings.load_profile("ci")
 
-Sql = Callable[..., Rows]
+MOST_WORKERS = 8
+_MARK = pytest.StashKey[str]()
 
+# What the whole run has, in the process that has started it: ended in the reverse order when the run ends.
+_run = contextlib.ExitStack()
 _servers_used: list[str] = []
 
 
-class _Database:
-    """The database of the running test, for the fixture `sql`."""
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Runs the suite side by side, and what somebody has picked out in this process, which is there at once."""
+    picked = config.option.keyword or config.option.lf or any(".py" in argument for argument in config.args)
+    return 0 if picked else min(os.cpu_count() or 1, MOST_WORKERS)
 
-    server: Server | None = None
-    name: str = ""
-    file: Path | None = None
 
-    def execute(self, statement: str, *parameters: object) -> Rows:
-        if self.server is not None:
-            return self.server.execute(statement, *parameters, database=self.name)
-        if self.file is None:
-            pytest.fail("`sql` needs `database_environment` or `server_environment` beside it")
-        if parameters:
-            statement = statement.replace("%s", "?").replace("%%", "%")
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(sqlite3.connect(self.file, timeout=30, isolation_level=None)) as connection:
-            return connection.execute(statement, parameters).fetchall()
+def pytest_configure(config: pytest.Config) -> None:
+    """Gives the run a mark, by which all of its processes are found; the workers are given that of the whole run."""
+    shared = _shared(config)
+    config.stash[_MARK] = shared["mark"] if shared else new_mark()
+    if not shared:
+        _run.callback(watch_run(config.stash[_MARK]).communicate, timeout=60)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tells a worker of pytest-xdist what it shares with the others."""
+    node.workerinput |= {"mark": node.config.stash[_MARK], "server": _server_for_workers()}
+
+
+def pytest_unconfigure() -> None:
+    """Ends the server, and what is left of the run's processes."""
+    _run.close()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts what takes longest first, so that no worker begins it when the others are done."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def _shared(config: pytest.Config) -> dict[str, Any] | None:
+    """What a worker of pytest-xdist has been told, None in the process that is no worker."""
+    return getattr(config, "workerinput", None)
+
+
+@functools.cache
+def _started_server() -> Server:
+    server = _run.enter_context(server_for_tests(SERVER_SETTINGS))
+    _servers_used.append(server.version)
+    return server
+
+
+@functools.cache
+def _server_for_workers() -> tuple[str, bytes]:
+    return _run.enter_context(answering_workers(_started_server))
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    """A real server for the whole run, started when the first test asks for it."""
-    with server_for_tests(SERVER_SETTINGS) as server:
-        _servers_used.append(server.version)
-        yield server
+def server(request: pytest.FixtureRequest) -> Server:
+    """A real server for the whole run and all of its workers, started when the first test asks for it."""
+    shared = _shared(request.config)
+    return server_of_run(shared["server"]) if shared else _started_server()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -77,14 +112,27 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(f"database server: {', '.join(_servers_used) or 'none was needed'}")
 
 
+@pytest.fixture(autouse=True)
+def _processes_end_with_the_test(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Kills what a test has started and not ended."""
+    mark = new_mark(pytestconfig.stash[_MARK])
+    os.environ[MARK] = mark
+    try:
+        yield
+    finally:
+        # What is started from here on belongs to fixtures of a module, which end it themselves.
+        os.environ[MARK] = pytestconfig.stash[_MARK]
+        kill_marked(mark)
+
+
 @pytest.fixture
-def _database() -> _Database:
-    return _Database()
+def _database() -> DatabaseOfTest:
+    return DatabaseOfTest()
 
 
 @pytest.fixture
 def server_environment(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _database: _Database
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _database: DatabaseOfTest
 ) -> Iterator[dict[str, str]]:
     """The environment of an empty database of its own on the server."""
     with server.database() as name:
@@ -97,7 +145,7 @@ def database_environment(
     request: pytest.FixtureRequest,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    _database: _Database,
+    _database: DatabaseOfTest,
 ) -> dict[str, str]:
     """The environment of an empty database, once on SQLite and once on the server."""
     if request.param == "server":
@@ -132,11 +180,8 @@ def many_items() -> tuple[list[str], "NDArray[np.float64]"]:
 
 
 @pytest.fixture
-def sql(_database: _Database) -> Sql:
-    """`sql(statement, *parameters)` returns rows, over a new connection each time: it sees what is committed.
-
-    Parameters are written %s on every database; a % that is none is doubled where there are parameters.
-    """
+def sql(_database: DatabaseOfTest) -> Sql:
+    """`sql(statement, *parameters)` returns rows, over a new connection each time: it sees what is committed."""
     return _database.execute
 
 

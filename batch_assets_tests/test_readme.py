@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.instance import running_process
 from batch_assets_tests.support.servers import free_port
 

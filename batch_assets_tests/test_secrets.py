@@ -19,7 +19,6 @@ from dagster._core.remote_representation.external_data import RepositorySnap
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.errors import SettingsError
 from batch_assets.io_manager import MySQLIOManager
-from batch_assets_tests.conftest import Sql
 from batch_assets_tests.support.accounts import (
     BATCH_ASSETS,
     DAGSTER_COMMAND,
@@ -27,6 +26,7 @@ from batch_assets_tests.support.accounts import (
     installation,
     private_server_like,
 )
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets_tests.support.instance import ROOT, running_instance
 from batch_assets_tests.support.pipeline import GOOD, insert_items, run_job

@@ -12,8 +12,8 @@ import psutil
 import pymysql
 import pytest
 
-from batch_assets_tests.conftest import Sql
 from batch_assets_tests.support import servers
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.servers import PrivateServer, Server, free_port, private_server, server_for_tests
 
 

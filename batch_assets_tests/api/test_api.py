@@ -27,7 +27,7 @@ from batch_assets.api.application import application
 from batch_assets.api.bodies import new_item_type
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.inference.item_format import check_values
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets_tests.support.instance import ROOT
 from batch_assets_tests.support.pipeline import END, GOOD, HALF_PAST, HOUR, START, insert_items

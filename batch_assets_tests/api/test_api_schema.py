@@ -9,7 +9,7 @@ import httpx
 
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets_tests.api.test_api import KEY, process
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets_tests.support.pipeline import GOOD, insert_items
 from batch_assets_tests.support.servers import Server

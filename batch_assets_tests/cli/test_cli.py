@@ -19,7 +19,7 @@ import pytest
 
 from batch_assets.database.connection.statements import checksum
 from batch_assets.database.schema.setup import initialize_database
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets_tests.support.servers import Server, free_port
 

@@ -27,7 +27,6 @@ from dagster_k8s.client import DagsterKubernetesClient
 from dagster_k8s.job import DagsterK8sJobConfig, construct_dagster_k8s_job
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from batch_assets_tests.conftest import Sql
 from batch_assets_tests.orchestration.test_backfill import backfilled
 from batch_assets_tests.orchestration.test_crashed_workers import (
     RUNS,
@@ -37,6 +36,7 @@ from batch_assets_tests.orchestration.test_crashed_workers import (
     wait_for_the_first_prediction,
 )
 from batch_assets_tests.support.cluster import Cluster, running_cluster
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.instance import Instance, running_instance, running_process
 from batch_assets_tests.support.manifests import FOLDER, Manifest, built, container, copied, of_kind, rights, weaknesses
 from batch_assets_tests.support.pipeline import GOOD, Counts, assert_hour_adds_up, insert_items, predictions_of

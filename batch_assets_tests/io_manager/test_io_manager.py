@@ -11,7 +11,7 @@ import pytest
 from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches
 from batch_assets.io_manager import MySQLIOManager
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.stored_assets import (
     FIRST,
     HOURS,

@@ -12,7 +12,7 @@ import pytest
 from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches, BatchesByPartition
 from batch_assets.errors import DatabaseUnavailableError, TableError
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.stored_assets import (
     FIRST,
     HOURS,

@@ -12,7 +12,7 @@ import pytest
 
 from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets_tests.support.stored_assets import FIRST, HOURS, failure_of, load, reader, refused, run, store, stored
 

@@ -15,7 +15,7 @@ from batch_assets.database.schema.setup import initialize_database
 from batch_assets.errors import RegistrationError
 from batch_assets.item_files import parser as registration
 from batch_assets.item_files.parser import read_items
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
 
 IRIS = ["[5.1,3.5,1.4,0.2]", "[4.9,3.0,1.4,0.2]"]

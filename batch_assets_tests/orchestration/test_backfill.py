@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from batch_assets.database.schema.setup import initialize_database
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets_tests.support.instance import ASSETS, ROOT, Instance, running_instance
 from batch_assets_tests.support.pipeline import GOOD, assert_hour_adds_up, insert_items

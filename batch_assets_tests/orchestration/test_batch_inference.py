@@ -14,7 +14,7 @@ import pytest
 
 from batch_assets.orchestration.resources import Model
 from batch_assets.settings.folders import root_folder
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.onnx_models import write_classifier
 from batch_assets_tests.support.pipeline import (
     END,

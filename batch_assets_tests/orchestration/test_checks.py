@@ -7,7 +7,7 @@ import pytest
 
 from batch_assets.orchestration.checks import no_failed_items, no_pending_items
 from batch_assets.orchestration.resources import CurrentPipeline
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.pipeline import END, GOOD, HALF_PAST, START, insert_items
 
 pytestmark = pytest.mark.usefixtures("tables")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from batch_assets.database.schema.setup import initialize_database
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets_tests.support.instance import ROOT, Instance, running_instance
 from batch_assets_tests.support.pipeline import HOUR, START, Counts, assert_hour_adds_up, insert_items

@@ -9,7 +9,7 @@ import pytest
 
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.settings.folders import root_folder
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets_tests.support.onnx_models import write_classifier, write_labels
 from batch_assets_tests.support.pipeline import (

@@ -27,7 +27,7 @@ from batch_assets.orchestration.assets.run_summary import run_summary
 from batch_assets.orchestration.old_runs import OldRuns, opened_instance
 from batch_assets.orchestration.partitions import hours
 from batch_assets.settings.throttle import ThrottleSettings
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets_tests.support.instance import ROOT
 from batch_assets_tests.support.pipeline import END, GOOD, HOUR, START, correct, insert_items

@@ -20,11 +20,11 @@ from batch_assets.orchestration.old_runs import opened_instance
 from batch_assets.orchestration.partitions import hours
 from batch_assets.retrying.decision import FAILED_RUNS_AGE, LONGEST_PAUSE
 from batch_assets_tests.cli.test_cli import COMMAND, batch_assets, misused, refused, succeeded
-from batch_assets_tests.conftest import Sql
 from batch_assets_tests.database.records.test_hour_lock import lock
 from batch_assets_tests.database.records.test_pruning import failed, predicted, summed_up
 from batch_assets_tests.orchestration.test_old_runs import run
 from batch_assets_tests.orchestration.test_sensor import Tick
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets_tests.support.instance import ROOT
 from batch_assets_tests.support.pipeline import (

@@ -12,7 +12,7 @@ import pytest
 
 from batch_assets.database.records.hour_lock import HourLock
 from batch_assets.orchestration.partitions import check_closed
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets_tests.support.pipeline import (
     END,

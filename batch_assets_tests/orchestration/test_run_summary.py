@@ -7,7 +7,7 @@ import pytest
 
 from batch_assets.definitions import defs
 from batch_assets.orchestration.partitions import RANGE_END_TAG, RANGE_START_TAG
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.pipeline import END, GOOD, HALF_PAST, HOUR, insert_items
 
 NEXT, LAST = "2026-11-02-06:00", "2026-11-02-07:00"

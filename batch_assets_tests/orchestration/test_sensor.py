@@ -24,7 +24,7 @@ from batch_assets.orchestration import automation
 from batch_assets.orchestration.assets.predictions import predictions
 from batch_assets.orchestration.assets.raw_items import raw_items
 from batch_assets.orchestration.partitions import hours
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets_tests.support.instance import ROOT, running_instance
 from batch_assets_tests.support.pipeline import END, GOOD, HALF_PAST, HOUR, insert_items

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import strategies as st
 
 from batch_assets.iris.training import iris_items
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.onnx_models import write_picky_classifier
 from batch_assets_tests.support.pipeline import (
     HALF_PAST,

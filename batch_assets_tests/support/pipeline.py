@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from batch_assets.settings.folders import root_folder
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 
 HOUR = "2026-11-02-05:00"
 START, HALF_PAST, LAST, END = (

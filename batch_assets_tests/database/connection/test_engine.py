@@ -14,7 +14,7 @@ from batch_assets.database.connection.engine import engine_for, engine_from_url
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.errors import DatabaseError, DatabaseUnavailableError
 from batch_assets.settings.database import MySQLSettings, SQLiteSettings, database_settings
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets_tests.support.servers import PrivateServer, Server, free_port
 

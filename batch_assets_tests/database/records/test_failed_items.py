@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from batch_assets.database.records.failed_items import FailedItems
 from batch_assets.database.slices.batch import Batch, FailedRow
 from batch_assets.hours import Hour
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets_tests.support.pipeline import END, LAST, START, assert_hour_adds_up, correct, failed_of, insert_items
 

@@ -10,7 +10,7 @@ from batch_assets.database.records.failed_items import FailedItems, failed_ids
 from batch_assets.database.records.hour_counts import count_by_hour, first_created, model_versions, take_stock
 from batch_assets.database.slices.batch import Batch, FailedRow
 from batch_assets.hours import Hour
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets_tests.support.pipeline import END, GOOD, START, insert_items
 

@@ -16,7 +16,7 @@ from batch_assets.database.records.hour_lock import HourLock, server_lock
 from batch_assets.errors import HourBusyError
 from batch_assets.hours import Hour
 from batch_assets.settings.folders import root_folder
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets_tests.support.pipeline import START
 

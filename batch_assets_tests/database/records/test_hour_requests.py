@@ -14,7 +14,7 @@ from batch_assets.database.records.summaries import summed_up
 from batch_assets.errors import RetryError
 from batch_assets.hours import Hour
 from batch_assets.retrying.decision import HourRequest, Left
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets_tests.support.pipeline import END, GOOD, HALF_PAST, START, assert_hour_adds_up, correct, insert_items
 

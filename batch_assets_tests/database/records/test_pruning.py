@@ -26,7 +26,7 @@ from batch_assets.hours import Hour
 from batch_assets.settings.database import database_settings
 from batch_assets.settings.folders import root_folder
 from batch_assets.settings.throttle import ThrottleSettings
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets_tests.support.pipeline import (
     END,

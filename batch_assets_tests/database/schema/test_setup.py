@@ -15,7 +15,7 @@ from batch_assets.database.schema import setup as schema
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.database.schema.tables import metadata
 from batch_assets.errors import DatabaseError, DatabaseUnavailableError, TableError
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets_tests.support.servers import Rows, Server
 

@@ -9,7 +9,7 @@ from sqlalchemy import event
 from batch_assets.database.connection.engine import PACKED_BYTES
 from batch_assets.database.slices.reading import read_batches
 from batch_assets.database.slices.table_slice import TableSlice
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
 
 

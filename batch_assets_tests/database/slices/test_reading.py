@@ -9,7 +9,7 @@ import pytest
 from batch_assets.database.slices.reading import count_rows, read_batches, read_columns
 from batch_assets.database.slices.table_slice import Keys, TableSlice
 from batch_assets.errors import BatchAssetsError, DatabaseError, TableError
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
 
 pytestmark = pytest.mark.usefixtures("database_environment")

@@ -12,7 +12,7 @@ from batch_assets.database.slices.batches import Batches
 from batch_assets.database.slices.replacing import replace_slice
 from batch_assets.database.slices.table_slice import TableSlice, TimeWindows
 from batch_assets.errors import BatchAssetsError, DatabaseError, DatabaseUnavailableError, TableError
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
 
 ROWS, ROUNDS = 100, 30

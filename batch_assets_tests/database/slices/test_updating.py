@@ -15,7 +15,7 @@ from batch_assets.database.slices.packed_update import Packed, can_be_packed
 from batch_assets.database.slices.table_slice import Keys, TableSlice, TimeWindows
 from batch_assets.database.slices.updating import ColumnUpdate, update_rows
 from batch_assets.errors import DatabaseUnavailableError, TableError
-from batch_assets_tests.conftest import Sql
+from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
 
 NOTES = TableSlice("notes")
