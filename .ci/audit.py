@@ -35,8 +35,8 @@ def main(lock: str) -> int:
     audited = answers(lock)
     for each in audited:
         for vulnerability in each.get("vulns", ()):
-            mended = ", ".join(vulnerability["fix_versions"]) or "nowhere yet"
-            say(f"VULNERABLE: {each['name']} {each['version']}: {vulnerability['id']}, mended in {mended}")
+            fixed = ", ".join(vulnerability["fix_versions"]) or "nowhere yet"
+            say(f"VULNERABLE: {each['name']} {each['version']}: {vulnerability['id']}, fixed in {fixed}")
     if any(each.get("vulns") for each in audited):
         return 1
     unknown = [each["name"] for each in audited if "vulns" not in each]

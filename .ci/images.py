@@ -1,4 +1,4 @@
-"""Build the image and run the stack of deploy/compose.yaml from it, where only package registries are at hand.
+"""Builds the image and run the stack of deploy/compose.yaml from it, where only package registries are at hand.
 
     .venv/bin/python .ci/images.py
 

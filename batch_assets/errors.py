@@ -1,8 +1,8 @@
-"""The faults that a person can mend, each with a sentence that says how. No Dagster in here.
+"""The faults that a person can fix, each with a sentence that says how. No Dagster in here.
 
 This is the one place that says what is retried by whom; `failures.py` hands it on to Dagster. `transient`: the same
 call may succeed by itself a moment later, so the step is tried again. `permanent`: nobody tries again before somebody
-has mended something. What is neither is left to the sensor, and a worker that crashed to Dagster's `run_retries`.
+has fixed something. What is neither is left to the sensor, and a worker that crashed to Dagster's `run_retries`.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ class BatchAssetsError(Exception):
 
     @property
     def permanent(self) -> bool:
-        """Whether the fault stays until somebody mends it."""
+        """Whether the fault stays until somebody fixes it."""
         return not self.transient
 
 
@@ -25,7 +25,7 @@ class SettingsError(BatchAssetsError):
 
 
 class DatabaseError(BatchAssetsError):
-    """The database refused a statement for a reason that stays until somebody mends it."""
+    """The database refused a statement for a reason that stays until somebody fixes it."""
 
 
 class DatabaseUnavailableError(DatabaseError):

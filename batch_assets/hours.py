@@ -36,14 +36,14 @@ def hour_of_key(key: str) -> Hour | None:
     return Hour(moment) if Hour(moment).key == key and moment.minute == 0 else None
 
 
-def present() -> datetime.datetime:
+def utc_now() -> datetime.datetime:
     """Returns the present in UTC without a zone, as the database has times."""
     return datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
 
 
 def open_hour() -> Hour:
     """Returns the hour that has not ended."""
-    return Hour(present().replace(minute=0, second=0, microsecond=0))
+    return Hour(utc_now().replace(minute=0, second=0, microsecond=0))
 
 
 def hours_between(first: Hour, last: Hour) -> list[Hour]:

@@ -40,7 +40,7 @@ BAD = [{"id": "PYSEC-2026-1", "fix_versions": ["2.11"], "aliases": [], "descript
     ("known", "status", "said"),
     [
         ({"jinja2": BAD, "click": [], "rich": []}, 0, "Nothing is known to be wrong with the 2 packages of"),
-        ({"jinja2": BAD, "click": BAD, "rich": []}, 1, "VULNERABLE: click 8.2.0: PYSEC-2026-1, mended in 2.11\n"),
+        ({"jinja2": BAD, "click": BAD, "rich": []}, 1, "VULNERABLE: click 8.2.0: PYSEC-2026-1, fixed in 2.11\n"),
         ({"jinja2": BAD, "click": BAD}, 1, "VULNERABLE: click"),
         ({"jinja2": BAD, "click": []}, 75, "NOT AUDITED: rich: the service has no answer.\n"),
         ({"jinja2": [], "click": [], "rich": []}, 75, "NOT AUDITED: pip-audit finds nothing wrong with jinja2==2.10"),

@@ -21,8 +21,8 @@ import sqlalchemy as sa
 
 from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.hour_requests import read_requests
-from batch_assets.database.records.remaining import _failed, _unpredicted, failed_rows, what_is_left
-from batch_assets.database.records.summaries import summed_up
+from batch_assets.database.records.remaining import _failed, _unpredicted, failed_rows, remaining_by_hour
+from batch_assets.database.records.summaries import hours_with_summary
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.hours import Hour
 from batch_assets.settings.database import MySQLSettings, database_settings
@@ -51,7 +51,7 @@ def main() -> None:
             seconds = [tick(engine) for _ in range(options.ticks)]
             times = f"{statistics.median(seconds) * 1000:9.1f} {max(seconds) * 1000:9.1f}"
             print(f"{count:12,} {options.pending:9,} {options.failed:9,} {times}", flush=True)
-            plan = explained(engine)
+            plan = as_dagster_failure(engine)
     print(plan)
 
 
@@ -117,15 +117,15 @@ def tick(engine: sa.Engine) -> float:
     """Returns the seconds of what a tick looks up."""
     start = time.perf_counter()
     read_requests(engine)
-    left = what_is_left(engine, FIRST, END, ATTEMPTS)
-    summed_up(engine, left)
+    left = remaining_by_hour(engine, FIRST, END, ATTEMPTS)
+    hours_with_summary(engine, left)
     seconds = time.perf_counter() - start
     assert len(left) <= PENDING_HOURS + 1, f"{len(left)} hours have something left"
     assert failed_rows(engine, 1, ATTEMPTS) is not None
     return seconds
 
 
-def explained(engine: sa.Engine) -> str:
+def as_dagster_failure(engine: sa.Engine) -> str:
     """Returns how the database goes about the two questions that touch the items."""
     lines = []
     with engine.connect() as connection:

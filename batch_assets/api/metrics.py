@@ -8,10 +8,10 @@ from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, ge
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from batch_assets.database.records.remaining import what_is_left
+from batch_assets.database.records.remaining import remaining_by_hour
 from batch_assets.database.records.summaries import read_summaries
 from batch_assets.errors import DatabaseError
-from batch_assets.hours import Hour, present
+from batch_assets.hours import Hour, utc_now
 from batch_assets.pipeline import Pipeline
 
 PREFIX = "batch_assets"
@@ -59,9 +59,9 @@ class _Tables(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Asks the database; while that is away this is all there is to say."""
-        now = present()
+        now = utc_now()
         try:
-            left = what_is_left(self._engine, self._first, now, self._max_attempts).values()
+            left = remaining_by_hour(self._engine, self._first, now, self._max_attempts).values()
             newest = read_summaries(self._engine, None, 1)
         except DatabaseError:
             yield _gauge("database_up", "Whether the database answers.", 0)

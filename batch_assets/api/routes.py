@@ -35,7 +35,7 @@ from batch_assets.api.bodies import (
 )
 from batch_assets.api.metrics import Metrics
 from batch_assets.database.connection.engine import snapshot
-from batch_assets.database.records.items import Position, Which, correct_item, read_item, read_page, register_once
+from batch_assets.database.records.items import ItemFilter, Position, correct_item, read_item, read_page, register_once
 from batch_assets.database.records.summaries import read_summaries, read_summary
 from batch_assets.errors import DatabaseError
 from batch_assets.hours import Hour, hour_of_key
@@ -188,9 +188,9 @@ async def _what_is_wrong(engine: sa.Engine) -> str | None:
 
 def _add_items(routes: APIRouter, engine: sa.Engine) -> None:
     for which, summary in (
-        (Which.all, "All items"),
-        (Which.predicted, "The items with a prediction"),
-        (Which.unpredicted, "The items without a prediction"),
+        (ItemFilter.all, "All items"),
+        (ItemFilter.predicted, "The items with a prediction"),
+        (ItemFilter.unpredicted, "The items without a prediction"),
     ):
         routes.add_api_route(
             f"/data/{which}",
@@ -212,7 +212,7 @@ def _add_items(routes: APIRouter, engine: sa.Engine) -> None:
         return Item.of_row(row)
 
 
-def _page(engine: sa.Engine, which: Which, page: Page, cursor: Cursor = None) -> list[Item]:
+def _page(engine: sa.Engine, which: ItemFilter, page: Page, cursor: Cursor = None) -> list[Item]:
     rows = read_page(engine, which, _position(cursor) if cursor else None, page.limit + 1)
     if len(rows) > page.limit:
         page.link(cursor=_cursor(rows[page.limit - 1]))

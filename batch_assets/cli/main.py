@@ -14,10 +14,10 @@ from typing import BinaryIO
 import click
 
 from batch_assets.database.connection.engine import engine_for
-from batch_assets.database.records.hour_requests import put_back
+from batch_assets.database.records.hour_requests import reset_attempts
 from batch_assets.database.records.remaining import failed_rows
 from batch_assets.errors import BatchAssetsError, RetryError, SettingsError
-from batch_assets.hours import Hour, hour_of_key, present
+from batch_assets.hours import Hour, hour_of_key, utc_now
 from batch_assets.pipeline import pipeline_from_environment
 from batch_assets.settings.database import SQLiteSettings
 from batch_assets.settings.environment import environment
@@ -117,7 +117,7 @@ def status(count: int, failed: bool, limit: int) -> None:
         console.print(failed_table(rows[:limit]))
         remarks = failed_remarks(rows, limit)
     else:
-        hours = hours_status(engine, present(), count, pipeline.first_hour, attempts)
+        hours = hours_status(engine, utc_now(), count, pipeline.first_hour, attempts)
         console.print(status_table(hours))
         remarks = hours.remarks
     for remark in remarks:
@@ -135,7 +135,7 @@ def retry(what: tuple[str, ...]) -> None:
     pipeline = pipeline_from_environment()
     ids = [int(text) for text in what if _is_id(text)]
     hours = [_closed_hour(text, pipeline.first_hour) for text in what if not _is_id(text)]
-    count, requested = put_back(engine_for(pipeline.database), hours, ids, present())
+    count, requested = reset_attempts(engine_for(pipeline.database), hours, ids, utc_now())
     if count:
         click.echo(f"{count:,} failed item{' is' if count == 1 else 's are'} pending again.")
     keys = ", ".join(hour.key for hour in requested)
@@ -156,7 +156,7 @@ def _closed_hour(text: str, first: Hour) -> Hour:
             f"{text!r} is neither an hour nor the id of an item: write an hour of UTC as 2026-11-01-05:00. Nothing was "
             "put back."
         )
-    if hour.end > present():
+    if hour.end > utc_now():
         raise RetryError(f"The hour {text} has not ended: it is scored from {hour.end} UTC on. Nothing was put back.")
     if hour.start < first.start:
         raise RetryError(
@@ -214,7 +214,7 @@ def prune(
         raise click.UsageError("--unscored-too is about items: give --items-older-than too.")
     from batch_assets.orchestration.prune import Prune, run_prune  # noqa: PLC0415 - imports Dagster
 
-    now = present()
+    now = utc_now()
     hours_before = (now - items_age).replace(minute=0, second=0, microsecond=0) if items_age else None
     run_prune(Prune(hours_before, now - runs_age if runs_age else None, unscored_too, dry_run), click.echo)
 
@@ -312,5 +312,5 @@ def _remarks(created_at: datetime.datetime | None, first: Hour) -> Iterator[str]
             f"{created_at} lies before the first hour, {first.key}: these items are not scored unless BATCH_FIRST_HOUR "
             f"is set to {hour.key} or earlier."
         )
-    if created_at > present():
+    if created_at > utc_now():
         yield f"{created_at} UTC lies in the future: these items can be scored from {hour.end} on."

@@ -79,7 +79,7 @@ class _RefusedError(Exception):
 
 
 def check_values(texts: Sequence[str | None], width: int, dtype: np.dtype[Any]) -> CheckedValues:
-    """Turn the JSON texts of items into an array for the model, and say what is wrong with the rest.
+    """Turns the JSON texts of items into an array for the model, and say what is wrong with the rest.
 
     A good text is a JSON list of `width` finite numbers that fit the model's type. Anything else becomes one
     `BadValues` with one of these codes: `not_json`, `not_a_list`, `wrong_length`, `null_value`,
@@ -111,12 +111,12 @@ def check_values(texts: Sequence[str | None], width: int, dtype: np.dtype[Any]) 
 
 
 def counted(number: int, thing: str) -> str:
-    """Say how many there are of a thing: "1 value", "5 values"."""
+    """Says how many there are of a thing: "1 value", "5 values"."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def shown(text: str) -> str:
-    """Cut `text` to 80 characters and escape what cannot be printed or stored, like lone surrogates."""
+    """Cuts `text` to 80 characters and escape what cannot be printed or stored, like lone surrogates."""
     head = text[: SHOWN_CHARACTERS + 1]
     if not head.isprintable():
         head = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in head)
@@ -124,7 +124,7 @@ def shown(text: str) -> str:
 
 
 def _convert(texts: Sequence[str | None], width: int, dtype: np.dtype[Any]) -> NDArray[Any] | None:
-    """Return the array (texts, width), or None when at least one text needs a closer look."""
+    """Returns the array (texts, width), or None when at least one text needs a closer look."""
     if max(map(len, filter(None, texts)), default=0) > _longest(width):
         return None
     try:
@@ -146,7 +146,7 @@ def _convert(texts: Sequence[str | None], width: int, dtype: np.dtype[Any]) -> N
 
 
 def _longest(width: int) -> int:
-    """Return how many characters a text may have that is worth reading."""
+    """Returns how many characters a text may have that is worth reading."""
     return max(LONGEST_TEXT, width * LONGEST_NUMBER)
 
 
@@ -170,7 +170,7 @@ def _convert_one_by_one(
 
 
 def _numbers(text: str | None, width: int, dtype: np.dtype[Any]) -> list[Any]:
-    """Return the numbers of one item, integers as integers: float64 would drop digits above 2**53."""
+    """Returns the numbers of one item, integers as integers: float64 would drop digits above 2**53."""
     if text is None:
         raise _RefusedError("null_value", "the value is NULL")
     if len(text) > _longest(width):
@@ -197,7 +197,7 @@ def _parse(text: str) -> Any:
 
 
 def _parse_exactly(text: str) -> Any:
-    """Parse with Python's own parser, which keeps every integer and reads NaN and infinity as well."""
+    """Parses with Python's own parser, which keeps every integer and reads NaN and infinity as well."""
     try:
         return json.loads(text, parse_int=_integer)
     except RecursionError:
@@ -208,7 +208,7 @@ def _parse_exactly(text: str) -> Any:
 
 
 def _refuse_unfit(number: Any, position: int, dtype: np.dtype[Any]) -> None:
-    """Raise when an element of the list, the `position`-th, is not a number of the model's type."""
+    """Raises when an element of the list, the `position`-th, is not a number of the model's type."""
     lowest, highest = LIMITS[dtype]
     if number is None:
         raise _RefusedError("null_value", f"value {position} is null")
@@ -226,7 +226,7 @@ def _refuse_unfit(number: Any, position: int, dtype: np.dtype[Any]) -> None:
 
 
 def _integer(digits: str) -> int:
-    """Read an integer of any length: beyond every model's type its digits do not matter, only its sign."""
+    """Reads an integer of any length: beyond every model's type its digits do not matter, only its sign."""
     if len(digits) > _INTEGER_DIGITS:
         digits = digits[:_INTEGER_DIGITS]
     return int(digits)

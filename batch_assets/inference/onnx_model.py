@@ -38,7 +38,7 @@ SUM_TOLERANCE = 1e-3
 
 # Faults that a whole sample has when items and model belong to different worlds.
 MISFIT_CODES = {"wrong_length", "not_an_integer"}
-MISFIT_ADVICE = "Use a model that was trained on such items (MODEL_FILEPATH), or mend the items."
+MISFIT_ADVICE = "Use a model that was trained on such items (MODEL_FILEPATH), or fix the items."
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class ModelFiles:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Self:
-        """Read MODEL_FILEPATH, LABEL_FILEPATH and SAMPLE_DATA_PATH; unset or empty means the iris model.
+        """Reads MODEL_FILEPATH, LABEL_FILEPATH and SAMPLE_DATA_PATH; unset or empty means the iris model.
 
         The sample of the iris model says nothing about another model: with a MODEL_FILEPATH of one's own and
         no SAMPLE_DATA_PATH there is no sample.
@@ -105,7 +105,7 @@ class OnnxModel:
             )
 
     def probabilities(self, features: NDArray[Any]) -> NDArray[Any]:
-        """Score a batch.
+        """Scores a batch.
 
         Args:
             features: Array (n, width) of the model's type; n may be 0.
@@ -145,7 +145,7 @@ class OnnxModel:
         return table
 
     def _table(self, rows: list[dict[Any, float]]) -> NDArray[Any]:
-        """Turn the output of a ZipMap, a dictionary per item, into columns in label order."""
+        """Turns the output of a ZipMap, a dictionary per item, into columns in label order."""
         keys = set(rows[0]) if rows else set()
         if keys == set(range(len(self.labels))):
             columns: list[Any] = list(range(len(self.labels)))
@@ -163,7 +163,7 @@ class OnnxModel:
 
 
 def load_model(files: ModelFiles) -> OnnxModel:
-    """Read the model and its labels, and score the sample where there is one.
+    """Reads the model and its labels, and score the sample where there is one.
 
     Raises:
         ModelError: A file is missing or malformed, or model, labels and sample do not fit one another.
@@ -182,7 +182,7 @@ def load_model(files: ModelFiles) -> OnnxModel:
 def check_sample(
     model: OnnxModel, rows_as_json_texts: Sequence[str | None], source: str, *, every: bool = False
 ) -> int:
-    """Score a few items to see whether the model fits them, before anything is written.
+    """Scores a few items to see whether the model fits them, before anything is written.
 
     The model's `width`, when its file leaves it open, becomes the length of the first list of numbers among
     the texts. Bad items among the texts are ignored unless `every` is set; but when no item fits and one has
@@ -230,7 +230,7 @@ def _misfit(model: OnnxModel, source: str, reason: str) -> str:
 
 
 def _check_scores(model: OnnxModel, features: NDArray[Any], source: str, *, every: bool) -> None:
-    """Raise unless the items score together; or, without `every`, when only some items are to blame."""
+    """Raises unless the items score together; or, without `every`, when only some items are to blame."""
     if len(features) == 1:
         features = np.repeat(features, 2, axis=0)  # a model that mixes up the rows of a batch shows with two
     try:
@@ -265,7 +265,7 @@ def _check_probabilities(model: OnnxModel, features: NDArray[Any], source: str) 
 
 
 def _first_length(texts: Sequence[str | None]) -> int | None:
-    """Return the length of the first text that is a list of numbers."""
+    """Returns the length of the first text that is a list of numbers."""
     for text in texts:
         if text is None or len(text) > LONGEST_TEXT:
             continue
@@ -310,7 +310,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def load_labels(path: Path) -> tuple[str, ...]:
-    """Return the labels of a LABEL_FILEPATH in the order of the probabilities.
+    """Returns the labels of a LABEL_FILEPATH in the order of the probabilities.
 
     Raises:
         ModelError: The file is missing, or is not an object of class index to label.
@@ -363,7 +363,7 @@ def _open_session(model_bytes: bytes, path: Path) -> "InferenceSession":
 
 
 def _onnxruntime_errors() -> tuple[type[Exception], ...]:
-    """Return what ONNX Runtime raises: its exceptions have no base class of their own."""
+    """Returns what ONNX Runtime raises: its exceptions have no base class of their own."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state  # noqa: PLC0415 - as above
 
     own = [value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception)]
@@ -371,7 +371,7 @@ def _onnxruntime_errors() -> tuple[type[Exception], ...]:
 
 
 def _run_errors() -> tuple[type[Exception], ...]:
-    """Return what ONNX Runtime raises where a node fails on what it is given.
+    """Returns what ONNX Runtime raises where a node fails on what it is given.
 
     Memory that does not suffice is among it, where fewer items may do or one item asks for too much. All else says
     that the model does not load, is not known or does not take such an input, whatever the items are.
@@ -387,7 +387,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _static(shape: Sequence[int | str | None], axis: int) -> int | None:
-    """Return the size of a dimension, None when the model leaves it open."""
+    """Returns the size of a dimension, None when the model leaves it open."""
     size = shape[axis] if len(shape) > axis else None
     return size if isinstance(size, int) else None
 

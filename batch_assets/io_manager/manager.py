@@ -32,7 +32,7 @@ from batch_assets.io_manager.asset_metadata import (
     rows_of_batch,
 )
 from batch_assets.io_manager.partition_conditions import Context, check_partitions_exist, conditions_of_partitions
-from batch_assets.orchestration.failures import explained
+from batch_assets.orchestration.failures import as_dagster_failure
 from batch_assets.settings.database import database_settings
 from batch_assets.settings.environment import environment
 
@@ -72,7 +72,7 @@ class MySQLIOManager(dg.ConfigurableIOManager):
             )
         return super().get_resource_definition()
 
-    @explained
+    @as_dagster_failure
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
         """Stores what an asset returned; the metadata say what was stored."""
         start = time.perf_counter()
@@ -88,7 +88,7 @@ class MySQLIOManager(dg.ConfigurableIOManager):
             self._add_counts(context, engine, table_slice, metadata["rows"])
         context.add_output_metadata({**metadata, "seconds": round(time.perf_counter() - start, 3)})
 
-    @explained
+    @as_dagster_failure
     def load_input(self, context: dg.InputContext) -> object:
         """Loads what an asset's annotation asks for: a DataFrame, or `Batches` that are read when they are used."""
         start = time.perf_counter()
@@ -126,7 +126,7 @@ class MySQLIOManager(dg.ConfigurableIOManager):
         with batches.held():
             if update:
                 updated = update_rows(engine, table_slice, update, batches)
-                metadata: dict[str, Any] = {"rows": updated.rows, "left": updated.left}
+                metadata: dict[str, Any] = {"rows": updated.rows, "left": updated.skipped}
                 metadata["encode_seconds"] = round(updated.encode_seconds, 3)
                 metadata["write_seconds"] = round(updated.write_seconds, 3)
             else:
@@ -216,16 +216,16 @@ def _lazily(
     dtypes: Mapping[str, str],
     partitions: Callable[[Sequence[str]], tuple[Partition, ...]],
 ) -> Batches:
-    """Returns a slice that is read when it is used, and can be narrowed until then."""
+    """Returns a slice that is read when it is used, and can be select until then."""
 
-    def narrowed(key: str | None, condition: str | None) -> Batches:
+    def select(key: str | None, condition: str | None) -> Batches:
         conditions = [f"({part})" for part in (table_slice.where, condition) if part]
         part = replace(table_slice, where=" AND ".join(conditions) or None)
         if key is not None:
             part = replace(part, partitions=partitions([key]))
         return _lazily(part, read, dtypes, partitions)
 
-    return Batches(partial(read, table_slice), dtypes, narrowed=narrowed)
+    return Batches(partial(read, table_slice), dtypes, select=select)
 
 
 def _partitions_error(faults: Mapping[str, BatchAssetsError], stored: Sequence[str]) -> PartitionsError:

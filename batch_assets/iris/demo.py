@@ -23,13 +23,13 @@ ITEMS = 65_322
 HOURS = 6
 
 
-def run_demo(tell: Callable[[str], None]) -> None:
+def run_demo(on_progress: Callable[[str], None]) -> None:
     """Registers items of the last closed hours in an empty database and scores every hour in a run of its own.
 
     On the embedded database a second demonstration adds nothing and scores what is pending.
 
     Args:
-        tell: Is called with each sentence of progress.
+        on_progress: Is called with each sentence of progress.
 
     Raises:
         DatabaseError: A server was named whose items table is not empty.
@@ -43,7 +43,9 @@ def run_demo(tell: Callable[[str], None]) -> None:
         for number, texts in enumerate(_texts_by_hour()):
             start = end - datetime.timedelta(hours=HOURS - number)
             register_items(engine, texts, start + datetime.timedelta(minutes=30))
-        tell(f"{ITEMS:,} items registered in the {HOURS} hours before {end:%Y-%m-%d %H:%M} UTC, in the {database}")
+        on_progress(
+            f"{ITEMS:,} items registered in the {HOURS} hours before {end:%Y-%m-%d %H:%M} UTC, in the {database}"
+        )
     elif isinstance(database, MySQLSettings):
         raise DatabaseError(
             f"The table items in {database.database!r} is not empty: the demonstration adds items to an "
@@ -52,7 +54,7 @@ def run_demo(tell: Callable[[str], None]) -> None:
     day = datetime.timedelta(days=1)
     for counts in count_by_hour(engine, end - day, end):
         if counts.pending:
-            tell(f"dagster job execute for {counts.hour.key}: {counts.pending:,} items")
+            on_progress(f"dagster job execute for {counts.hour.key}: {counts.pending:,} items")
             _execute(counts.hour)
 
 

@@ -62,7 +62,7 @@ class _Iris:
 
 
 def train_iris_model(folder: Path) -> TrainingReport:
-    """Train on all 150 irises and write the model, its labels, its sample and its description.
+    """Trains on all 150 irises and write the model, its labels, its sample and its description.
 
     The metrics are those of a five-fold cross validation; the model that is written is fitted on all rows.
     The same libraries on the same machine write the same bytes every time.
@@ -100,13 +100,13 @@ def train_iris_model(folder: Path) -> TrainingReport:
 
 
 def iris_classifier() -> Any:
-    """Return the scikit-learn pipeline of the iris model, fitted on all rows."""
+    """Returns the scikit-learn pipeline of the iris model, fitted on all rows."""
     iris = _load_iris()
     return _unfitted_classifier().fit(iris.measurements, iris.classes)
 
 
 def iris_items(count: int, seed: int) -> list[list[float]]:
-    """Make items that look like irises: real measurements with a little noise.
+    """Makes items that look like irises: real measurements with a little noise.
 
     Args:
         count: How many items.

@@ -48,12 +48,12 @@ class _MalformedError(Exception):
     def sentence(self, name: str) -> str:
         where = f"{name}, {self.place}" if self.place else name
         unit = self.place.partition(" ")[0] or "file"
-        remedy = f"Nothing of the file was registered: mend the {unit} and register it again."
+        remedy = f"Nothing of the file was registered: fix the {unit} and register it again."
         return f"{where}: {self.reason}. {remedy}"
 
 
 def read_items(stream: BinaryIO, name: str) -> Iterator[str]:
-    """Yield the `values` of every item of a file, one at a time, as compact JSON text: `[5.1,3.5,1.4,0.2]`.
+    """Yields the `values` of every item of a file, one at a time, as compact JSON text: `[5.1,3.5,1.4,0.2]`.
 
     The format is recognised from the content. All are UTF-8, with or without a byte order mark:
 
@@ -88,7 +88,7 @@ def read_items(stream: BinaryIO, name: str) -> Iterator[str]:
 
 
 def _read(stream: BinaryIO) -> Iterator[tuple[str, object]]:
-    """Yield each item as it stands in the file, unchecked, with the place where it stands."""
+    """Yields each item as it stands in the file, unchecked, with the place where it stands."""
     head = _head(stream)
     first = head[-1]
     if _BEGINS_ARRAY.match(first):
@@ -98,7 +98,7 @@ def _read(stream: BinaryIO) -> Iterator[tuple[str, object]]:
 
 
 def _head(stream: BinaryIO) -> list[bytes]:
-    """Return the first line that is not blank, and the blank ones before it, without the byte order mark."""
+    """Returns the first line that is not blank, and the blank ones before it, without the byte order mark."""
     lines = _raw_lines(stream)
     first = next(lines, b"")
     for beginning, refusal in _REFUSED_BEGINNINGS:
@@ -121,7 +121,7 @@ def _raw_lines(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def _text_lines(raw_lines: Iterable[bytes]) -> Iterator[tuple[int, str]]:
-    """Yield number and text of every line but the blank ones at the end."""
+    """Yields number and text of every line but the blank ones at the end."""
     blank = 0
     for number, raw in enumerate(raw_lines, start=1):
         if not raw.strip():
@@ -135,7 +135,7 @@ def _text_lines(raw_lines: Iterable[bytes]) -> Iterator[tuple[int, str]]:
 
 
 def _decoded(raw: bytes, first_line: int = 1) -> str:
-    """Decode text that begins on the given line, and name the line of the byte that is not UTF-8."""
+    """Decodes text that begins on the given line, and name the line of the byte that is not UTF-8."""
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
@@ -193,7 +193,7 @@ def _is_column_name(field: str) -> bool:
 
 
 def _csv_number(field: str) -> int | float | str:
-    """Return the number that a field spells, or the field itself, which `_checked` refuses."""
+    """Returns the number that a field spells, or the field itself, which `_checked` refuses."""
     if not _DECIMAL.fullmatch(field):
         return field
     if not _INTEGER.fullmatch(field):
@@ -205,7 +205,7 @@ def _csv_number(field: str) -> int | float | str:
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Build an object, and refuse a key that stands twice: json would drop the first without a word."""
+    """Builds an object, and refuse a key that stands twice: json would drop the first without a word."""
     found: dict[str, object] = {}
     for key, value in pairs:
         if key in found:
@@ -219,7 +219,7 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 def _parsed(text: str, line: int | None = None) -> object:
-    """Parse one line of JSON Lines, or without `line` a whole file."""
+    """Parses one line of JSON Lines, or without `line` a whole file."""
     place = f"line {line}" if line else ""
     try:
         parsed: object = _DECODER.decode(text)
@@ -236,7 +236,7 @@ def _parsed(text: str, line: int | None = None) -> object:
 
 
 def _checked(item: object, place: str) -> list[int | float]:
-    """Return the values of an item that can be registered, and refuse any other."""
+    """Returns the values of an item that can be registered, and refuse any other."""
     values = _unwrapped(item, place)
     if not isinstance(values, list):
         raise _MalformedError(f"is not a list of numbers: {_shown(values)}", place)
@@ -251,7 +251,7 @@ def _checked(item: object, place: str) -> list[int | float]:
 
 
 def _unwrapped(item: object, place: str) -> object:
-    """Return what stands under "values" in an object, and anything else as it is."""
+    """Returns what stands under "values" in an object, and anything else as it is."""
     if not isinstance(item, dict):
         return item
     if "values" not in item:
@@ -270,7 +270,7 @@ def _is_finite(value: float) -> bool:
 
 
 def _shown(value: object) -> str:
-    """Spell a value for a message: briefly whatever its size, and null, true and false as in the file."""
+    """Spells a value for a message: briefly whatever its size, and null, true and false as in the file."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     return reprlib.repr(value)

@@ -8,14 +8,14 @@ import dagster as dg
 import sqlalchemy as sa
 
 from batch_assets.database.connection.engine import engine_for
-from batch_assets.database.records.hour_requests import claim, clear, read_requests
-from batch_assets.database.records.remaining import what_is_left
-from batch_assets.database.records.summaries import summed_up
-from batch_assets.hours import Hour, present
+from batch_assets.database.records.hour_requests import compare_and_set_request, delete_request, read_requests
+from batch_assets.database.records.remaining import remaining_by_hour
+from batch_assets.database.records.summaries import hours_with_summary
+from batch_assets.hours import Hour, utc_now
 from batch_assets.orchestration.assets.predictions import RETRY_TAG, predictions
 from batch_assets.orchestration.assets.raw_items import raw_items
 from batch_assets.orchestration.assets.run_summary import run_summary
-from batch_assets.orchestration.partitions import hours
+from batch_assets.orchestration.partitions import hourly_partitions
 from batch_assets.orchestration.run_history import JOB, busy_hours, hours_of_failed_runs, last_runs
 from batch_assets.pipeline import SCHEDULE_MINUTE, Pipeline, pipeline_from_environment
 from batch_assets.retrying.decision import (
@@ -25,7 +25,7 @@ from batch_assets.retrying.decision import (
     Decisions,
     HourRequest,
     KnownHour,
-    Left,
+    Remaining,
     Request,
     decide,
 )
@@ -59,9 +59,9 @@ def hourly_batch_inference(context: dg.ScheduleEvaluationContext) -> dg.RunReque
     pipeline = pipeline_from_environment()
     if hour.start < pipeline.first_hour.start:
         return dg.SkipReason(f"The hour {hour.key} lies before the first one, {pipeline.first_hour.key}.")
-    row = HourRequest(0, SCHEDULE, "", present().replace(microsecond=0))
+    row = HourRequest(0, SCHEDULE, "", utc_now().replace(microsecond=0))
     policy = pipeline.retry.policy
-    if policy != LEAVE and not claim(engine_for(pipeline.database), hour, None, row):
+    if policy != LEAVE and not compare_and_set_request(engine_for(pipeline.database), hour, None, row):
         return dg.SkipReason(f"The sensor retry_hours has seen to the hour {hour.key} already.")
     tags = {RETRY_TAG: WHOLE_BATCH} if policy == WHOLE_BATCH else {}
     return dg.RunRequest(run_key=hour.key, partition_key=hour.key, tags=tags)
@@ -72,13 +72,13 @@ def retry_hours(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Closed hours in which something is left: late items, missed ticks, failed runs, failed items to try again.
 
     It pauses longer and longer where there is no progress, and gives an hour up after BATCH_MAX_ATTEMPTS requests, or
-    at once for a fault that somebody must mend: `batch-assets status` names such hours, `batch-assets retry` puts them
+    at once for a fault that somebody must fix: `batch-assets status` names such hours, `batch-assets retry` puts them
     back. BATCH_RETRY=leave has it request nothing.
     """
     pipeline = pipeline_from_environment()
     if pipeline.retry.policy == LEAVE:
         return dg.SensorResult(skip_reason="BATCH_RETRY is 'leave': no hour is requested by itself.")
-    engine, now = engine_for(pipeline.database), present()
+    engine, now = engine_for(pipeline.database), utc_now()
     requests: list[dg.RunRequest] = []
     waiting: Counter[str] = Counter()
     for known in _known_hours(engine, context.instance, pipeline, now):
@@ -98,16 +98,21 @@ def _known_hours(
     # In this order: a run that ends while this goes on is at worst taken for one that is still busy.
     busy = busy_hours(instance, now)
     bookkeeping = read_requests(engine)
-    left = what_is_left(engine, first, end, pipeline.retry.max_attempts)
-    to_do = {hour for hour, what in left.items() if not what.nothing}
+    left = remaining_by_hour(engine, first, end, pipeline.retry.max_attempts)
+    to_do = {hour for hour, what in left.items() if not what.is_empty}
     candidates = to_do | bookkeeping.keys() | hours_of_failed_runs(instance, now - FAILED_RUNS_AGE)
     in_order = sorted((hour for hour in candidates if first.start <= hour.start < end), key=lambda hour: hour.start)
     for position in range(0, len(in_order), HOURS_AT_ONCE):
         part = in_order[position : position + HOURS_AT_ONCE]
-        ended, summaries = last_runs(instance, part), summed_up(engine, part)
+        ended, summaries = last_runs(instance, part), hours_with_summary(engine, part)
         yield [
             KnownHour(
-                hour, left.get(hour, Left()), hour in summaries, ended.get(hour), busy.get(hour), bookkeeping.get(hour)
+                hour,
+                left.get(hour, Remaining()),
+                hour in summaries,
+                ended.get(hour),
+                busy.get(hour),
+                bookkeeping.get(hour),
             )
             for hour in part
         ]
@@ -115,19 +120,23 @@ def _known_hours(
 
 def _carry_out(context: dg.SensorEvaluationContext, engine: sa.Engine, decisions: Decisions) -> list[dg.RunRequest]:
     for done in decisions.cleared:
-        clear(engine, done.hour, done.before)
+        delete_request(engine, done.hour, done.before)
     for hopeless in decisions.given_up:
-        if claim(engine, hopeless.hour, hopeless.before, hopeless.after):
+        if compare_and_set_request(engine, hopeless.hour, hopeless.before, hopeless.after):
             context.log.warning(
-                "The hour %s is given up: %s. Mend that and materialise the hour, or have it requested again with "
+                "The hour %s is given up: %s. Fix that and materialise the hour, or have it requested again with "
                 "`batch-assets retry %s`.",
                 hopeless.hour.key,
                 (hopeless.after.given_up_because or "").rstrip("."),
                 hopeless.hour.key,
             )
     # A key that is no partition would lose the whole tick.
-    wanted = [request for request in decisions.requests if hours.has_partition_key(request.hour.key)]
-    return [_run_request(request) for request in wanted if claim(engine, request.hour, request.before, request.after)]
+    wanted = [request for request in decisions.requests if hourly_partitions.has_partition_key(request.hour.key)]
+    return [
+        _run_request(request)
+        for request in wanted
+        if compare_and_set_request(engine, request.hour, request.before, request.after)
+    ]
 
 
 def _run_request(request: Request) -> dg.RunRequest:

@@ -9,31 +9,31 @@ from collections.abc import Mapping
 import dagster as dg
 
 from batch_assets.database.connection.engine import engine_for
-from batch_assets.database.records.remaining import what_is_left
+from batch_assets.database.records.remaining import remaining_by_hour
 from batch_assets.hours import Hour, open_hour
 from batch_assets.orchestration.assets.run_summary import run_summary
-from batch_assets.orchestration.failures import explained
+from batch_assets.orchestration.failures import as_dagster_failure
 from batch_assets.orchestration.resources import CurrentPipeline
 from batch_assets.pipeline import Pipeline
 from batch_assets.reporting.tables import markdown_table
-from batch_assets.retrying.decision import Left
+from batch_assets.retrying.decision import Remaining
 
 HOURS_SHOWN = 24
 
 
 @dg.asset_check(asset=run_summary)
-@explained
+@as_dagster_failure
 def no_failed_items(pipeline: CurrentPipeline) -> dg.AssetCheckResult:
     """No item of any hour stands in `failed_items`.
 
-    Red: see there what is wrong. An item whose values are corrected is tried again by itself; after mending the model,
+    Red: see there what is wrong. An item whose values are corrected is tried again by itself; after fixing the model,
     put the items back with `batch-assets retry`.
     """
     return _result({hour: left.failed + left.given_up for hour, left in _left(pipeline.load()).items()}, "failed")
 
 
 @dg.asset_check(asset=run_summary)
-@explained
+@as_dagster_failure
 def no_pending_items(pipeline: CurrentPipeline) -> dg.AssetCheckResult:
     """No closed hour has items with neither a prediction nor a reason why not, late ones included.
 
@@ -43,10 +43,10 @@ def no_pending_items(pipeline: CurrentPipeline) -> dg.AssetCheckResult:
     return _result({hour: left.pending for hour, left in _left(pipeline.load()).items()}, "pending")
 
 
-def _left(pipeline: Pipeline) -> dict[Hour, Left]:
+def _left(pipeline: Pipeline) -> dict[Hour, Remaining]:
     """Returns what is left of all closed hours, the latest first."""
     engine, attempts = engine_for(pipeline.database), pipeline.retry.max_attempts
-    left = what_is_left(engine, pipeline.first_hour, open_hour().start, attempts)
+    left = remaining_by_hour(engine, pipeline.first_hour, open_hour().start, attempts)
     return dict(sorted(left.items(), key=lambda hour_left: hour_left[0].start, reverse=True))
 
 

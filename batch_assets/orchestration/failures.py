@@ -24,14 +24,14 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
-def explained(function: Callable[_P, _R]) -> Callable[_P, _R]:
+def as_dagster_failure(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Makes a `dg.Failure` of a fault that has a sentence, and has the step tried again if the fault is transient.
 
     Of a function of a step, or of an IO manager. Everything else goes on as the error it is.
     """
 
     @wraps(function)
-    def explaining(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+    def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
             return function(*args, **kwargs)
         except BatchAssetsError as error:
@@ -50,7 +50,7 @@ def explained(function: Callable[_P, _R]) -> Callable[_P, _R]:
                         _try_again(context, failure)
             raise failure from error
 
-    return explaining
+    return wrapped
 
 
 def _try_again(context: dg.AssetExecutionContext | dg.OutputContext | dg.InputContext, failure: dg.Failure) -> None:

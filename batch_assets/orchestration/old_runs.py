@@ -16,9 +16,9 @@ from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 from dagster._core.storage.tags import BACKFILL_ID_TAG
 
 from batch_assets.database.connection.throttle import Throttle
-from batch_assets.database.records.pruning import hours_there
+from batch_assets.database.records.pruning import existing_hours
 from batch_assets.errors import DatabaseUnavailableError, SettingsError
-from batch_assets.hours import Hour, hour_of_key, present
+from batch_assets.hours import Hour, hour_of_key, utc_now
 from batch_assets.orchestration.assets.predictions import predictions
 from batch_assets.orchestration.assets.raw_items import raw_items
 from batch_assets.orchestration.assets.run_summary import last_scorings, run_summary
@@ -52,7 +52,7 @@ def opened_instance(environment: Mapping[str, str]) -> Iterator[dg.DagsterInstan
         )
     folder = Path(named or home_folder(environment)).absolute()
     if not folder.is_dir():
-        raise SettingsError(f"DAGSTER_HOME is {str(folder)!r}, which is no folder: mend it. Nothing was removed.")
+        raise SettingsError(f"DAGSTER_HOME is {str(folder)!r}, which is no folder: fix it. Nothing was removed.")
     try:
         with dg.DagsterInstance.from_config(str(folder)) as instance:
             yield instance
@@ -61,14 +61,14 @@ def opened_instance(environment: Mapping[str, str]) -> Iterator[dg.DagsterInstan
         raise SettingsError(f"The Dagster instance in {folder} cannot be used: {said}") from error
     except sa.exc.DBAPIError as error:
         raise DatabaseUnavailableError(
-            f"The tables of the Dagster instance in {folder} cannot be used ({error.orig}): mend the storage in its "
+            f"The tables of the Dagster instance in {folder} cannot be used ({error.orig}): fix the storage in its "
             "dagster.yaml or its server, or prune again. What was removed stays so."
         ) from error
 
 
 def hours_in_use(instance: dg.DagsterInstance) -> set[Hour]:
     """Returns the hours that a run or a backfill will yet write, or that the sensor may request for a failed run."""
-    now = present()
+    now = utc_now()
     return busy_hours(instance, now).keys() | hours_of_failed_runs(instance, now - FAILED_RUNS_AGE)
 
 
@@ -123,7 +123,7 @@ class OldRuns:
             for asset, keys in self._instance.get_asset_partitions_for_run(run_id, set(_KINDS)).items():
                 partitions.setdefault(asset, set()).update(key for key in keys if key is not None)
         named = [hour_of_key(key) for asset in partitions.keys() & _HOURLY for key in partitions[asset]]
-        there = hours_there(self._engine, {hour for hour in named if hour}) - set(gone)
+        there = existing_hours(self._engine, {hour for hour in named if hour}) - set(gone)
         needed = {str(said["run_id"]) for said in last_scorings(self._instance, there).values()}
         needed |= self._of_backfills_on_their_way(runs)
         for asset, keys in partitions.items():

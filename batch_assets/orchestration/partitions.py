@@ -6,7 +6,7 @@ import click
 import dagster as dg
 
 from batch_assets.errors import HourError
-from batch_assets.hours import HOUR_FORMAT, Hour, hour_of_key, hours_between, present
+from batch_assets.hours import HOUR_FORMAT, Hour, hour_of_key, hours_between, utc_now
 from batch_assets.pipeline import first_hour
 from batch_assets.settings.environment import environment
 from batch_assets.settings.retry import RetrySettings
@@ -19,7 +19,7 @@ def _not_an_hour(key: str) -> str:
     return f"{key!r} is not an hour: write an hour of UTC as 2026-11-01-05:00."
 
 
-class Hours(dg.HourlyPartitionsDefinition):
+class HourlyPartitions(dg.HourlyPartitionsDefinition):
     """Hours of UTC that answer a key of another form with a sentence.
 
     `dagster job execute` asks for the window of any key before a step has a say, and shows a `ClickException`
@@ -39,7 +39,7 @@ class Hours(dg.HourlyPartitionsDefinition):
 warnings.filterwarnings("ignore", "Parameter `backfill_policy`", dg.BetaWarning)
 backfill_policy = dg.BackfillPolicy.multi_run(RetrySettings.from_environment(environment()).backfill_hours)
 
-hours = Hours(start_date=first_hour(environment()).key, fmt=HOUR_FORMAT, timezone="UTC")
+hourly_partitions = HourlyPartitions(start_date=first_hour(environment()).key, fmt=HOUR_FORMAT, timezone="UTC")
 
 
 def closed_hours(context: dg.AssetExecutionContext) -> list[Hour]:
@@ -70,7 +70,7 @@ def check_closed(key: str) -> Hour:
     Raises:
         HourError: It is not an hour, lies before the first one, or is still open or in the future.
     """
-    hour, now = hour_of_key(key), present()
+    hour, now = hour_of_key(key), utc_now()
     if hour is None:
         raise HourError(_not_an_hour(key))
     if hour.end > now:
@@ -79,7 +79,7 @@ def check_closed(key: str) -> Hour:
             f"The hour {key} {state}: items may yet be written to it. It can be scored from {hour.end:%Y-%m-%d %H:%M} "
             f"UTC on (it is {now:%Y-%m-%d %H:%M})."
         )
-    if not hours.has_partition_key(key):
+    if not hourly_partitions.has_partition_key(key):
         raise HourError(
             f"The hour {key} lies before the first one, {first_hour(environment()).key}: choose a later hour, or set "
             "BATCH_FIRST_HOUR to an earlier one."

@@ -16,7 +16,7 @@ from batch_assets.database.records.pruning import (
     UNSCORED,
     PrunedHour,
     Pruning,
-    hours_there,
+    existing_hours,
     old_hours,
     remove_registrations,
 )
@@ -46,12 +46,12 @@ class Prune:
     dry_run: bool
 
 
-def run_prune(wanted: Prune, tell: Callable[[str], None]) -> None:
+def run_prune(wanted: Prune, on_progress: Callable[[str], None]) -> None:
     """Removes what is wanted.
 
     Args:
         wanted: What is to be removed; times in UTC without a zone.
-        tell: Is called with each sentence of progress.
+        on_progress: Is called with each sentence of progress.
 
     Raises:
         PruneError: Something had to stay.
@@ -60,25 +60,29 @@ def run_prune(wanted: Prune, tell: Callable[[str], None]) -> None:
     """
     pipeline = pipeline_from_environment()
     engine = engine_for(pipeline.database)
-    throttle = Throttle(engine, pipeline.throttle, tell)
+    throttle = Throttle(engine, pipeline.throttle, on_progress)
     hours: list[PrunedHour] = []
     with opened_instance(environment()) as instance:
         if wanted.hours_before:
-            pruning = Pruning(engine, throttle, tell, unscored_too=wanted.unscored_too)
-            hours = _prune_hours(instance, pruning, old_hours(engine, wanted.hours_before), wanted, tell)
+            pruning = Pruning(engine, throttle, on_progress, unscored_too=wanted.unscored_too)
+            hours = _prune_hours(instance, pruning, old_hours(engine, wanted.hours_before), wanted, on_progress)
             if not wanted.dry_run:
                 forgotten = remove_registrations(engine, wanted.hours_before, throttle)
-                tell(f"{_count(forgotten, 'idempotency key')} of the web API forgotten.")
+                on_progress(f"{_count(forgotten, 'idempotency key')} of the web API forgotten.")
         if wanted.runs_before:
             gone = {pruned.hour for pruned in hours if not pruned.left}
-            _prune_runs(OldRuns(instance, engine, wanted.runs_before), throttle, gone, wanted, tell)
+            _prune_runs(OldRuns(instance, engine, wanted.runs_before), throttle, gone, wanted, on_progress)
     if wanted.dry_run:
-        tell("Nothing was removed: this was a dry run.")
+        on_progress("Nothing was removed: this was a dry run.")
     _raise_if_left(engine, hours)
 
 
 def _prune_hours(
-    instance: dg.DagsterInstance, pruning: Pruning, hours: Sequence[Hour], wanted: Prune, tell: Callable[[str], None]
+    instance: dg.DagsterInstance,
+    pruning: Pruning,
+    hours: Sequence[Hour],
+    wanted: Prune,
+    on_progress: Callable[[str], None],
 ) -> list[PrunedHour]:
     done, start = [], time.monotonic()
     for hour in hours:
@@ -91,13 +95,17 @@ def _prune_hours(
         done.append(pruned)
         if pruned.removed or not pruned.left:
             how = "would be removed" if wanted.dry_run else f"removed in {time.monotonic() - began:.1f} seconds"
-            tell(f"{hour.key}: {_items(pruned.removed)} {how}")
+            on_progress(f"{hour.key}: {_items(pruned.removed)} {how}")
     how = "would be removed" if wanted.dry_run else f"removed in {time.monotonic() - start:.1f} seconds"
-    tell(f"{_hours(sum(not pruned.left for pruned in done))}, {_items(sum(pruned.removed for pruned in done))} {how}.")
+    on_progress(
+        f"{_hours(sum(not pruned.left for pruned in done))}, {_items(sum(pruned.removed for pruned in done))} {how}."
+    )
     return done
 
 
-def _prune_runs(runs: OldRuns, throttle: Throttle, gone: set[Hour], wanted: Prune, tell: Callable[[str], None]) -> None:
+def _prune_runs(
+    runs: OldRuns, throttle: Throttle, gone: set[Hour], wanted: Prune, on_progress: Callable[[str], None]
+) -> None:
     removed, kept, start = 0, 0, time.monotonic()
     for removable, run_id in runs.removable(gone):
         if removable and not wanted.dry_run:
@@ -107,13 +115,13 @@ def _prune_runs(runs: OldRuns, throttle: Throttle, gone: set[Hour], wanted: Prun
         runs.forget_status()
     how = "would be removed" if wanted.dry_run else f"removed in {time.monotonic() - start:.1f} seconds"
     stay = f"; {kept:,} as old stay, each the last of an hour or an asset that is there" if kept else ""
-    tell(f"{_count(removed, 'run')} with events and logs {how}{stay}.")
+    on_progress(f"{_count(removed, 'run')} with events and logs {how}{stay}.")
 
 
 def _raise_if_left(engine: sa.Engine, hours: Sequence[PrunedHour]) -> None:
     left = {why: [pruned for pruned in hours if pruned.left == why] for why in (IN_USE, UNSCORED, LOCKED)}
     # Some of them another prune has removed meanwhile.
-    there = hours_there(engine, {pruned.hour for pruned in left[IN_USE]})
+    there = existing_hours(engine, {pruned.hour for pruned in left[IN_USE]})
     left[IN_USE] = [pruned for pruned in left[IN_USE] if pruned.hour in there]
     said = [_sentence(why, stay) for why, stay in left.items() if stay]
     if said:

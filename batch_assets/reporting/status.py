@@ -18,7 +18,7 @@ from batch_assets.database.records.hour_counts import (
     model_versions,
 )
 from batch_assets.database.records.hour_requests import read_requests
-from batch_assets.database.records.remaining import what_is_left
+from batch_assets.database.records.remaining import remaining_by_hour
 from batch_assets.hours import Hour
 
 VERSION_CHARACTERS = 12
@@ -70,12 +70,12 @@ def _given_up(engine: sa.Engine, first: Hour, end: datetime.datetime, max_attemp
     for hour in in_order[:GIVEN_UP_HOURS]:
         because = (hours[hour].given_up_because or "").rstrip(".")
         remarks.append(
-            f"The hour {hour.key} is given up: {because}. Mend that and materialise the hour, or have it requested "
+            f"The hour {hour.key} is given up: {because}. Fix that and materialise the hour, or have it requested "
             f"again: batch-assets retry {hour.key}"
         )
     if len(hours) > GIVEN_UP_HOURS:
         remarks.append(f"{len(hours) - GIVEN_UP_HOURS:,} earlier hours are given up: see the table hour_requests.")
-    items = sum(left.given_up for left in what_is_left(engine, first, end, max_attempts).values())
+    items = sum(left.given_up for left in remaining_by_hour(engine, first, end, max_attempts).values())
     if items:
         remarks.append(
             f"{items:,} failed item{' is' if items == 1 else 's are'} given up: see batch-assets status --failed, and "

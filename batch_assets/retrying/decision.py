@@ -14,7 +14,7 @@ from batch_assets.settings.retry import LEAVE, RetrySettings
 # Why an hour is requested; tags of runs and the bookkeeping have them as they stand here.
 LATE_ITEMS, MISSED_TICK, FAILED_RUN, FAILED_ITEMS = "late items", "missed tick", "failed run", "failed items"
 # How an hour comes into the bookkeeping otherwise.
-SCHEDULE, PUT_BACK = "schedule", "put back"
+SCHEDULE, RESET = "schedule", "put back"
 
 SUCCEEDED, FAILED, CANCELED = "succeeded", "failed", "canceled"
 
@@ -38,7 +38,7 @@ BACK_OFF, NO_RUN_YET, SCHEDULED, GIVEN_UP, OPEN, TOO_MANY = (
 
 
 @dataclass(frozen=True)
-class Left:
+class Remaining:
     """What has no prediction in an hour.
 
     Args:
@@ -56,7 +56,7 @@ class Left:
     given_up: int = 0
 
     @property
-    def nothing(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether there is nothing to score."""
         return not self.pending and not self.failed
 
@@ -74,7 +74,7 @@ class LastRun:
         run_id: The run.
         status: `succeeded`, `failed` or `canceled`.
         ended_at: When it ended.
-        permanent: Whether it failed for a fault that stays until somebody mends it.
+        permanent: Whether it failed for a fault that stays until somebody fixes it.
         fault: Why it failed, as far as that is known.
     """
 
@@ -112,16 +112,16 @@ class KnownHour:
 
     Args:
         hour: The hour.
-        left: What has no prediction.
-        summed_up: Whether it has a row in `run_summary`.
+        remaining: What has no prediction.
+        has_summary: Whether it has a row in `run_summary`.
         last_run: Its last run that has ended.
         busy: What keeps it busy: a run or a backfill that has not ended; None for neither.
         request: Its bookkeeping.
     """
 
     hour: Hour
-    left: Left = field(default_factory=Left)
-    summed_up: bool = False
+    remaining: Remaining = field(default_factory=Remaining)
+    has_summary: bool = False
     last_run: LastRun | None = None
     busy: str | None = None
     request: HourRequest | None = None
@@ -219,14 +219,14 @@ def _decide(
         return Wait(known.hour, why)
     if _is_done(known):
         return Clear(known.hour, known.request) if known.request else None
-    fruitless = _fruitless_requests(known)
-    because = _hopeless(known, fruitless, settings.max_attempts)
+    without_progress = _requests_without_progress(known)
+    because = _hopeless(known, without_progress, settings.max_attempts)
     if because:
         return _give_up(known, now, because)
-    reason, due, waits_for = _reason(known, fruitless)
+    reason, due, waits_for = _reason(known, without_progress)
     if now < due:
         return Wait(known.hour, waits_for)
-    after = HourRequest(fruitless + 1, reason, known.left.fingerprint, _next_second(now))
+    after = HourRequest(without_progress + 1, reason, known.remaining.fingerprint, _next_second(now))
     return Request(known.hour, reason, settings.policy, known.request, after)
 
 
@@ -238,13 +238,13 @@ def _waits_for(known: KnownHour, now: datetime.datetime) -> str | None:
     if _requested_just_now(known, now):
         return NO_RUN_YET
     if known.request and known.request.given_up_at and not _is_done(known):
-        return None if _starts_anew(known.last_run, known.left, known.request) else GIVEN_UP
+        return None if _starts_anew(known.last_run, known.remaining, known.request) else GIVEN_UP
     return None
 
 
 def _is_done(known: KnownHour) -> bool:
     """Whether nothing is left; a run that failed may yet have to sum up what it has scored."""
-    return known.left.nothing and (known.last_run is None or known.last_run.status != FAILED)
+    return known.remaining.is_empty and (known.last_run is None or known.last_run.status != FAILED)
 
 
 def _is_answer(run: LastRun, request: HourRequest | None) -> bool:
@@ -254,48 +254,55 @@ def _is_answer(run: LastRun, request: HourRequest | None) -> bool:
 
 def _requested_just_now(known: KnownHour, now: datetime.datetime) -> bool:
     request, run = known.request, known.last_run
-    if request is None or request.reason == PUT_BACK or request.given_up_at or (run and _is_answer(run, request)):
+    if request is None or request.reason == RESET or request.given_up_at or (run and _is_answer(run, request)):
         return False
     return now < request.requested_at + _pause(request.requests)
 
 
-def _starts_anew(run: LastRun | None, left: Left, request: HourRequest) -> bool:
+def _starts_anew(run: LastRun | None, remaining: Remaining, request: HourRequest) -> bool:
     """Whether an hour that was given up has been run by somebody since, or has got new items after a success."""
     if run is None or request.given_up_at is None:
         return False
-    return run.ended_at >= request.given_up_at or (run.status == SUCCEEDED and left.fingerprint != request.left_over)
+    return run.ended_at >= request.given_up_at or (
+        run.status == SUCCEEDED and remaining.fingerprint != request.left_over
+    )
 
 
-def _fruitless_requests(known: KnownHour) -> int:
+def _requests_without_progress(known: KnownHour) -> int:
     request, run = known.request, known.last_run
     if request is None or request.given_up_at:
         return 0
-    if run and _is_answer(run, request) and run.status == SUCCEEDED and known.left.fingerprint != request.left_over:
+    if (
+        run
+        and _is_answer(run, request)
+        and run.status == SUCCEEDED
+        and known.remaining.fingerprint != request.left_over
+    ):
         return 0
     return request.requests
 
 
-def _reason(known: KnownHour, fruitless: int) -> tuple[str, datetime.datetime, str]:
+def _reason(known: KnownHour, without_progress: int) -> tuple[str, datetime.datetime, str]:
     """Returns why the hour is to be requested, from when on, and what it waits for until then."""
-    left, run, request = known.left, known.last_run, known.request
+    remaining, run, request = known.remaining, known.last_run, known.request
     at_once = known.hour.end
-    if run is None and not known.summed_up:
-        put_back = request and request.reason == PUT_BACK
-        return MISSED_TICK, at_once if put_back else known.hour.end + MISSED_AFTER, SCHEDULED
-    reason = LATE_ITEMS if left.pending else FAILED_ITEMS
-    due = run.ended_at + _pause(fruitless) if run else at_once
+    if run is None and not known.has_summary:
+        reset_attempts = request and request.reason == RESET
+        return MISSED_TICK, at_once if reset_attempts else known.hour.end + MISSED_AFTER, SCHEDULED
+    reason = LATE_ITEMS if remaining.pending else FAILED_ITEMS
+    due = run.ended_at + _pause(without_progress) if run else at_once
     if run and run.status == FAILED:
         reason = FAILED_RUN
-    elif not fruitless and (left.pending or left.corrected):
+    elif not without_progress and (remaining.pending or remaining.corrected):
         due = at_once
-    if request and request.reason == PUT_BACK and run and not _is_answer(run, request):
+    if request and request.reason == RESET and run and not _is_answer(run, request):
         due = at_once
     return reason, due, BACK_OFF
 
 
-def _pause(fruitless: int) -> datetime.timedelta:
+def _pause(without_progress: int) -> datetime.timedelta:
     # Bounded twice: whoever sets the attempts may set many.
-    return min(FIRST_PAUSE * 2.0 ** min(fruitless, 20), LONGEST_PAUSE)
+    return min(FIRST_PAUSE * 2.0 ** min(without_progress, 20), LONGEST_PAUSE)
 
 
 def _next_second(now: datetime.datetime) -> datetime.datetime:
@@ -303,7 +310,7 @@ def _next_second(now: datetime.datetime) -> datetime.datetime:
     return now.replace(microsecond=0) + datetime.timedelta(seconds=1)
 
 
-def _hopeless(known: KnownHour, fruitless: int, max_attempts: int) -> str | None:
+def _hopeless(known: KnownHour, without_progress: int, max_attempts: int) -> str | None:
     """Returns why the hour is not to be requested again, None if it is."""
     run, request = known.last_run, known.request
     answer = run if run and _is_answer(run, request) else None
@@ -311,9 +318,9 @@ def _hopeless(known: KnownHour, fruitless: int, max_attempts: int) -> str | None
         return "its run was canceled"
     if answer and answer.permanent:
         return answer.fault or f"its run {answer.run_id} failed"
-    if fruitless < max_attempts:
+    if without_progress < max_attempts:
         return None
-    often = f"it was requested {fruitless} time{'' if fruitless == 1 else 's'} without progress"
+    often = f"it was requested {without_progress} time{'' if without_progress == 1 else 's'} without progress"
     if answer is None:
         return f"{often}: no run of it was ever started"
     if answer.status == FAILED:
@@ -322,13 +329,13 @@ def _hopeless(known: KnownHour, fruitless: int, max_attempts: int) -> str | None
 
 
 def _give_up(known: KnownHour, now: datetime.datetime, because: str) -> GiveUp:
-    before, present = known.request, _next_second(now)
+    before, at = known.request, _next_second(now)
     after = HourRequest(
         before.requests if before else 0,
         before.reason if before else "",
-        known.left.fingerprint,
-        before.requested_at if before else present,
-        present,
+        known.remaining.fingerprint,
+        before.requested_at if before else at,
+        at,
         because,
     )
     return GiveUp(known.hour, before, after)

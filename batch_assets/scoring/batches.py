@@ -90,7 +90,7 @@ def score(
         ids, texts = batch.column("id"), batch.column("values")
         known = (text for key, text in zip(ids, texts, strict=True) if key not in failed_before)
         sample = list(islice(known, SAMPLE_ITEMS))
-        if model.width is None:  # which they must tell, whatever else they say
+        if model.width is None:  # which they must on_progress, whatever else they say
             sample = sample or texts[:SAMPLE_ITEMS]
         # A few items that do not fit may be bad ones; so many of them are of another kind, whatever the sample is.
         if (sample and not sample_known) or (first and len(sample) >= SAMPLE_ITEMS):
@@ -159,7 +159,7 @@ def _answers(model: OnnxModel, features: NDArray[Any]) -> tuple[NDArray[Any], di
         raise ModelError(
             f"The model {model.model_filepath.name} fails on every one of {counted(len(features), 'item')}, on the "
             f"first of them with: {reasons[0]}. Nothing of this batch is written: use another model (MODEL_FILEPATH), "
-            "or mend the items."
+            "or fix the items."
         )
     return probabilities, reasons
 

@@ -34,7 +34,7 @@ class HourlyScoring:
         run_id: The run.
         throttle: Has each transaction that writes wait for its turn.
         sample_known: Whether the model has scored a sample that stands for the items.
-        tell: Is told what a person who looks at the run should know.
+        on_progress: Is told what a person who looks at the run should know.
     """
 
     engine: sa.Engine
@@ -44,7 +44,7 @@ class HourlyScoring:
     run_id: str
     throttle: Throttle
     sample_known: bool
-    tell: Callable[[str], None]
+    on_progress: Callable[[str], None]
 
     def predictions(self, hour: Hour, raw_items: Batches) -> Batches:
         """Returns the predictions of an hour, which are made while they are stored.
@@ -60,7 +60,9 @@ class HourlyScoring:
         """
         progress, whole = Progress(), self.mode == WHOLE_BATCH
         paused_before = self.throttle.paused_seconds
-        lock = HourLock(self.engine, hour, self.run_id, wait=self.settings.wait_for_busy_hour, tell=self.tell)
+        lock = HourLock(
+            self.engine, hour, self.run_id, wait=self.settings.wait_for_busy_hour, on_progress=self.on_progress
+        )
         failed_items = FailedItems(self.engine, hour, self.model.version, self.run_id, self.settings.max_attempts)
 
         @contextmanager
@@ -125,7 +127,7 @@ class HourlyScoring:
             written = "nothing of it was published" if self.mode == WHOLE_BATCH else "what could be scored was written"
             raise ThresholdError(
                 f"{failed:,} of {items:,} items of the hour {hour.key} cannot be scored, more than "
-                f"{' and '.join(exceeded)} allows{f' (in this run: {codes})' if codes else ''}; {written}. Mend the "
+                f"{' and '.join(exceeded)} allows{f' (in this run: {codes})' if codes else ''}; {written}. Fix the "
                 "items or the model, then materialise the hour again."
             )
 

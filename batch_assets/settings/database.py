@@ -59,7 +59,7 @@ class TLSSettings:
             except (ssl.SSLError, ValueError) as error:
                 raise SettingsError(
                     f"MYSQL_SSL_CERT and MYSQL_SSL_KEY name {str(self.certificate)!r} and {str(self.key)!r}, which are "
-                    f"not a certificate and its key in PEM, without a password ({error}): mend the files."
+                    f"not a certificate and its key in PEM, without a password ({error}): fix the files."
                 ) from error
         return context
 
@@ -135,7 +135,7 @@ def _tls_settings(environment: Mapping[str, str]) -> TLSSettings:
         files[name] = Path(environment[name]) if environment.get(name) else None
         file = files[name]
         if file and not file.is_file():
-            raise SettingsError(f"{name} names {str(file)!r}, but there is no such file: mend the path.")
+            raise SettingsError(f"{name} names {str(file)!r}, but there is no such file: fix the path.")
     # As MySQL's own clients do: an authority without a mode means that it is to be checked.
     default = "VERIFY_CA" if files["MYSQL_SSL_CA"] else "PREFERRED"
     mode = (environment.get("MYSQL_SSL_MODE") or default).upper()

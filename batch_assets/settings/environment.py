@@ -75,7 +75,7 @@ def secret(environment: Mapping[str, str], name: str, file_name: str) -> str | N
         return Path(file).read_text("utf-8").rstrip("\n")
     except OSError as error:
         raise SettingsError(
-            f"{file_name} names {file!r}, which cannot be read ({error.strerror}): mend the path, or let this account "
+            f"{file_name} names {file!r}, which cannot be read ({error.strerror}): fix the path, or let this account "
             "read the file."
         ) from error
     except UnicodeDecodeError:

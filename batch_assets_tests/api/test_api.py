@@ -269,9 +269,9 @@ def test_a_page_reads_what_it_shows(server: Server, server_environment, sql: Sql
     insert_items(sql, GOOD * 3000)
     sql("UPDATE items SET prediction = '[1, 0, 0]' WHERE id > 4500")
     sql("ANALYZE TABLE items")
-    newest = routes.read_page(engine_from_environment(), routes.Which.unpredicted, None, 11)
+    newest = routes.read_page(engine_from_environment(), routes.ItemFilter.unpredicted, None, 11)
     last = routes._position(routes._cursor(newest[-1]))
-    for which in routes.Which:
+    for which in routes.ItemFilter:
         for before in (None, last):
             assert rows_read(lambda: routes.read_page(engine_from_environment(), which, before, 11)) < 200  # noqa: B023
 

@@ -132,7 +132,7 @@ def test_init_db_says_by_name_what_is_wrong_with_an_items_table(database_environ
     sentence = refused(batch_assets("init-db"))
     for name in ("prediction", "created_datetime", "updated_datetime"):
         assert f"the column {name} (" in sentence
-    assert sentence.endswith("Mend the table, or use another database; nothing was changed.")
+    assert sentence.endswith("Fix the table, or use another database; nothing was changed.")
     assert tables(sql) == {"items"}
 
 
@@ -193,7 +193,7 @@ def test_register_refuses_a_malformed_file_by_line_and_reason_and_takes_back_wha
 ) -> None:
     # More good lines than go to the database at once.
     lines = [ITEM] * 25_000 + ["[5.1,null,1.4,0.2]"]
-    reason = "line 25001: value 2 is not a number: null. Nothing of the file was registered: mend the line and register"
+    reason = "line 25001: value 2 is not a number: null. Nothing of the file was registered: fix the line and register"
     assert refused(batch_assets("register", written(tmp_path, "\n".join(lines)))) == f"some items, {reason} it again."
     done = batch_assets("register", "-", stdin="\n".join(lines).encode())
     assert refused(done) == f"standard input, {reason} it again."
@@ -435,7 +435,7 @@ def test_status_names_what_is_given_up_and_the_next_step(sql: Sql) -> None:
         str(hour(4)), str(hour(4)))  # fmt: skip
     lines = succeeded(batch_assets("status")).splitlines()
     next_step = "see batch-assets status --failed, and correct the values, or put them back with batch-assets retry ID."
-    again = "Mend that and materialise the hour, or have it requested again: batch-assets retry"
+    again = "Fix that and materialise the hour, or have it requested again: batch-assets retry"
     assert lines[-3:] == [
         f"The hour {key(5)} is given up: its run was canceled. {again} {key(5)}",
         f"The hour {key(90)} is given up: The model does not fit. {again} {key(90)}",
@@ -570,7 +570,7 @@ def test_a_wrong_password_is_one_sentence_without_the_password(server_environmen
     done = batch_assets("init-db", MYSQL_USER="batch_assets_nobody", MYSQL_PASSWORD="tiramisu")
     sentence = refused(done)
     assert "refuses user 'batch_assets_nobody' (Access denied for user" in sentence
-    assert "mend MYSQL_USER or MYSQL_PASSWORD" in sentence
+    assert "fix MYSQL_USER or MYSQL_PASSWORD" in sentence
     assert "tiramisu" not in sentence
 
 

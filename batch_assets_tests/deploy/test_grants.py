@@ -46,8 +46,8 @@ from batch_assets_tests.support.servers import PrivateServer, Server, apt_instal
 # https://dev.mysql.com/doc/mysql-errors/9.7/en/server-error-reference.html: no right to a database, a table, a column,
 # or of the kind that belongs to a whole server.
 REFUSED = {1044, 1142, 1143, 1227}
-OURS = tuple(table.name for table in metadata.sorted_tables)
-EVERY_TABLE = (*OURS, VERSION_TABLE)
+BOOKKEEPING_TABLES = tuple(table.name for table in metadata.sorted_tables)
+EVERY_TABLE = (*BOOKKEEPING_TABLES, VERSION_TABLE)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def installed(private: PrivateServer, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture
 def shop(installed: Installation) -> Installation:
     """An installation without items."""
-    for table in OURS:
+    for table in BOOKKEEPING_TABLES:
         installed.sql(f"DELETE FROM {table}")
     return installed
 
@@ -189,7 +189,7 @@ def test_pruning_deletes_hours_under_their_lock_and_runs_of_dagster(
     hour = hour_of_key(HOUR)
     assert isinstance(hour, Hour)
     engine = engine_from_environment()
-    with HourLock(engine, hour, "pruning", wait=False, tell=print).held(), engine.begin() as connection:
+    with HourLock(engine, hour, "pruning", wait=False, on_progress=print).held(), engine.begin() as connection:
         for statement in (
             f"DELETE FROM items WHERE created_datetime <= '{HALF_PAST}' ORDER BY id LIMIT 1000",
             "DELETE FROM failed_items WHERE item_id NOT IN (SELECT id FROM items)",

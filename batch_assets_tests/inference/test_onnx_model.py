@@ -501,5 +501,5 @@ def test_nobody_is_told_which_models_are_loaded(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
     subprocess.run([sys.executable, "-c", code], env=environment | home, cwd=root_folder(), check=True)
-    # It keeps what it has to tell, and who it is, in files.
+    # It keeps what it has to on_progress, and who it is, in files.
     assert list(tmp_path.rglob("*")) == []

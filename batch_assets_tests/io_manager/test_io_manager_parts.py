@@ -154,7 +154,7 @@ def test_a_loaded_range_is_narrowed_to_a_partition_and_by_a_condition(sql: Sql, 
 
 
 def test_rows_of_ones_own_cannot_be_narrowed() -> None:
-    with pytest.raises(TableError, match="Only Batches that an asset was given can be narrowed"):
+    with pytest.raises(TableError, match="Only Batches that an asset was given can be select"):
         rows(FIRST, 1).where("number = 1")
 
 

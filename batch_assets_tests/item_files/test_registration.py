@@ -30,7 +30,7 @@ def refusal(content: str | bytes) -> str:
     """The message without its ending, which is asserted here."""
     with pytest.raises(RegistrationError) as caught:
         read(content)
-    message, _, ending = str(caught.value).rpartition(". Nothing of the file was registered: mend the ")
+    message, _, ending = str(caught.value).rpartition(". Nothing of the file was registered: fix the ")
     unit = next((word for word in ("line", "item") if message.startswith(f"items, {word} ")), "file")
     assert ending == f"{unit} and register it again."
     return message
@@ -162,7 +162,7 @@ def test_the_message_names_the_file_the_line_the_value_and_what_to_do() -> None:
         list(read_items(io.BytesIO(content), "items.csv"))
     assert str(caught.value) == (
         "items.csv, line 7: value 3 is not a number: 'abc'. "
-        "Nothing of the file was registered: mend the line and register it again."
+        "Nothing of the file was registered: fix the line and register it again."
     )
 
 

@@ -54,7 +54,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def database(tables: dict[str, str], request: pytest.FixtureRequest) -> str:
-    """Which database it is: sqlite, mariadb or mysql."""
+    """ItemFilter database it is: sqlite, mariadb or mysql."""
     if "MYSQL_SERVER" not in tables:
         return "sqlite"
     return "mariadb" if request.getfixturevalue("server").is_mariadb else "mysql"

@@ -103,7 +103,7 @@ def test_what_lies_downstairs_loads_no_dagster() -> None:
 
 
 def test_the_first_hour_is_set_by_the_environment() -> None:
-    code = "from batch_assets.orchestration.partitions import hours; print(hours.get_first_partition_key())"
+    code = "from batch_assets.orchestration.partitions import hourly_partitions; print(hours.get_first_partition_key())"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={"BATCH_FIRST_HOUR": "2025-03-30-01:00"},

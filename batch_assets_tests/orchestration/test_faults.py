@@ -113,7 +113,7 @@ def test_a_setting_that_is_missing_or_no_port_is_named(server_hour, sql: Sql):
 def test_a_wrong_password_is_named(server_hour, sql: Sql):
     where = f"{server_hour['MYSQL_SERVER']}:{server_hour['MYSQL_PORT']}"
     user = server_hour["MYSQL_USER"]
-    sentence = (f"The MySQL server at {where} refuses user '{user}'", "mend MYSQL_USER or MYSQL_PASSWORD")
+    sentence = (f"The MySQL server at {where} refuses user '{user}'", "fix MYSQL_USER or MYSQL_PASSWORD")
     before = rows_of(sql)
     job = run_job(MYSQL_PASSWORD="no such password")
     job.assert_failed_with(*sentence)
@@ -126,7 +126,7 @@ def test_a_database_that_does_not_exist_is_named(server_hour, sql: Sql):
     assert_refused(
         sql,
         "There is no database 'nowhere_at_all' on",
-        "create it, or mend MYSQL_DATABASE",
+        "create it, or fix MYSQL_DATABASE",
         MYSQL_DATABASE="nowhere_at_all",
     )
 
@@ -134,7 +134,7 @@ def test_a_database_that_does_not_exist_is_named(server_hour, sql: Sql):
 def test_a_server_that_does_not_answer_is_named_and_may_be_tried_again(server_hour, sql: Sql):
     port = str(free_port())
     where = f"No MySQL server answers at {server_hour['MYSQL_SERVER']}:{port}"
-    assert_refused(sql, where, "start it, or mend MYSQL_SERVER and MYSQL_PORT", MYSQL_PORT=port)
+    assert_refused(sql, where, "start it, or fix MYSQL_SERVER and MYSQL_PORT", MYSQL_PORT=port)
     assert failure(MYSQL_PORT=port).allow_retries is True
 
 
@@ -215,7 +215,7 @@ def test_a_model_of_another_width_is_refused(hour, sql: Sql, tmp_path, sample):
         sql,
         "The model model.onnx takes 5 values an item, not 4 as in",
         "the sample in" if sample else "the items of the hour",
-        "Use a model that was trained on such items (MODEL_FILEPATH), or mend the items",
+        "Use a model that was trained on such items (MODEL_FILEPATH), or fix the items",
         MODEL_FILEPATH=str(files.model_filepath),
         LABEL_FILEPATH=str(files.label_filepath),
         SAMPLE_DATA_PATH=str(root_folder() / "models" / "sample.json") if sample else None,

@@ -1,4 +1,4 @@
-"""Which of Dagster's runs go and what the UI says of an hour afterwards, on the storages of both instances."""
+"""ItemFilter of Dagster's runs go and what the UI says of an hour afterwards, on the storages of both instances."""
 
 import datetime
 import os
@@ -20,12 +20,12 @@ from batch_assets.database.connection.throttle import Throttle
 from batch_assets.database.records.pruning import Pruning
 from batch_assets.definitions import defs
 from batch_assets.errors import DatabaseUnavailableError, SettingsError
-from batch_assets.hours import Hour, present
+from batch_assets.hours import Hour, utc_now
 from batch_assets.orchestration.assets.predictions import predictions
 from batch_assets.orchestration.assets.raw_items import raw_items
 from batch_assets.orchestration.assets.run_summary import run_summary
 from batch_assets.orchestration.old_runs import OldRuns, opened_instance
-from batch_assets.orchestration.partitions import hours
+from batch_assets.orchestration.partitions import hourly_partitions
 from batch_assets.settings.throttle import ThrottleSettings
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
@@ -76,7 +76,7 @@ def run(instance: dg.DagsterInstance, first: str = HOUR, last: str | None = None
 
 def old_runs(instance: dg.DagsterInstance, before: datetime.datetime | None = None) -> OldRuns:
     # A run that was made without events has the time of the server, whose zone is another.
-    return OldRuns(instance, engine_from_environment(), before or present() + datetime.timedelta(days=1))
+    return OldRuns(instance, engine_from_environment(), before or utc_now() + datetime.timedelta(days=1))
 
 
 def prune_runs(instance: dg.DagsterInstance, before: datetime.datetime | None = None) -> list[str]:
@@ -100,7 +100,7 @@ def prune_hour(key: str) -> None:
 
 def status(instance: dg.DagsterInstance, *keys: str) -> set[AssetPartitionStatus | None]:
     """What the UI shows of the three assets of some hours."""
-    found = [instance.get_status_by_partition(asset, keys, hours) for asset in HOURLY]
+    found = [instance.get_status_by_partition(asset, keys, hourly_partitions) for asset in HOURLY]
     return {state for of_asset in found for state in (of_asset or {}).values()} or {None}
 
 
@@ -184,7 +184,7 @@ def test_younger_runs_and_those_that_have_not_ended_stay(instance: dg.DagsterIns
     superseded = run(instance)
     started = create_run_for_test(instance, "batch_inference", status=dg.DagsterRunStatus.STARTED)
     time.sleep(0.01)
-    between = present()
+    between = utc_now()
     time.sleep(0.01)
     younger = [run(instance), run(instance)]
     assert prune_runs(instance, between - datetime.timedelta(hours=1)) == [superseded, started.run_id, *younger]
@@ -290,7 +290,7 @@ def test_an_instance_that_is_not_named_or_not_there_is_a_sentence(tmp_path: Path
     with pytest.raises(SettingsError, match="DAGSTER_HOME is not set"), opened_instance(named):
         pass
     with (
-        pytest.raises(SettingsError, match="which is no folder: mend it"),
+        pytest.raises(SettingsError, match="which is no folder: fix it"),
         opened_instance({"DAGSTER_HOME": str(tmp_path / "none")}),
     ):
         pass

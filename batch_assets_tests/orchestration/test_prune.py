@@ -17,7 +17,7 @@ from dagster._core.test_utils import create_run_for_test
 from batch_assets.database.records.pruning import LEAST_AGE
 from batch_assets.orchestration.assets.predictions import predictions
 from batch_assets.orchestration.old_runs import opened_instance
-from batch_assets.orchestration.partitions import hours
+from batch_assets.orchestration.partitions import hourly_partitions
 from batch_assets.retrying.decision import FAILED_RUNS_AGE, LONGEST_PAUSE
 from batch_assets_tests.cli.test_cli import COMMAND, batch_assets, misused, refused, succeeded
 from batch_assets_tests.database.records.test_hour_lock import lock
@@ -127,7 +127,7 @@ def test_it_removes_old_hours_and_then_their_runs_and_says_so(instance: dg.Dagst
     assert sql("SELECT COUNT(*) FROM registrations") == [(1,)]
     assert {found.run_id for found in instance.get_runs()} == set(runs[2:])
     assert instance.get_materialized_partitions(predictions.key) == {last_of_all}
-    shown = instance.get_status_by_partition(predictions.key, [HOUR, NEXT], hours)
+    shown = instance.get_status_by_partition(predictions.key, [HOUR, NEXT], hourly_partitions)
     assert shown == {HOUR: None, NEXT: None}
     assert Tick(instance).requests == []
     again = said(succeeded(batch_assets("prune", *ITEMS, *RUNS)))

@@ -174,13 +174,13 @@ def test_many_items_that_failed_before_do_not_make_the_model_a_misfit(instance, 
 
 def test_a_whole_batch_run_scores_every_item_anew(instance, sql: Sql, monkeypatch):
     monkeypatch.setenv("BATCH_MAX_ATTEMPTS", "1")
-    old, pending, turned_bad, given_up, mended = insert_items(sql, [GOOD[0], GOOD[1], BAD, BAD, BAD])
+    old, pending, turned_bad, given_up, fixed = insert_items(sql, [GOOD[0], GOOD[1], BAD, BAD, BAD])
     assert run(instance).success
-    correct(sql, mended, GOOD[2])
+    correct(sql, fixed, GOOD[2])
     set_old_predictions(sql, old, turned_bad)
     sql("UPDATE items SET prediction = NULL WHERE id = %s", pending)
     assert scored(run(instance, WHOLE_BATCH)) == ("whole_batch", 3)
-    assert_predicted(sql, dict(zip([old, pending, mended], iris_probabilities(GOOD), strict=True)))
+    assert_predicted(sql, dict(zip([old, pending, fixed], iris_probabilities(GOOD), strict=True)))
     assert {key: attempts for key, (_, _, attempts) in failed_of(sql).items()} == {turned_bad: 1, given_up: 2}
     assert assert_hour_adds_up(sql) == Counts(5, 3, 2, 0)
 
@@ -250,7 +250,7 @@ def test_a_partial_run_past_the_threshold_fails_and_keeps_what_could_be_scored(i
     result = run(instance)
     assert failure(result) == (
         f"4 of 7 items of the hour {HOUR} cannot be scored, more than BATCH_MAX_FAILED_SHARE=0.5 allows (in this run: "
-        "wrong_length 4); what could be scored was written. Mend the items or the model, then materialise the hour "
+        "wrong_length 4); what could be scored was written. Fix the items or the model, then materialise the hour "
         "again."
     )
     assert_predicted(sql, dict(zip(ids, iris_probabilities(GOOD), strict=False)))
@@ -275,13 +275,13 @@ def test_a_whole_batch_past_the_threshold_publishes_nothing(instance, sql: Sql, 
 
 def test_a_run_of_an_hour_that_another_one_holds_fails_or_waits_as_it_is_set(instance, sql: Sql, monkeypatch):
     insert_items(sql, GOOD)
-    rival = HourLock(engine_from_environment(), check_closed(HOUR), "the-rival", wait=False, tell=print)
+    rival = HourLock(engine_from_environment(), check_closed(HOUR), "the-rival", wait=False, on_progress=print)
     monkeypatch.setenv("BATCH_BUSY_HOUR", "fail")
     with rival.held():
         result = run(instance)
         assert f"The hour {HOUR} is held by run the-rival" in failure(result)
         tags = instance.get_run_by_id(result.run_id).tags
-        assert "batch_assets/fault" not in tags  # the other run does the work: nobody needs to mend anything
+        assert "batch_assets/fault" not in tags  # the other run does the work: nobody needs to fix anything
     monkeypatch.setenv("BATCH_BUSY_HOUR", "wait")
     holds, seen = threading.Event(), []
 
@@ -345,7 +345,7 @@ def test_a_server_that_stays_away_is_tried_as_often_as_it_is_set(instance, sql: 
     assert "No MySQL server answers" in failure(result)
     tags = instance.get_run_by_id(result.run_id).tags
     assert tags["batch_assets/fault_message"].startswith("No MySQL server answers")
-    assert "batch_assets/fault" not in tags  # nobody needs to mend anything: the sensor may try again
+    assert "batch_assets/fault" not in tags  # nobody needs to fix anything: the sensor may try again
 
 
 @pytest.mark.parametrize("fault", ["model", "table", "threshold"])

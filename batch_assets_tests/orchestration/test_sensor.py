@@ -16,14 +16,14 @@ from dagster._core.execution.asset_backfill import AssetBackfillData
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.test_utils import create_run_for_test
 
-from batch_assets.database.records.hour_requests import put_back, read_requests
+from batch_assets.database.records.hour_requests import read_requests, reset_attempts
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.definitions import defs
 from batch_assets.hours import Hour
 from batch_assets.orchestration import automation
 from batch_assets.orchestration.assets.predictions import predictions
 from batch_assets.orchestration.assets.raw_items import raw_items
-from batch_assets.orchestration.partitions import hours
+from batch_assets.orchestration.partitions import hourly_partitions
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets_tests.support.instance import ROOT, running_instance
@@ -58,7 +58,7 @@ class Tick:
         context = dg.build_sensor_context(instance=instance, repository_def=repository)
         now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None) + later
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(automation, "present", lambda: now)
+            patch.setattr(automation, "utc_now", lambda: now)
             data = repository.get_sensor_def("retry_hours").evaluate_tick(context)
         self.requests = data.run_requests or []
         self.said = data.skip_message
@@ -92,7 +92,7 @@ def over(first: str, last: str) -> dict[str, str]:
     return {"dagster__asset_partition_range_start": first, "dagster__asset_partition_range_end": last}
 
 
-# Which hours
+# ItemFilter hours
 
 
 def test_a_tick_says_that_nothing_is_left(instance):
@@ -186,7 +186,7 @@ def test_hours_within_the_range_of_a_run_wait_for_it(instance, sql: Sql):
 
 
 def subset(asset: dg.AssetsDefinition, *keys: str) -> AssetGraphSubset:
-    return AssetGraphSubset({asset.key: hours.subset_with_partition_keys(keys)})
+    return AssetGraphSubset({asset.key: hourly_partitions.subset_with_partition_keys(keys)})
 
 
 def test_hours_of_a_backfill_whose_runs_are_not_there_yet_wait_for_it(instance, sql: Sql):
@@ -233,7 +233,7 @@ def test_an_hour_that_failed_for_good_is_named_once_and_requested_when_it_was_pu
 ):
     insert_items(sql, GOOD)
     ended(instance, FAILURE, batch_assets__fault="permanent", batch_assets__fault_message="The model does not fit.")
-    said = f"The hour {HOUR} is given up: The model does not fit. Mend that and materialise the hour, or have it "
+    said = f"The hour {HOUR} is given up: The model does not fit. Fix that and materialise the hour, or have it "
     assert Tick(instance).said == "Nothing is left in any closed hour."
     assert said in capfd.readouterr().err
     for later in (MINUTE, datetime.timedelta(days=40)):
@@ -242,7 +242,7 @@ def test_an_hour_that_failed_for_good_is_named_once_and_requested_when_it_was_pu
         )
     assert "given up" not in capfd.readouterr().err
     engine, now = engine_from_environment(), datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
-    put_back(engine, [Hour(datetime.datetime.fromisoformat(END) - 60 * MINUTE)], [], now)
+    reset_attempts(engine, [Hour(datetime.datetime.fromisoformat(END) - 60 * MINUTE)], [], now)
     (request,) = Tick(instance, MINUTE).requests
     assert request.tags["batch_assets/reason"] == "failed run"
 

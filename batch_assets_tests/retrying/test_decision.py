@@ -21,7 +21,7 @@ from batch_assets.retrying.decision import (
     MOST_REQUESTS,
     NO_RUN_YET,
     OPEN,
-    PUT_BACK,
+    RESET,
     SCHEDULE,
     SCHEDULED,
     SUCCEEDED,
@@ -32,7 +32,7 @@ from batch_assets.retrying.decision import (
     HourRequest,
     KnownHour,
     LastRun,
-    Left,
+    Remaining,
     Request,
     Wait,
     decide,
@@ -46,10 +46,10 @@ NOW = datetime.datetime.fromisoformat("2026-11-02T09:00")
 SECOND, MINUTE = datetime.timedelta(seconds=1), datetime.timedelta(minutes=1)
 SETTINGS = RetrySettings()
 
-PENDING = Left(pending=3, last_id=30)
-BAD = Left(failed=2, last_id=20)
-CORRECTED = Left(failed=2, corrected=1, last_id=20)
-NOTHING = Left()
+PENDING = Remaining(pending=3, last_id=30)
+BAD = Remaining(failed=2, last_id=20)
+CORRECTED = Remaining(failed=2, corrected=1, last_id=20)
+NOTHING = Remaining()
 
 
 def run(
@@ -59,13 +59,13 @@ def run(
 
 
 def requested(
-    times: int, left: Left = PENDING, at: datetime.datetime = ENDED - MINUTE, reason: str = LATE_ITEMS
+    times: int, remaining: Remaining = PENDING, at: datetime.datetime = ENDED - MINUTE, reason: str = LATE_ITEMS
 ) -> HourRequest:
-    return HourRequest(times, reason, left.fingerprint, at)
+    return HourRequest(times, reason, remaining.fingerprint, at)
 
 
-def given_up(left: Left = PENDING, at: datetime.datetime = ENDED + MINUTE) -> HourRequest:
-    return replace(requested(3, left), given_up_at=at, given_up_because="the model is missing")
+def given_up(remaining: Remaining = PENDING, at: datetime.datetime = ENDED + MINUTE) -> HourRequest:
+    return replace(requested(3, remaining), given_up_at=at, given_up_because="the model is missing")
 
 
 def decided(known: KnownHour, now: datetime.datetime = NOW, settings: RetrySettings = SETTINGS) -> object:
@@ -96,49 +96,49 @@ def sentence_of(known: KnownHour) -> str:
     return decision.after.given_up_because or ""
 
 
-# Which hours
+# ItemFilter hours
 
 
 def test_an_hour_in_which_nothing_is_left_is_left_alone():
     assert decided(KnownHour(HOUR)) is None
-    assert decided(KnownHour(HOUR, NOTHING, summed_up=True, last_run=run())) is None
-    assert decided(KnownHour(HOUR, Left(given_up=7), summed_up=True, last_run=run())) is None
+    assert decided(KnownHour(HOUR, NOTHING, has_summary=True, last_run=run())) is None
+    assert decided(KnownHour(HOUR, Remaining(given_up=7), has_summary=True, last_run=run())) is None
 
 
 def test_an_open_hour_waits_for_its_end_and_is_done_from_then_on():
-    open_hour = KnownHour(HOUR, PENDING, summed_up=True)
+    open_hour = KnownHour(HOUR, PENDING, has_summary=True)
     assert decided(open_hour, HOUR.end - SECOND) == Wait(HOUR, OPEN)
     assert reason_of(open_hour, HOUR.end) == LATE_ITEMS
 
 
 def test_hours_before_the_first_are_nobodys_business():
     before = Hour(FIRST.start - datetime.timedelta(hours=1))
-    assert decided(KnownHour(before, PENDING, summed_up=True)) is None
-    assert isinstance(decided(KnownHour(FIRST, PENDING, summed_up=True)), Request)
+    assert decided(KnownHour(before, PENDING, has_summary=True)) is None
+    assert isinstance(decided(KnownHour(FIRST, PENDING, has_summary=True)), Request)
 
 
 @pytest.mark.parametrize("busy", [BUSY_RUN, BUSY_BACKFILL])
-@pytest.mark.parametrize("request_", [None, requested(0, reason=PUT_BACK), requested(3)])
+@pytest.mark.parametrize("request_", [None, requested(0, reason=RESET), requested(3)])
 def test_an_hour_that_a_run_or_a_backfill_will_yet_score_waits_for_it(busy: str, request_: HourRequest | None):
-    known = KnownHour(HOUR, PENDING, summed_up=True, last_run=run(FAILED, permanent=True), busy=busy, request=request_)
+    known = KnownHour(HOUR, PENDING, has_summary=True, last_run=run(FAILED, permanent=True), busy=busy, request=request_)
     assert decided(known) == Wait(HOUR, busy)
 
 
 def test_hours_are_requested_oldest_first_and_no_more_than_fifty_a_tick():
     hours = [Hour(HOUR.start - datetime.timedelta(hours=back)) for back in range(60)]
     first = Hour(hours[-1].start)
-    decisions = decide([KnownHour(hour, PENDING, summed_up=True) for hour in hours], NOW, SETTINGS, first)
+    decisions = decide([KnownHour(hour, PENDING, has_summary=True) for hour in hours], NOW, SETTINGS, first)
     assert [request.hour for request in decisions.requests] == sorted(hours, key=lambda hour: hour.start)[:50]
     assert [wait.why for wait in decisions.waiting] == [TOO_MANY] * 10
     assert MOST_REQUESTS == 50
-    assert len(decide([KnownHour(HOUR, PENDING, summed_up=True)], NOW, SETTINGS, first, most=0).requests) == 0
+    assert len(decide([KnownHour(HOUR, PENDING, has_summary=True)], NOW, SETTINGS, first, most=0).requests) == 0
 
 
 # What for
 
 
 def test_the_policy_decides_the_mode_and_leave_requests_nothing():
-    known = KnownHour(HOUR, PENDING, summed_up=True, request=given_up())
+    known = KnownHour(HOUR, PENDING, has_summary=True, request=given_up())
     late = replace(known, request=None)
     for mode in ("partial", "whole_batch"):
         decision = decided(late, settings=RetrySettings(policy=mode))
@@ -152,23 +152,23 @@ def test_an_hour_that_nobody_has_run_is_a_missed_tick_five_minutes_after_the_sch
 
 
 def test_late_items_are_requested_at_once():
-    assert reason_of(KnownHour(HOUR, PENDING, summed_up=True, last_run=run()), ENDED) == LATE_ITEMS
+    assert reason_of(KnownHour(HOUR, PENDING, has_summary=True, last_run=run()), ENDED) == LATE_ITEMS
     # Also where nobody remembers the run, or nothing was summed up.
-    assert reason_of(KnownHour(HOUR, PENDING, summed_up=True), HOUR.end) == LATE_ITEMS
+    assert reason_of(KnownHour(HOUR, PENDING, has_summary=True), HOUR.end) == LATE_ITEMS
     assert reason_of(KnownHour(HOUR, PENDING, last_run=run()), ENDED) == LATE_ITEMS
 
 
 def test_failed_items_are_tried_again_five_minutes_after_the_run():
-    requested_from(KnownHour(HOUR, BAD, summed_up=True, last_run=run()), FAILED_ITEMS, ENDED + 5 * MINUTE)
+    requested_from(KnownHour(HOUR, BAD, has_summary=True, last_run=run()), FAILED_ITEMS, ENDED + 5 * MINUTE)
 
 
 def test_corrected_items_are_tried_again_at_once():
-    assert reason_of(KnownHour(HOUR, CORRECTED, summed_up=True, last_run=run()), ENDED) == FAILED_ITEMS
+    assert reason_of(KnownHour(HOUR, CORRECTED, has_summary=True, last_run=run()), ENDED) == FAILED_ITEMS
 
 
-@pytest.mark.parametrize("left", [PENDING, BAD, CORRECTED, NOTHING])
-def test_a_failed_run_is_repeated_after_five_minutes_also_when_only_the_summary_is_missing(left: Left):
-    requested_from(KnownHour(HOUR, left, last_run=run(FAILED)), FAILED_RUN, ENDED + 5 * MINUTE)
+@pytest.mark.parametrize("remaining", [PENDING, BAD, CORRECTED, NOTHING])
+def test_a_failed_run_is_repeated_after_five_minutes_also_when_only_the_summary_is_missing(remaining: Remaining):
+    requested_from(KnownHour(HOUR, remaining, last_run=run(FAILED)), FAILED_RUN, ENDED + 5 * MINUTE)
 
 
 # Progress
@@ -177,7 +177,7 @@ def test_a_failed_run_is_repeated_after_five_minutes_also_when_only_the_summary_
 @pytest.mark.parametrize(("times", "minutes"), [(1, 10), (2, 20)])
 def test_the_pause_doubles_with_every_request_without_progress(times: int, minutes: int):
     for last_run, reason in ((run(FAILED), FAILED_RUN), (run(), LATE_ITEMS)):
-        known = KnownHour(HOUR, PENDING, summed_up=True, last_run=last_run, request=requested(times))
+        known = KnownHour(HOUR, PENDING, has_summary=True, last_run=last_run, request=requested(times))
         requested_from(known, reason, ENDED + minutes * MINUTE)
         decision = decided(known)
         assert isinstance(decision, Request)
@@ -191,18 +191,18 @@ def test_the_pause_stays_bounded_however_many_attempts_are_set():
 
 def test_what_a_request_writes_down_is_what_was_left_and_the_next_full_second():
     moment = NOW + datetime.timedelta(milliseconds=300)
-    decision = decided(KnownHour(HOUR, PENDING, summed_up=True, last_run=run()), moment)
+    decision = decided(KnownHour(HOUR, PENDING, has_summary=True, last_run=run()), moment)
     assert decision == Request(
         HOUR, LATE_ITEMS, "partial", None, HourRequest(1, LATE_ITEMS, PENDING.fingerprint, NOW + SECOND)
     )
 
 
 @pytest.mark.parametrize(
-    "left",
+    "remaining",
     [replace(PENDING, pending=2), replace(PENDING, last_id=31), replace(PENDING, failed=1), replace(BAD, corrected=1)],
 )
-def test_a_run_that_succeeded_and_left_something_else_starts_the_count_anew(left: Left):
-    decision = decided(KnownHour(HOUR, left, summed_up=True, last_run=run(), request=requested(3)), ENDED + SECOND)
+def test_a_run_that_succeeded_and_left_something_else_starts_the_count_anew(remaining: Remaining):
+    decision = decided(KnownHour(HOUR, remaining, has_summary=True, last_run=run(), request=requested(3)), ENDED + SECOND)
     assert isinstance(decision, Request)
     assert decision.after.requests == 1
 
@@ -215,7 +215,7 @@ def test_what_a_failed_run_left_is_no_progress_whatever_it_is():
 def test_the_schedules_own_run_does_not_count_as_a_request():
     claimed = HourRequest(0, SCHEDULE, "", ENDED - MINUTE)
     requested_from(KnownHour(HOUR, PENDING, last_run=run(FAILED), request=claimed), FAILED_RUN, ENDED + 5 * MINUTE)
-    late = KnownHour(HOUR, PENDING, summed_up=True, last_run=run(), request=claimed)
+    late = KnownHour(HOUR, PENDING, has_summary=True, last_run=run(), request=claimed)
     assert reason_of(late, ENDED) == LATE_ITEMS
 
 
@@ -232,9 +232,9 @@ def test_a_request_whose_run_is_not_there_yet_is_waited_for_and_then_counts_as_o
 
 
 def test_the_bookkeeping_of_an_hour_in_which_nothing_is_left_is_cleared():
-    for request in (requested(2), given_up(), requested(0, reason=PUT_BACK, at=NOW)):
+    for request in (requested(2), given_up(), requested(0, reason=RESET, at=NOW)):
         for last_run in (run(), run(CANCELED)):
-            known = KnownHour(HOUR, NOTHING, summed_up=True, last_run=last_run, request=request)
+            known = KnownHour(HOUR, NOTHING, has_summary=True, last_run=last_run, request=request)
             assert decided(known) == Clear(HOUR, request)
     assert decided(KnownHour(HOUR, NOTHING, request=requested(1, at=NOW))) == Wait(HOUR, NO_RUN_YET)
 
@@ -247,7 +247,7 @@ def test_an_hour_is_given_up_after_as_many_requests_without_progress_as_are_allo
     assert isinstance(decided(KnownHour(HOUR, PENDING, last_run=failed, request=requested(2))), Request)
     sentence = sentence_of(KnownHour(HOUR, PENDING, last_run=failed, request=requested(3)))
     assert sentence == "it was requested 3 times without progress, and its last run 4711 failed: The worker died."
-    sentence = sentence_of(KnownHour(HOUR, PENDING, summed_up=True, last_run=run(), request=requested(3)))
+    sentence = sentence_of(KnownHour(HOUR, PENDING, has_summary=True, last_run=run(), request=requested(3)))
     assert sentence.startswith(
         "it was requested 3 times without progress: its last run 4711 succeeded and left the same"
     )
@@ -257,15 +257,15 @@ def test_an_hour_is_given_up_after_as_many_requests_without_progress_as_are_allo
     assert isinstance(decided(once, settings=RetrySettings(max_attempts=1)), GiveUp)
 
 
-@pytest.mark.parametrize("left", [PENDING, NOTHING])
-def test_a_permanent_fault_gives_the_hour_up_at_once_with_its_sentence(left: Left):
+@pytest.mark.parametrize("remaining", [PENDING, NOTHING])
+def test_a_permanent_fault_gives_the_hour_up_at_once_with_its_sentence(remaining: Remaining):
     failed = run(FAILED, ENDED, fault="The model does not fit.", permanent=True)
-    assert sentence_of(KnownHour(HOUR, left, last_run=failed)) == "The model does not fit."
-    assert sentence_of(KnownHour(HOUR, left, last_run=failed, request=requested(1))) == "The model does not fit."
+    assert sentence_of(KnownHour(HOUR, remaining, last_run=failed)) == "The model does not fit."
+    assert sentence_of(KnownHour(HOUR, remaining, last_run=failed, request=requested(1))) == "The model does not fit."
 
 
 def test_an_hour_whose_run_somebody_canceled_waits_for_somebody():
-    assert sentence_of(KnownHour(HOUR, PENDING, summed_up=True, last_run=run(CANCELED))) == "its run was canceled"
+    assert sentence_of(KnownHour(HOUR, PENDING, has_summary=True, last_run=run(CANCELED))) == "its run was canceled"
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_an_hour_stays_given_up_from_the_tick_after_the_one_that_gave_it_up():
 
 def test_a_run_by_hand_that_succeeds_lets_an_hour_that_was_given_up_be_requested_again():
     later = given_up().given_up_at + MINUTE
-    decision = decided(KnownHour(HOUR, PENDING, summed_up=True, last_run=run(ended=later), request=given_up()), later)
+    decision = decided(KnownHour(HOUR, PENDING, has_summary=True, last_run=run(ended=later), request=given_up()), later)
     assert isinstance(decision, Request)
     assert decision.after == HourRequest(1, LATE_ITEMS, PENDING.fingerprint, later + SECOND)
 
@@ -300,7 +300,7 @@ def test_a_run_by_hand_that_fails_again_is_judged_anew():
 
 def test_new_items_after_a_success_let_an_hour_that_was_given_up_be_requested_again():
     more = replace(PENDING, pending=4, last_id=40)
-    assert reason_of(KnownHour(HOUR, more, summed_up=True, last_run=run(), request=given_up())) == LATE_ITEMS
+    assert reason_of(KnownHour(HOUR, more, has_summary=True, last_run=run(), request=given_up())) == LATE_ITEMS
     # But not after a failure: whatever failed still fails.
     still = KnownHour(HOUR, more, last_run=run(FAILED, permanent=True), request=given_up())
     assert decided(still) == Wait(HOUR, GIVEN_UP)
@@ -322,13 +322,13 @@ def test_new_items_after_a_success_let_an_hour_that_was_given_up_be_requested_ag
 def test_an_hour_that_was_put_back_is_requested_at_once_whatever_its_last_run_was(
     last_run: LastRun | None, reason: str
 ):
-    put_back = HourRequest(0, PUT_BACK, "", ENDED + SECOND)
-    assert reason_of(KnownHour(HOUR, PENDING, last_run=last_run, request=put_back), ENDED + SECOND) == reason
+    reset_attempts = HourRequest(0, RESET, "", ENDED + SECOND)
+    assert reason_of(KnownHour(HOUR, PENDING, last_run=last_run, request=reset_attempts), ENDED + SECOND) == reason
 
 
 def test_an_hour_that_was_put_back_and_fails_again_for_good_is_given_up_again():
-    put_back = HourRequest(0, PUT_BACK, "", ENDED - MINUTE)
+    reset_attempts = HourRequest(0, RESET, "", ENDED - MINUTE)
     failed = run(FAILED, permanent=True, fault="Still no model.")
-    assert sentence_of(KnownHour(HOUR, PENDING, last_run=failed, request=put_back)) == "Still no model."
-    crashed = KnownHour(HOUR, PENDING, last_run=run(FAILED), request=put_back)
+    assert sentence_of(KnownHour(HOUR, PENDING, last_run=failed, request=reset_attempts)) == "Still no model."
+    crashed = KnownHour(HOUR, PENDING, last_run=run(FAILED), request=reset_attempts)
     requested_from(crashed, FAILED_RUN, ENDED + 5 * MINUTE)

@@ -106,7 +106,7 @@ def test_a_password_and_a_file_of_one_are_one_too_many(pem: Path) -> None:
 def test_a_file_of_the_password_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for path, reason in ((tmp_path / "none", "No such file or directory"), (tmp_path, "Is a directory")):
         assert refusal(in_file(path)) == (
-            f"MYSQL_PASSWORD_FILE names {str(path)!r}, which cannot be read ({reason}): mend the path, or let this "
+            f"MYSQL_PASSWORD_FILE names {str(path)!r}, which cannot be read ({reason}): fix the path, or let this "
             "account read the file."
         )
 
@@ -171,7 +171,7 @@ def test_a_certificate_goes_with_its_key_or_holds_it(pem: Path) -> None:
 def test_a_file_that_is_not_there_is_named(name: str, tmp_path: Path) -> None:
     for path in (tmp_path / "none.pem", tmp_path):
         environment = {**SERVER, "MYSQL_SSL_MODE": "VERIFY_CA", name: str(path)}
-        assert refusal(environment) == f"{name} names {str(path)!r}, but there is no such file: mend the path."
+        assert refusal(environment) == f"{name} names {str(path)!r}, but there is no such file: fix the path."
 
 
 def test_files_that_are_not_pem_are_named(pem: Path) -> None:

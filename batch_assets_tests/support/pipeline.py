@@ -119,7 +119,7 @@ def insert_items(sql: Sql, texts: Sequence[str], created: str = HALF_PAST) -> li
 
 
 def correct(sql: Sql, key: int, text: str = GOOD[0]) -> None:
-    """Gives an item other values, as whoever mends the data does."""
+    """Gives an item other values, as whoever fixes the data does."""
     sql("UPDATE items SET `values` = %s WHERE id = %s", text, key)
 
 

@@ -413,7 +413,7 @@ def _server_in(environment: Mapping[str, str]) -> Server:
     except pymysql.err.MySQLError as error:
         raise RuntimeError(
             "MYSQL_SERVER names a server that the tests cannot use"
-            f" ({server.user}@{server.host}:{server.port}): {error}. Mend MYSQL_SERVER, MYSQL_PORT, MYSQL_USER or"
+            f" ({server.user}@{server.host}:{server.port}): {error}. Fix MYSQL_SERVER, MYSQL_PORT, MYSQL_USER or"
             " MYSQL_PASSWORD, or unset MYSQL_SERVER for a private server."
         ) from error
     return dataclasses.replace(server, version=version)

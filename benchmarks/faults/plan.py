@@ -1,4 +1,4 @@
-"""Which rounds and faults there are: drawn from the seed."""
+"""ItemFilter rounds and faults there are: drawn from the seed."""
 
 import datetime
 import random

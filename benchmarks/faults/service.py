@@ -151,14 +151,14 @@ class Reader:
     def _judge(self, groups: dict[int, tuple[int, int, int]]) -> None:
         (none, old, new), (_, service_old, service_new) = groups[0], groups.get(1, (0, 0, 0))
         if old and new:
-            self._tell("mixture", f"a reader saw {old} old and {new} new predictions at once")
+            self._on_progress("mixture", f"a reader saw {old} old and {new} new predictions at once")
         if none != self._bad:
-            self._tell("hole", f"a reader saw {none} items without a prediction where {self._bad} are bad")
+            self._on_progress("hole", f"a reader saw {none} items without a prediction where {self._bad} are bad")
         if (old and service_new) or (new and service_old):
             seen = f"{old} old and {new} new predictions, of the service's {service_old} and {service_new}"
-            self._tell("service", f"a reader saw {seen}")
+            self._on_progress("service", f"a reader saw {seen}")
 
-    def _tell(self, kind: str, what: str) -> None:
+    def _on_progress(self, kind: str, what: str) -> None:
         """Reports the first look of a round that shows a violation, not the hundreds after it."""
         if kind not in self._told:
             self._told.add(kind)

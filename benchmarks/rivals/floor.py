@@ -5,7 +5,7 @@ The floor under everything that reads an hour and writes a prediction into each 
 
 import time
 
-from benchmarks.rivals.shared import BATCH_ROWS, WITHIN_HOUR, Scorer, connect, tell
+from benchmarks.rivals.shared import BATCH_ROWS, WITHIN_HOUR, Scorer, connect, report
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
             connection.commit()
             read += half - begin
             write += time.perf_counter() - half
-    tell(seconds=read + write, read_seconds=read, write_seconds=write)
+    report(seconds=read + write, read_seconds=read, write_seconds=write)
 
 
 if __name__ == "__main__":

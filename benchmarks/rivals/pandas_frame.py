@@ -5,7 +5,7 @@ import time
 import pandas as pd
 import sqlalchemy as sa
 
-from benchmarks.rivals.shared import WITHIN_HOUR, Scorer, engine, tell
+from benchmarks.rivals.shared import WITHIN_HOUR, Scorer, engine, report
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
     with database.begin() as connection:
         connection.execute(sa.text("UPDATE items SET prediction = :p WHERE id = :id"), rows)
     end = time.perf_counter()
-    tell(seconds=end - start, read_seconds=read - start, score_seconds=scored - read, write_seconds=end - scored)
+    report(seconds=end - start, read_seconds=read - start, score_seconds=scored - read, write_seconds=end - scored)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 import ray
 import ray.data
 
-from benchmarks.rivals.shared import BATCH_ROWS, WITHIN_HOUR, connect, loaded_scorer, tell
+from benchmarks.rivals.shared import BATCH_ROWS, WITHIN_HOUR, connect, loaded_scorer, report
 
 OBJECT_STORE_BYTES = 512 * 2**20
 
@@ -49,7 +49,7 @@ def main() -> None:
             seconds = time.perf_counter() - started
         finally:
             ray.shutdown()
-    tell(seconds=seconds, start_seconds=started - start)
+    report(seconds=seconds, start_seconds=started - start)
 
 
 if __name__ == "__main__":

@@ -73,6 +73,6 @@ def loaded_scorer() -> Scorer:
     return Scorer()
 
 
-def tell(**seconds: Any) -> None:
+def report(**seconds: Any) -> None:
     """Prints what was measured, as the last line of the program."""
     print(json.dumps(seconds))

@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from benchmarks.rivals.shared import Scorer, engine, tell
+from benchmarks.rivals.shared import Scorer, engine, report
 
 
 class Base(DeclarativeBase):
@@ -31,7 +31,7 @@ def main() -> None:
         for item in session.scalars(sa.select(Item).where(Item.prediction.is_(sa.null()))).all():
             item.prediction = scorer.probabilities([item.values])[0].tolist()
             session.commit()
-    tell(seconds=time.perf_counter() - start)
+    report(seconds=time.perf_counter() - start)
 
 
 if __name__ == "__main__":

@@ -224,12 +224,12 @@ def _mysql_fault(settings: MySQLSettings, error: BaseException) -> DatabaseError
     reason = str(error.args[-1]) if error.args else str(error)
     if _is_tls_fault(number, error):
         return DatabaseError(
-            f"No trusted connection to {settings.server}:{settings.port} ({reason}): mend MYSQL_SSL_MODE (now "
+            f"No trusted connection to {settings.server}:{settings.port} ({reason}): fix MYSQL_SSL_MODE (now "
             f"{settings.tls.mode}), MYSQL_SSL_CA, MYSQL_SSL_CERT or MYSQL_SSL_KEY."
         )
     if number in (2002, 2003, 2005):
         return DatabaseUnavailableError(
-            f"No MySQL server answers at {settings.server}:{settings.port} ({reason}): start it, or mend "
+            f"No MySQL server answers at {settings.server}:{settings.port} ({reason}): start it, or fix "
             "MYSQL_SERVER and MYSQL_PORT."
         )
     if number in _UNAVAILABLE or isinstance(error, pymysql.err.InterfaceError):
@@ -240,11 +240,11 @@ def _mysql_fault(settings: MySQLSettings, error: BaseException) -> DatabaseError
         )
     return DatabaseError(
         {
-            1044: f"User {settings.user!r} may not use {settings} ({reason}): grant it, or mend MYSQL_DATABASE.",
+            1044: f"User {settings.user!r} may not use {settings} ({reason}): grant it, or fix MYSQL_DATABASE.",
             1045: f"The MySQL server at {settings.server}:{settings.port} refuses user {settings.user!r} "
-            f"({reason}): mend MYSQL_USER or MYSQL_PASSWORD, or set MYSQL_SSL_MODE, MYSQL_SSL_CERT and "
+            f"({reason}): fix MYSQL_USER or MYSQL_PASSWORD, or set MYSQL_SSL_MODE, MYSQL_SSL_CERT and "
             "MYSQL_SSL_KEY if it demands encryption or a certificate.",
-            1049: f"There is no {settings}: create it, or mend MYSQL_DATABASE.",
+            1049: f"There is no {settings}: create it, or fix MYSQL_DATABASE.",
             1054: f"A column is missing in {settings} ({reason}): run `batch-assets init-db`, which adds it "
             "or says what it must look like.",
             1130: f"The MySQL server at {settings.server}:{settings.port} takes no connections from this machine "
@@ -255,7 +255,7 @@ def _mysql_fault(settings: MySQLSettings, error: BaseException) -> DatabaseError
             1153: f"{settings} takes no statement as large as that ({reason}): raise max_allowed_packet on the "
             "server. Nothing of it was stored.",
             1698: f"The MySQL server at {settings.server}:{settings.port} refuses user {settings.user!r} "
-            f"({reason}): mend MYSQL_USER or MYSQL_PASSWORD.",
+            f"({reason}): fix MYSQL_USER or MYSQL_PASSWORD.",
         }.get(number, f"{settings} refused a statement ({number}: {reason}). Nothing of it was stored.")
     )
 

@@ -28,13 +28,13 @@ class Throttle:
         engine: The database; a server's status is asked over connections of its own from here. An SQLite file has
             neither status nor replicas: only the ceiling counts there.
         settings: What is to be spared.
-        tell: Is told when a pause begins, and why, and when it ends.
+        on_progress: Is told when a pause begins, and why, and when it ends.
     """
 
-    def __init__(self, engine: sa.Engine, settings: ThrottleSettings, tell: Callable[[str], None]) -> None:
+    def __init__(self, engine: sa.Engine, settings: ThrottleSettings, on_progress: Callable[[str], None]) -> None:
         self._engine = engine
         self._settings = settings
-        self._tell = tell
+        self._on_progress = on_progress
         on_server = engine.dialect.name != "sqlite"
         self._looks = on_server and bool(settings.max_load or settings.replicas)
         self._free_at = self._look_at = time.monotonic()
@@ -72,7 +72,7 @@ class Throttle:
         seen = self._look()
         if seen is None:
             return
-        self._tell(f"Writing pauses: {seen}.")
+        self._on_progress(f"Writing pauses: {seen}.")
         start = time.monotonic()
         try:
             while seen is not None:
@@ -87,7 +87,7 @@ class Throttle:
         finally:
             pause = time.monotonic() - start
             self._paused += pause
-        self._tell(f"Writing goes on after a pause of {pause:.1f} seconds.")
+        self._on_progress(f"Writing goes on after a pause of {pause:.1f} seconds.")
 
     def _look(self) -> str | None:
         """Returns what is too much, in half a sentence, or None."""

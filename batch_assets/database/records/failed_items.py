@@ -10,7 +10,7 @@ from batch_assets.database.records.hour_counts import created_within
 from batch_assets.database.schema.pending import pending_sql
 from batch_assets.database.schema.tables import ITEM_VALUES, failed_items, items
 from batch_assets.database.slices.batch import Batch
-from batch_assets.hours import Hour, present
+from batch_assets.hours import Hour, utc_now
 
 
 def failed_ids(engine: sa.Engine, hour: Hour) -> set[int]:
@@ -30,7 +30,7 @@ class FailedItems:
     Args:
         engine: The database.
         hour: The hour.
-        model_version: Which model they failed with.
+        model_version: ItemFilter model they failed with.
         run_id: In which run.
         max_attempts: How often an item is tried with the same values before it is given up.
 
@@ -95,7 +95,7 @@ class FailedItems:
         if sqlite:
             again, new = ("ON CONFLICT (item_id) DO UPDATE SET", "excluded")
         same = f"failed_items.values_checksum = {'excluded.values_checksum' if sqlite else 'batch.old_values'}"
-        now = present().strftime("%Y-%m-%d %H:%M:%S")
+        now = utc_now().strftime("%Y-%m-%d %H:%M:%S")
         made_by = (now, now, self._model_version, self._run_id)
         # From items, so that nothing is recorded of an item that was deleted, corrected or predicted meanwhile.
         connection.exec_driver_sql(

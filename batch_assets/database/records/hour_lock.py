@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from batch_assets.database.connection.engine import snapshot
 from batch_assets.database.schema.tables import hour_locks
 from batch_assets.errors import DatabaseError, HourBusyError
-from batch_assets.hours import Hour, present
+from batch_assets.hours import Hour, utc_now
 
 WAIT_SECONDS = 5
 # A holder whose machine is gone says nothing more: the server ends its connection, and with it the lock.
@@ -36,15 +36,17 @@ class HourLock:
         hour: The hour.
         run_id: The run.
         wait: Whether to wait while another run has it, or to fail.
-        tell: Is told that it waits, and for whom.
+        on_progress: Is told that it waits, and for whom.
     """
 
-    def __init__(self, engine: sa.Engine, hour: Hour, run_id: str, *, wait: bool, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, engine: sa.Engine, hour: Hour, run_id: str, *, wait: bool, on_progress: Callable[[str], None]
+    ) -> None:
         self._engine = engine
         self._hour = hour
         self._run_id = run_id
         self._wait = wait
-        self._tell = tell
+        self._on_progress = on_progress
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -61,7 +63,7 @@ class HourLock:
                     {
                         "hour": str(self._hour.start),
                         "run_id": self._run_id,
-                        "taken_at": present().strftime("%Y-%m-%d %H:%M:%S"),
+                        "taken_at": utc_now().strftime("%Y-%m-%d %H:%M:%S"),
                     },
                 )
             try:
@@ -134,7 +136,7 @@ class HourLock:
                 f"The hour {self._hour.key} is held by {holder}: wait for that run or end it, or set "
                 "BATCH_BUSY_HOUR=wait."
             )
-        self._tell(f"Waiting for {holder}, which holds the hour {self._hour.key}.")
+        self._on_progress(f"Waiting for {holder}, which holds the hour {self._hour.key}.")
         while not take(WAIT_SECONDS):
             pass
 

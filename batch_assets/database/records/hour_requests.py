@@ -15,7 +15,7 @@ from batch_assets.database.schema.pending import pending_sql
 from batch_assets.database.schema.tables import failed_items, hour_requests, items
 from batch_assets.errors import RetryError
 from batch_assets.hours import Hour
-from batch_assets.retrying.decision import PUT_BACK, HourRequest
+from batch_assets.retrying.decision import RESET, HourRequest
 
 _LARGEST_ID = 2**63 - 1
 
@@ -27,7 +27,7 @@ def read_requests(engine: sa.Engine) -> dict[Hour, HourRequest]:
     return {Hour(row["hour"]): HourRequest(**{name: row[name] for name in row if name != "hour"}) for row in rows}
 
 
-def claim(engine: sa.Engine, hour: Hour, before: HourRequest | None, after: HourRequest) -> bool:
+def compare_and_set_request(engine: sa.Engine, hour: Hour, before: HourRequest | None, after: HourRequest) -> bool:
     """Changes the bookkeeping of an hour, if it still is what the change was decided on.
 
     Args:
@@ -47,7 +47,7 @@ def claim(engine: sa.Engine, hour: Hour, before: HourRequest | None, after: Hour
         return connection.execute(change).rowcount == 1
 
 
-def clear(engine: sa.Engine, hour: Hour, before: HourRequest) -> bool:
+def delete_request(engine: sa.Engine, hour: Hour, before: HourRequest) -> bool:
     """Takes an hour out of the bookkeeping, if that still is what it was; returns whether it was."""
     with engine.begin() as connection:
         return connection.execute(sa.delete(hour_requests).where(_is_still(hour, before))).rowcount == 1
@@ -65,7 +65,7 @@ def _is_still(hour: Hour, before: HourRequest | None) -> sa.ColumnElement[bool]:
     )
 
 
-def put_back(
+def reset_attempts(
     engine: sa.Engine, hours: Collection[Hour], item_ids: Collection[int], now: datetime.datetime
 ) -> tuple[int, list[Hour]]:
     """Has failed items and hours tried again as if they never had been: all that is named, or nothing.
@@ -92,7 +92,7 @@ def put_back(
         moment = now.replace(microsecond=0) + datetime.timedelta(seconds=1)
         for hour in wanted:
             connection.execute(sa.delete(hour_requests).where(hour_requests.c.hour == hour.start))
-            row = HourRequest(0, PUT_BACK, "", moment)
+            row = HourRequest(0, RESET, "", moment)
             connection.execute(sa.insert(hour_requests).values(hour=hour.start, **asdict(row)))
     return done, sorted(wanted, key=lambda hour: hour.start)
 

@@ -15,12 +15,12 @@ from batch_assets.database.connection.statements import statement_rows
 from batch_assets.database.schema.pending import pending_sql, predicted_sql
 from batch_assets.database.schema.tables import items, registrations
 from batch_assets.errors import IdempotencyError
-from batch_assets.hours import present
+from batch_assets.hours import utc_now
 
 _COLUMNS = [items.c[name] for name in ("id", "values", "prediction", "created_datetime", "updated_datetime")]
 
 
-class Which(StrEnum):
+class ItemFilter(StrEnum):
     """The items of which pages are read."""
 
     all = auto()
@@ -54,7 +54,7 @@ class Registration:
     repeated: bool
 
 
-def read_page(engine: sa.Engine, which: Which, before: Position | None, count: int) -> Sequence[sa.Row[Any]]:
+def read_page(engine: sa.Engine, which: ItemFilter, before: Position | None, count: int) -> Sequence[sa.Row[Any]]:
     """Reads items, the newest first, at the cost of those that are read.
 
     Args:
@@ -73,9 +73,9 @@ def read_page(engine: sa.Engine, which: Which, before: Position | None, count: i
         of_its_time = sa.and_(created == before.created, items.c.id < before.id)
         page = page.where(sa.or_(created < before.created, of_its_time))
     with snapshot(engine) as connection:
-        if which is Which.predicted:
+        if which is ItemFilter.predicted:
             page = page.where(sa.text(predicted_sql(connection)))
-        if which is Which.unpredicted:
+        if which is ItemFilter.unpredicted:
             page = page.where(sa.text(pending_sql(connection)))
         return connection.execute(page).all()
 
@@ -164,7 +164,7 @@ def _keep(connection: sa.Connection, key: str, fingerprint: str, ids: list[int])
         "idempotency_key": _digest(key),
         "fingerprint": fingerprint,
         "ids": json.dumps(ids, separators=(",", ":")),
-        "registered_at": present().replace(microsecond=0),
+        "registered_at": utc_now().replace(microsecond=0),
     }
     return connection.execute(sa.insert(registrations).prefix_with(ignore).values(row)).rowcount == 1
 

@@ -18,8 +18,8 @@ from batch_assets.database.connection.statements import batch_table, checksum_sq
 from batch_assets.database.connection.throttle import Throttle
 from batch_assets.database.records.hour_counts import created_within
 from batch_assets.database.records.hour_lock import HourLock
-from batch_assets.database.records.remaining import what_is_left
-from batch_assets.database.records.summaries import summed_up
+from batch_assets.database.records.remaining import remaining_by_hour
+from batch_assets.database.records.summaries import hours_with_summary
 from batch_assets.database.schema.tables import (
     ITEM_VALUES,
     failed_items,
@@ -31,7 +31,7 @@ from batch_assets.database.schema.tables import (
 )
 from batch_assets.errors import HourBusyError
 from batch_assets.hours import Hour
-from batch_assets.retrying.decision import FAILED_RUNS_AGE, LONGEST_PAUSE, Left
+from batch_assets.retrying.decision import FAILED_RUNS_AGE, LONGEST_PAUSE, Remaining
 
 # Fewer than a run writes at once: the service waits for an item that is being removed only if it changes that one.
 BATCH_ROWS = 2_000
@@ -95,9 +95,9 @@ def _starts_of_items(connection: sa.Connection, end: datetime.datetime) -> Itera
         created = connection.execute(first.where(created_within(hour.end, end))).scalar()
 
 
-def hours_there(engine: sa.Engine, hours: Collection[Hour]) -> set[Hour]:
+def existing_hours(engine: sa.Engine, hours: Collection[Hour]) -> set[Hour]:
     """Returns which of these hours have items or a summary."""
-    there = summed_up(engine, hours)
+    there = hours_with_summary(engine, hours)
     with snapshot(engine) as connection:
         for hour in set(hours) - there:
             within = created_within(hour.start, hour.end)
@@ -131,16 +131,16 @@ class Pruning:
     Args:
         engine: The database.
         throttle: Has each transaction wait for its turn.
-        tell: Is told what a person should know.
+        on_progress: Is told what a person should know.
         unscored_too: Whether to remove items that nobody has scored; without it, an hour that has any stays as it is.
     """
 
     def __init__(
-        self, engine: sa.Engine, throttle: Throttle, tell: Callable[[str], None], *, unscored_too: bool
+        self, engine: sa.Engine, throttle: Throttle, on_progress: Callable[[str], None], *, unscored_too: bool
     ) -> None:
         self._engine = engine
         self._throttle = throttle
-        self._tell = tell
+        self._on_progress = on_progress
         self._unscored_too = unscored_too
         # As who it holds the hours: two that run at once are two.
         self._run_id = f"batch-assets prune {uuid4()}"
@@ -151,7 +151,7 @@ class Pruning:
         A removal that was interrupted is finished by the next one.
         """
         removed = 0
-        lock = HourLock(self._engine, hour, self._run_id, wait=False, tell=self._tell)
+        lock = HourLock(self._engine, hour, self._run_id, wait=False, on_progress=self._on_progress)
         try:
             with lock.held():
                 unscored = self._unscored(hour)
@@ -177,7 +177,7 @@ class Pruning:
         """Counts the items that nobody has scored with the values that they have, if these are to stay."""
         if self._unscored_too:
             return 0
-        left = what_is_left(self._engine, hour, hour.end, max_attempts=1).get(hour, Left())
+        left = remaining_by_hour(self._engine, hour, hour.end, max_attempts=1).get(hour, Remaining())
         return left.pending + left.corrected
 
     def _count(self, hour: Hour) -> int:

@@ -12,12 +12,14 @@ from batch_assets.database.records.hour_counts import created_within
 from batch_assets.database.schema.pending import pending_sql
 from batch_assets.database.schema.tables import ITEM_VALUES, failed_items, items
 from batch_assets.hours import Hour
-from batch_assets.retrying.decision import Left
+from batch_assets.retrying.decision import Remaining
 
 _EPOCH = datetime.datetime(1970, 1, 1)  # noqa: DTZ001 - UTC without a zone, as in the database
 
 
-def what_is_left(engine: sa.Engine, first: Hour, end: datetime.datetime, max_attempts: int) -> dict[Hour, Left]:
+def remaining_by_hour(
+    engine: sa.Engine, first: Hour, end: datetime.datetime, max_attempts: int
+) -> dict[Hour, Remaining]:
     """Returns what has no prediction, by hour; hours that have nothing of the kind are not in it.
 
     Reads an index that holds these items only, and the rows of the failed ones.
@@ -39,7 +41,7 @@ def what_is_left(engine: sa.Engine, first: Hour, end: datetime.datetime, max_att
         )
         pending, last = (row.every - every, row.last_id) if row else (0, 0)
         # DECIMAL and None are what servers make of sums and of hours that are not there.
-        left[Hour(_EPOCH + datetime.timedelta(hours=int(number)))] = Left(
+        left[Hour(_EPOCH + datetime.timedelta(hours=int(number)))] = Remaining(
             pending, last, again, corrected, every - again
         )
     return left
@@ -48,7 +50,7 @@ def what_is_left(engine: sa.Engine, first: Hour, end: datetime.datetime, max_att
 def _unpredicted(
     connection: sa.Connection, start: datetime.datetime, end: datetime.datetime
 ) -> sa.Select[Any, Any, Any]:
-    number = _number_of_hour(connection)
+    number = _hours_since_epoch(connection)
     return (
         sa.select(number.label("number"), sa.func.count().label("every"), sa.func.max(items.c.id).label("last_id"))
         .where(sa.text(pending_sql(connection)), created_within(start, end))
@@ -59,7 +61,7 @@ def _unpredicted(
 def _failed(
     connection: sa.Connection, start: datetime.datetime, end: datetime.datetime, max_attempts: int
 ) -> sa.Select[Any, Any, Any, Any]:
-    number, corrected = _number_of_hour(connection), _was_corrected(connection)
+    number, corrected = _hours_since_epoch(connection), _was_corrected(connection)
     again = sa.or_(failed_items.c.attempts < max_attempts, corrected)
     return (
         sa.select(
@@ -103,7 +105,7 @@ def _was_corrected(connection: sa.Connection) -> sa.ColumnElement[bool]:
     return failed_items.c.values_checksum != current
 
 
-def _number_of_hour(connection: sa.Connection) -> sa.ColumnElement[int]:
+def _hours_since_epoch(connection: sa.Connection) -> sa.ColumnElement[int]:
     """Returns the number of an item's hour since 1970, cheaper to group by than a text."""
     if connection.dialect.name == "sqlite":
         return sa.cast(sa.func.strftime("%s", items.c.created_datetime), sa.Integer).op("/")(3600)

@@ -12,7 +12,7 @@ from batch_assets.hours import Hour
 _PARAMETERS = 1000
 
 
-def summed_up(engine: sa.Engine, hours: Collection[Hour]) -> set[Hour]:
+def hours_with_summary(engine: sa.Engine, hours: Collection[Hour]) -> set[Hour]:
     """Returns which of these hours have a row in `run_summary`."""
     starts = [hour.start for hour in hours]
     found: set[Hour] = set()

@@ -23,8 +23,8 @@ from batch_assets.errors import DatabaseError, DatabaseUnavailableError, TableEr
 OTHER_PROCESS_SECONDS = 600
 # While the statement that adds the index waits for a transaction that uses the table, all others wait behind it.
 TABLE_LOCK_SECONDS = 10
-OURS = (failed_items, run_summary, hour_locks, hour_requests, registrations)
-TABLES = (items.name, *(table.name for table in OURS))
+BOOKKEEPING_TABLES = (failed_items, run_summary, hour_locks, hour_requests, registrations)
+TABLES = (items.name, *(table.name for table in BOOKKEEPING_TABLES))
 # The server cannot do it at once, or not without keeping the service out.
 _WOULD_REWRITE = {1845, 1846}
 _TEXT = (sa.JSON, sa.Text, sa.String)
@@ -118,7 +118,7 @@ def _check_items(connection: sa.Connection) -> None:
     if faults:
         raise TableError(
             f"The table items in {connection.engine.url.database!r} cannot be used as it is: {'; '.join(faults)}. "
-            "Mend the table, or use another database; nothing was changed."
+            "Fix the table, or use another database; nothing was changed."
         )
 
 
@@ -135,7 +135,7 @@ def _storage_faults(connection: sa.Connection) -> list[str]:
 
 
 def _check_ours(connection: sa.Connection, there: Container[str]) -> None:
-    for table in OURS:
+    for table in BOOKKEEPING_TABLES:
         if table.name in there:
             names = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
             missing = [column.name for column in table.columns if column.name not in names]

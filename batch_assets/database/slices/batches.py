@@ -33,7 +33,7 @@ class Batches:
         before_write: With `update_columns`: called with the number of rows before a transaction is begun that writes
             them, to have it wait.
         at_once: With `update_columns`: readers see the old values of all rows until they see the new ones of all.
-        narrowed: Gives the same slice with a further condition in SQL, or one partition of it.
+        select: Gives the same slice with a further condition in SQL, or one partition of it.
     """
 
     source: "Iterable[Batch | pd.DataFrame] | Callable[[], Iterable[Batch | pd.DataFrame]]"
@@ -43,20 +43,20 @@ class Batches:
     held: Callable[[], AbstractContextManager[object]] = nullcontext
     before_write: Callable[[int], None] | None = None
     at_once: bool = False
-    narrowed: "Callable[[str | None, str | None], Batches] | None" = None
+    select: "Callable[[str | None, str | None], Batches] | None" = None
 
     def where(self, condition: str) -> "Batches":
         """Returns the rows of a slice that was loaded for which a condition in SQL holds; read when they are used."""
-        return self._narrowed(None, condition)
+        return self._select(None, condition)
 
     def of_partition(self, key: str) -> "Batches":
         """Returns the rows of one of the partitions that were loaded; read when they are used."""
-        return self._narrowed(key, None)
+        return self._select(key, None)
 
-    def _narrowed(self, key: str | None, condition: str | None) -> "Batches":
-        if self.narrowed is None:
-            raise TableError("Only Batches that an asset was given can be narrowed: filter the rows of your own.")
-        return self.narrowed(key, condition)
+    def _select(self, key: str | None, condition: str | None) -> "Batches":
+        if self.select is None:
+            raise TableError("Only Batches that an asset was given can be select: filter the rows of your own.")
+        return self.select(key, condition)
 
     def __iter__(self) -> Generator[Batch]:
         source = self.source() if callable(self.source) else self.source

@@ -38,7 +38,7 @@ def _series(name: str, values: Sequence[Any], dtype: str) -> "pd.Series[Any]":
     except (TypeError, ValueError, OverflowError) as error:
         raise TableError(
             f"The column {name} cannot be loaded as {dtype}, which is what its type in the table says ({error}): "
-            "mend the rows or the type of the column."
+            "fix the rows or the type of the column."
         ) from error
 
 

@@ -32,14 +32,14 @@ class KeyRange(NamedTuple):
     rows: int
 
 
-class PackedRows:
+class PackedReader:
     """Rows of a table that the server hands over packed, all from one moment's view of it.
 
     Args:
         connection: In a transaction that sees one moment.
         table: The table.
         columns: Of numbers and texts, as `can_be_packed` says.
-        condition: Which of the rows.
+        condition: ItemFilter of the rows.
         keys: Their keys.
     """
 

@@ -17,7 +17,7 @@ _PADDING, _NULL = b"\xff", b"\xfe"
 _SPAN_OF_KEY = 8
 
 
-class Packed:
+class PackedUpdate:
     """Texts of rows, in SQL by the key of each.
 
     Args:
@@ -71,6 +71,6 @@ class Packed:
         return b"".join(spread)
 
 
-def can_be_packed(keys: Sequence[int]) -> bool:
+def are_close_together(keys: Sequence[int]) -> bool:
     """Whether keys are in order, each of them once, and close enough together."""
     return keys[-1] - keys[0] < _SPAN_OF_KEY * len(keys) and all(map(lt, keys, islice(keys, 1, None)))

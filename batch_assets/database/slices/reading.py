@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from batch_assets.database.connection.engine import snapshot
 from batch_assets.database.connection.statements import BATCH_CHARACTERS, BATCH_ROWS, characters_of
 from batch_assets.database.slices.batch import Batch
-from batch_assets.database.slices.packed_read import PackedRows, can_be_packed, key_range
+from batch_assets.database.slices.packed_read import PackedReader, can_be_packed, key_range
 from batch_assets.database.slices.table_slice import TableSlice, reflect, selected_columns, slice_condition
 from batch_assets.settings.database import READER_PATIENCE_SECONDS
 
@@ -86,7 +86,7 @@ def _reader(
         connection.exec_driver_sql(f"SET SESSION wait_timeout = {READER_PATIENCE_SECONDS}")
         keys = key_range(connection, table, condition)
         if keys:
-            rows = iter(PackedRows(connection, table, columns, condition, keys))
+            rows = iter(PackedReader(connection, table, columns, condition, keys))
             return lambda count: list(islice(rows, count))
     streaming = connection.execution_options(stream_results=True, max_row_buffer=1)
     return streaming.execute(sa.select(*columns).select_from(table).where(condition)).fetchmany

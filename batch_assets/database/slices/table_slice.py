@@ -204,7 +204,7 @@ def create_table(
     if unknown:
         raise TableError(
             f"The key of {table_slice} names {', '.join(unknown)}, and its declared columns are {', '.join(columns)}: "
-            "mend the asset's metadata."
+            "fix the asset's metadata."
         )
     with engine.begin() as connection:
         _check_schema(connection, table_slice)
@@ -296,7 +296,7 @@ def known_columns(table: sa.Table, names: Iterable[str]) -> None:
     if unknown:
         raise TableError(
             f"The table {table.fullname} has no column {', '.join(unknown)}; it has "
-            f"{', '.join(table.columns.keys())}: mend the asset's metadata or the table."
+            f"{', '.join(table.columns.keys())}: fix the asset's metadata or the table."
         )
 
 

@@ -19,7 +19,7 @@ from batch_assets.database.connection.engine import snapshot, writing
 from batch_assets.database.connection.statements import batch_table, checksum_sql, checksums, statement_rows
 from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches
-from batch_assets.database.slices.packed_update import Packed, can_be_packed
+from batch_assets.database.slices.packed_update import PackedUpdate, are_close_together
 from batch_assets.database.slices.table_slice import TableSlice, known_columns, reflect, slice_condition
 from batch_assets.database.slices.values import stored_values
 from batch_assets.errors import TableError
@@ -31,7 +31,7 @@ _Statement = tuple[str, tuple[Any, ...]]
 
 @dataclass(frozen=True)
 class ColumnUpdate:
-    """Which columns of existing rows are to be updated.
+    """ItemFilter columns of existing rows are to be updated.
 
     Args:
         key: The column by which a row is found.
@@ -47,20 +47,20 @@ class ColumnUpdate:
 
 @dataclass(frozen=True)
 class Updated:
-    """What an update did: rows updated, rows left since they were gone or changed, and seconds.
+    """What an update did: rows updated, rows skipped since they were gone or changed, and seconds.
 
     Those of `encode_seconds` went into making statements; for those of `write_seconds` the server was at work.
     """
 
     rows: int = 0
-    left: int = 0
+    skipped: int = 0
     encode_seconds: float = 0.0
     write_seconds: float = 0.0
 
     def __add__(self, other: "Updated") -> "Updated":
         return Updated(
             self.rows + other.rows,
-            self.left + other.left,
+            self.skipped + other.skipped,
             self.encode_seconds + other.encode_seconds,
             self.write_seconds + other.write_seconds,
         )
@@ -91,7 +91,7 @@ def update_rows(engine: sa.Engine, table_slice: TableSlice, update: ColumnUpdate
         table.info["collations"] = _collations(connection, table)
     _check_update(table, update)
     target = _Target(engine, table, update, _condition(engine, table, table_slice))
-    with closing(_made(target, batches)) as source:
+    with closing(_prepared_batches(target, batches)) as source:
         write = _write_at_once if batches.at_once else _write_one_by_one
         return write(engine, batches, source)
 
@@ -116,7 +116,7 @@ class _Target:
         return checksum_sql(self.engine, self.column(name))
 
 
-class _Made(NamedTuple):
+class PreparedBatch(NamedTuple):
     """A batch, the statements that write it, and the seconds that it took to make them."""
 
     batch: Batch
@@ -124,7 +124,7 @@ class _Made(NamedTuple):
     seconds: float
 
 
-def _made(target: _Target, batches: Batches) -> Generator[_Made]:
+def _prepared_batches(target: _Target, batches: Batches) -> Generator[PreparedBatch]:
     update = target.update
     wanted = (update.key, *update.columns, *update.unchanged)
     with closing(iter(batches)) as source:
@@ -132,11 +132,11 @@ def _made(target: _Target, batches: Batches) -> Generator[_Made]:
             start = time.perf_counter()
             _known_columns_of_batch(target.table, batch.columns, wanted)
             statements = _statements(target, batch)
-            yield _Made(batch, statements, time.perf_counter() - start)
+            yield PreparedBatch(batch, statements, time.perf_counter() - start)
 
 
-def _write_one_by_one(engine: sa.Engine, batches: Batches, source: Iterator[_Made]) -> Updated:
-    def write_batch(made: _Made) -> Updated:
+def _write_one_by_one(engine: sa.Engine, batches: Batches, source: Iterator[PreparedBatch]) -> Updated:
+    def write_batch(made: PreparedBatch) -> Updated:
         start = time.perf_counter()
         with writing(engine) as connection:
             updated = _write_batch(connection, batches, made)
@@ -167,7 +167,7 @@ def _result(executor: ThreadPoolExecutor, future: Future[Updated]) -> Updated:
         raise
 
 
-def _write_at_once(engine: sa.Engine, batches: Batches, source: Iterator[_Made]) -> Updated:
+def _write_at_once(engine: sa.Engine, batches: Batches, source: Iterator[PreparedBatch]) -> Updated:
     with TemporaryFile() as file:
         count = rows = 0
         for made in source:
@@ -181,11 +181,11 @@ def _write_at_once(engine: sa.Engine, batches: Batches, source: Iterator[_Made])
         with writing(engine) as connection:
             for _ in range(count):
                 # What this process has just written itself.
-                done += _write_batch(connection, batches, _Made(*pickle.load(file)))  # noqa: S301
+                done += _write_batch(connection, batches, PreparedBatch(*pickle.load(file)))  # noqa: S301
     return replace(done, write_seconds=time.perf_counter() - start)
 
 
-def _write_batch(connection: sa.Connection, batches: Batches, made: _Made) -> Updated:
+def _write_batch(connection: sa.Connection, batches: Batches, made: PreparedBatch) -> Updated:
     rows = sum(connection.exec_driver_sql(*statement).rowcount for statement in made.statements)
     if batches.in_transaction:
         batches.in_transaction(connection, made.batch)
@@ -219,9 +219,9 @@ def _packed_update(target: _Target, rows: Sequence[Sequence[Any]]) -> _Statement
     keys, *others = ([row[column] for row in rows] for column in range(len(rows[0])))
     values, old_checksums = others[: len(update.columns)], others[len(update.columns) :]
     texts_alone = set(map(type, chain.from_iterable(values))) <= {str, NoneType}
-    if not (texts_alone and _is_number(target) and can_be_packed(keys)):
+    if not (texts_alone and _is_number(target) and are_close_together(keys)):
         return None
-    packed = Packed(keys, target.column(update.key))
+    packed = PackedUpdate(keys, target.column(update.key))
     texts = [packed.texts(column) for column in values]
     sets = [f"{target.column(name)} = {text[0]}" for name, text in zip(update.columns, texts, strict=True) if text]
     if len(sets) < len(texts):

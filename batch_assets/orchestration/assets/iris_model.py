@@ -2,12 +2,12 @@
 
 import dagster as dg
 
-from batch_assets.orchestration.failures import explained
+from batch_assets.orchestration.failures import as_dagster_failure
 from batch_assets.settings.folders import root_folder
 
 
 @dg.asset(group_name="model", kinds={"scikitlearn", "onnx"})
-@explained
+@as_dagster_failure
 def iris_model() -> dg.MaterializeResult[None]:
     """The support vector classifier of the iris flowers, in `models/`.
 

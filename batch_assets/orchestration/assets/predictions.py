@@ -8,8 +8,8 @@ from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.connection.throttle import Throttle
 from batch_assets.database.slices.batches import Batches, BatchesByPartition
 from batch_assets.orchestration.assets.run_summary import sum_up
-from batch_assets.orchestration.failures import explained, tag_fault
-from batch_assets.orchestration.partitions import backfill_policy, closed_hours, hours
+from batch_assets.orchestration.failures import as_dagster_failure, tag_fault
+from batch_assets.orchestration.partitions import backfill_policy, closed_hours, hourly_partitions
 from batch_assets.orchestration.resources import CurrentPipeline, Model
 from batch_assets.scoring.hourly import HourlyScoring
 from batch_assets.settings.retry import RetryMode, retry_mode
@@ -24,7 +24,7 @@ class Retry(dg.Config):
 
 
 @dg.asset(
-    partitions_def=hours,
+    partitions_def=hourly_partitions,
     backfill_policy=backfill_policy,
     ins={"raw_items": dg.AssetIn(metadata={"columns": ["id", "values"]})},
     deps=["iris_model"],
@@ -40,7 +40,7 @@ class Retry(dg.Config):
     kinds={"onnx", "mysql"},
     hooks={tag_fault},
 )
-@explained
+@as_dagster_failure
 def predictions(
     context: dg.AssetExecutionContext, config: Retry, raw_items: Batches, pipeline: CurrentPipeline, model: Model
 ) -> BatchesByPartition:
@@ -64,7 +64,7 @@ def predictions(
         context.run.run_id,
         Throttle(engine, settings.throttle, context.log.info),
         sample_known=settings.model.sample_data_path is not None,
-        tell=context.log.info,
+        on_progress=context.log.info,
     )
     chosen = closed_hours(context)
     return BatchesByPartition(

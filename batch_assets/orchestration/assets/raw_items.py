@@ -4,14 +4,14 @@ import dagster as dg
 
 from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.hour_counts import Stock, take_stock
-from batch_assets.orchestration.failures import explained, tag_fault
-from batch_assets.orchestration.partitions import backfill_policy, closed_hours, hours
+from batch_assets.orchestration.failures import as_dagster_failure, tag_fault
+from batch_assets.orchestration.partitions import backfill_policy, closed_hours, hourly_partitions
 from batch_assets.orchestration.resources import CurrentPipeline
 from batch_assets.reporting.tables import shares
 
 
 @dg.asset(
-    partitions_def=hours,
+    partitions_def=hourly_partitions,
     backfill_policy=backfill_policy,
     io_manager_key="mysql_io_manager",
     metadata={"table": "items", "partition_expr": "created_datetime", "key": "id"},
@@ -19,7 +19,7 @@ from batch_assets.reporting.tables import shares
     kinds={"mysql"},
     hooks={tag_fault},
 )
-@explained
+@as_dagster_failure
 def raw_items(context: dg.AssetExecutionContext, pipeline: CurrentPipeline) -> None:
     """The items that the web service wrote in the hour, in the table `items`.
 

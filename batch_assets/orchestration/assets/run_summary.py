@@ -12,8 +12,8 @@ from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches, BatchesByPartition
 from batch_assets.hours import Hour
 from batch_assets.inference.onnx_model import load_labels
-from batch_assets.orchestration.failures import explained, tag_fault
-from batch_assets.orchestration.partitions import backfill_policy, check_closed, closed_hours, hours
+from batch_assets.orchestration.failures import as_dagster_failure, tag_fault
+from batch_assets.orchestration.partitions import backfill_policy, check_closed, closed_hours, hourly_partitions
 from batch_assets.orchestration.resources import CurrentPipeline
 from batch_assets.pipeline import Pipeline
 from batch_assets.reporting.summary import Outcome, Summary, count_outcome, read_predictions, store_summary
@@ -24,7 +24,7 @@ RUNS_TO_LOOK_AT, EVENTS_AT_ONCE = 100, 4
 
 
 @dg.asset(
-    partitions_def=hours,
+    partitions_def=hourly_partitions,
     backfill_policy=backfill_policy,
     ins={"predictions": dg.AssetIn(metadata={"columns": ["id", "prediction"]})},
     io_manager_key="mysql_io_manager",
@@ -33,7 +33,7 @@ RUNS_TO_LOOK_AT, EVENTS_AT_ONCE = 100, 4
     kinds={"mysql"},
     hooks={tag_fault},
 )
-@explained
+@as_dagster_failure
 def run_summary(
     context: dg.AssetExecutionContext, predictions: Batches, pipeline: CurrentPipeline
 ) -> BatchesByPartition:
@@ -44,12 +44,12 @@ def run_summary(
     settings, chosen = pipeline.load(), closed_hours(context)
     scorings = _scorings(context, chosen)
 
-    def summed_up(hour: Hour) -> Batches:
+    def summary_of(hour: Hour) -> Batches:
         outcome = _outcome(settings, hour, predictions.of_partition(hour.key))
         summary = Summary(hour.start, outcome, scorings[hour.key])
         return Batches([summary.batch()], metadata=lambda: _metadata(summary))
 
-    return BatchesByPartition((hour.key, summed_up(hour)) for hour in chosen)
+    return BatchesByPartition((hour.key, summary_of(hour)) for hour in chosen)
 
 
 def sum_up(context: dg.AssetExecutionContext, pipeline: Pipeline, keys: Sequence[str]) -> None:
@@ -95,7 +95,7 @@ def last_scorings(instance: dg.DagsterInstance, hours_looked_up: Collection[Hour
             cursor=cursor,
         )
         for record in page.records:
-            run = _said(record)
+            run = _run_metadata(record)
             for outcome, runs in found.items():
                 if run.get(outcome):
                     runs.setdefault(str(record.partition_key), run)
@@ -105,7 +105,7 @@ def last_scorings(instance: dg.DagsterInstance, hours_looked_up: Collection[Hour
     return found["failed"] | found["scored"]
 
 
-def _said(record: dg.EventLogRecord) -> Mapping[str, Any]:
+def _run_metadata(record: dg.EventLogRecord) -> Mapping[str, Any]:
     metadata = record.asset_materialization.metadata if record.asset_materialization else {}
     finished = datetime.datetime.fromtimestamp(record.timestamp, datetime.UTC)
     return {**{key: value.value for key, value in metadata.items()}, "run_id": record.run_id, "finished_at": finished}

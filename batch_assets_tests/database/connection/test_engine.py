@@ -283,8 +283,7 @@ def test_a_database_that_is_missing_or_closed_stays(odd_server: PrivateServer) -
     with pytest.raises(DatabaseError) as fault:
         engine_for(database_settings(server.environment("none"))).connect()
     assert (
-        permanent(fault)
-        == f"There is no database 'none' on 127.0.0.1:{server.port}: create it, or mend MYSQL_DATABASE."
+        permanent(fault) == f"There is no database 'none' on 127.0.0.1:{server.port}: create it, or fix MYSQL_DATABASE."
     )
     with limited_account(server), pytest.raises(DatabaseError) as fault:
         engine_for(MySQLSettings(server.host, server.port, "limited", "Secret-pa55", "mysql")).connect()

@@ -67,7 +67,7 @@ def test_a_server_of_another_authority_is_refused(mode: str, secured: Secured) -
         sentence = secured.refusal(MYSQL_SSL_MODE=mode, **authority)
         assert sentence.startswith(f"No trusted connection to 127.0.0.1:{secured.private.port} (")
         assert "certificate verify failed" in sentence
-        assert f"mend MYSQL_SSL_MODE (now {mode}), MYSQL_SSL_CA, MYSQL_SSL_CERT or MYSQL_SSL_KEY." in sentence
+        assert f"fix MYSQL_SSL_MODE (now {mode}), MYSQL_SSL_CA, MYSQL_SSL_CERT or MYSQL_SSL_KEY." in sentence
 
 
 def test_a_server_of_another_name_is_refused_where_the_name_counts(secured: Secured) -> None:

@@ -29,7 +29,7 @@ from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets.database.records.hour_lock import HourLock
 from batch_assets.hours import Hour
 hour = Hour(datetime.datetime.fromisoformat("{START}"))
-with HourLock(engine_from_environment(), hour, "killed", wait=False, tell=print).held():
+with HourLock(engine_from_environment(), hour, "killed", wait=False, on_progress=print).held():
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -41,9 +41,9 @@ def engine(tables) -> sa.Engine:
 
 
 def lock(
-    engine: sa.Engine, run_id: str, *, wait: bool = False, hour: Hour = HOUR, tell: Callable[[str], None] = print
+    engine: sa.Engine, run_id: str, *, wait: bool = False, hour: Hour = HOUR, on_progress: Callable[[str], None] = print
 ) -> HourLock:
-    return HourLock(engine, hour, run_id, wait=wait, tell=tell)
+    return HourLock(engine, hour, run_id, wait=wait, on_progress=on_progress)
 
 
 def test_a_second_run_is_told_which_run_has_the_hour(engine):
@@ -65,7 +65,7 @@ def test_a_second_run_that_waits_gets_the_hour_when_the_first_is_done(engine, sq
     said, got = [], threading.Event()
 
     def second() -> None:
-        with lock(engine, "second", wait=True, tell=said.append).held():
+        with lock(engine, "second", wait=True, on_progress=said.append).held():
             got.set()
 
     with ExitStack() as stack:

@@ -8,12 +8,17 @@ import pytest
 import sqlalchemy as sa
 
 from batch_assets.database.connection.statements import checksum
-from batch_assets.database.records.hour_requests import claim, clear, put_back, read_requests
-from batch_assets.database.records.remaining import failed_rows, what_is_left
-from batch_assets.database.records.summaries import summed_up
+from batch_assets.database.records.hour_requests import (
+    compare_and_set_request,
+    delete_request,
+    read_requests,
+    reset_attempts,
+)
+from batch_assets.database.records.remaining import failed_rows, remaining_by_hour
+from batch_assets.database.records.summaries import hours_with_summary
 from batch_assets.errors import RetryError
 from batch_assets.hours import Hour
-from batch_assets.retrying.decision import HourRequest, Left
+from batch_assets.retrying.decision import HourRequest, Remaining
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets_tests.support.pipeline import END, GOOD, HALF_PAST, START, assert_hour_adds_up, correct, insert_items
@@ -43,8 +48,8 @@ def fail(sql: Sql, key: int, text: str, attempts: int = 1, *, hour: str = START,
     )
 
 
-def left(engine: sa.Engine, end: datetime.datetime = NEXT.end, first: Hour = FIRST) -> dict[str, Left]:
-    return {hour.key: left for hour, left in what_is_left(engine, first, end, 3).items()}
+def left(engine: sa.Engine, end: datetime.datetime = NEXT.end, first: Hour = FIRST) -> dict[str, Remaining]:
+    return {hour.key: left for hour, left in remaining_by_hour(engine, first, end, 3).items()}
 
 
 # What is left
@@ -64,9 +69,9 @@ def test_what_has_no_prediction_is_counted_by_hour_with_its_largest_id(engine, s
     (following,) = insert_items(sql, GOOD[:1], END)
     sql("UPDATE items SET prediction = '[1, 0, 0]' WHERE id = %s", done)
     assert left(engine) == {
-        "2026-11-02-04:00": Left(1, first - 1),
-        HOUR.key: Left(3, last),
-        NEXT.key: Left(1, following),
+        "2026-11-02-04:00": Remaining(1, first - 1),
+        HOUR.key: Remaining(3, last),
+        NEXT.key: Remaining(1, following),
     }
     assert second < last
 
@@ -84,12 +89,12 @@ def test_failed_items_are_told_apart_by_what_may_become_of_them(engine, sql: Sql
     fail(sql, hopeless, "[3]", attempts=3)
     fail(sql, corrected, "[4]", attempts=3)
     fail(sql, other, "[5]", attempts=7)
-    assert left(engine) == {HOUR.key: Left(1, other, failed=1, corrected=0, given_up=3)}
+    assert left(engine) == {HOUR.key: Remaining(1, other, failed=1, corrected=0, given_up=3)}
     correct(sql, corrected)
-    assert left(engine) == {HOUR.key: Left(1, other, failed=2, corrected=1, given_up=2)}
+    assert left(engine) == {HOUR.key: Remaining(1, other, failed=2, corrected=1, given_up=2)}
     sql("UPDATE items SET prediction = '[1, 0, 0]' WHERE id IN (%s, %s)", pending, again)
-    assert left(engine) == {HOUR.key: Left(0, other, failed=1, corrected=1, given_up=2)}
-    assert Left(given_up=2).fingerprint == Left(given_up=5).fingerprint
+    assert left(engine) == {HOUR.key: Remaining(0, other, failed=1, corrected=1, given_up=2)}
+    assert Remaining(given_up=2).fingerprint == Remaining(given_up=5).fingerprint
 
 
 def test_failed_rows_whose_items_are_gone_do_not_count(engine, sql: Sql):
@@ -107,9 +112,9 @@ def test_hours_with_a_summary_are_found_among_those_asked_for(engine, sql: Sql):
             *(str(hour.start), END),
         )
     many = [Hour(FIRST.start + datetime.timedelta(hours=number)) for number in range(2500)]
-    assert summed_up(engine, many) == {HOUR, NEXT}
-    assert summed_up(engine, [NEXT, FIRST]) == {NEXT}
-    assert summed_up(engine, []) == set()
+    assert hours_with_summary(engine, many) == {HOUR, NEXT}
+    assert hours_with_summary(engine, [NEXT, FIRST]) == {NEXT}
+    assert hours_with_summary(engine, []) == set()
 
 
 def test_failed_items_are_listed_latest_first_and_no_more_than_asked_for(engine, sql: Sql):
@@ -133,35 +138,35 @@ def test_failed_items_are_listed_latest_first_and_no_more_than_asked_for(engine,
 
 
 def test_an_hour_is_claimed_once_and_again_only_by_who_knows_its_last_state(engine):
-    assert claim(engine, HOUR, None, ROW)
-    assert not claim(engine, HOUR, None, replace(ROW, reason="schedule"))
+    assert compare_and_set_request(engine, HOUR, None, ROW)
+    assert not compare_and_set_request(engine, HOUR, None, replace(ROW, reason="schedule"))
     assert read_requests(engine) == {HOUR: ROW}
     later = replace(ROW, requests=2, requested_at=AT + datetime.timedelta(minutes=5))
-    assert claim(engine, HOUR, ROW, later)
-    assert not claim(engine, HOUR, ROW, replace(ROW, reason="failed run"))
-    assert not claim(engine, HOUR, replace(later, requested_at=AT), ROW)
+    assert compare_and_set_request(engine, HOUR, ROW, later)
+    assert not compare_and_set_request(engine, HOUR, ROW, replace(ROW, reason="failed run"))
+    assert not compare_and_set_request(engine, HOUR, replace(later, requested_at=AT), ROW)
     given_up = replace(later, given_up_at=AT, given_up_because="its run was canceled")
-    assert claim(engine, HOUR, later, given_up)
-    assert not claim(engine, HOUR, later, later)
-    assert claim(engine, NEXT, None, ROW)
+    assert compare_and_set_request(engine, HOUR, later, given_up)
+    assert not compare_and_set_request(engine, HOUR, later, later)
+    assert compare_and_set_request(engine, NEXT, None, ROW)
     assert read_requests(engine) == {HOUR: given_up, NEXT: ROW}
-    assert not clear(engine, HOUR, later)
-    assert clear(engine, HOUR, given_up)
+    assert not delete_request(engine, HOUR, later)
+    assert delete_request(engine, HOUR, given_up)
     assert read_requests(engine) == {NEXT: ROW}
-    assert not claim(engine, HOUR, given_up, ROW)
+    assert not compare_and_set_request(engine, HOUR, given_up, ROW)
 
 
 @pytest.mark.parametrize("before", [None, ROW])
 def test_of_many_who_want_an_hour_at_once_one_gets_it(engine, before: HourRequest | None):
     if before:
-        claim(engine, HOUR, None, before)
+        compare_and_set_request(engine, HOUR, None, before)
     got: list[bool] = []
     together = threading.Barrier(THREADS)
 
     def want(number: int) -> None:
         together.wait()
         after = replace(ROW, requests=10 + number, requested_at=AT + datetime.timedelta(minutes=1))
-        got.append(claim(engine, HOUR, before, after))
+        got.append(compare_and_set_request(engine, HOUR, before, after))
 
     threads = [threading.Thread(target=want, args=(number,)) for number in range(THREADS)]
     for thread in threads:
@@ -178,9 +183,9 @@ def test_an_item_that_is_put_back_is_pending_again_and_its_hour_is_no_longer_giv
     one, other = insert_items(sql, ["[1]", "[2]"])
     fail(sql, one, "[1]", attempts=3)
     fail(sql, other, "[2]", attempts=3)
-    claim(engine, HOUR, None, replace(ROW, given_up_at=AT, given_up_because="its run was canceled"))
-    assert put_back(engine, [], [one], AT) == (1, [HOUR])
-    assert left(engine) == {HOUR.key: Left(1, other, given_up=1)}
+    compare_and_set_request(engine, HOUR, None, replace(ROW, given_up_at=AT, given_up_because="its run was canceled"))
+    assert reset_attempts(engine, [], [one], AT) == (1, [HOUR])
+    assert left(engine) == {HOUR.key: Remaining(1, other, given_up=1)}
     later = AT + datetime.timedelta(seconds=1)
     assert read_requests(engine) == {HOUR: HourRequest(0, "put back", "", later)}
     assert assert_hour_adds_up(sql) == (2, 0, 1, 1)
@@ -192,16 +197,16 @@ def test_an_hour_that_is_put_back_takes_all_its_failed_items_with_it_and_no_othe
     fail(sql, one, "[1]", attempts=3)
     fail(sql, two, "[2]")
     fail(sql, other, "[3]", hour=END)
-    assert put_back(engine, [HOUR], [], AT) == (2, [HOUR])
-    assert left(engine) == {HOUR.key: Left(2, two), NEXT.key: Left(0, other, failed=1)}
-    assert put_back(engine, [HOUR], [other], AT) == (1, [HOUR, NEXT])
+    assert reset_attempts(engine, [HOUR], [], AT) == (2, [HOUR])
+    assert left(engine) == {HOUR.key: Remaining(2, two), NEXT.key: Remaining(0, other, failed=1)}
+    assert reset_attempts(engine, [HOUR], [other], AT) == (1, [HOUR, NEXT])
 
 
 def test_an_hour_in_which_nothing_has_failed_is_put_back_if_it_has_pending_items_or_was_given_up(engine, sql: Sql):
-    claim(engine, HOUR, None, replace(ROW, given_up_at=AT, given_up_because="no model"))
-    assert put_back(engine, [HOUR], [], AT) == (0, [HOUR])
+    compare_and_set_request(engine, HOUR, None, replace(ROW, given_up_at=AT, given_up_because="no model"))
+    assert reset_attempts(engine, [HOUR], [], AT) == (0, [HOUR])
     insert_items(sql, GOOD, END)
-    assert put_back(engine, [NEXT], [], AT) == (0, [NEXT])
+    assert reset_attempts(engine, [NEXT], [], AT) == (0, [NEXT])
 
 
 def test_what_cannot_be_put_back_is_said_and_changes_nothing(engine, sql: Sql):
@@ -216,12 +221,12 @@ def test_what_cannot_be_put_back_is_said_and_changes_nothing(engine, sql: Sql):
         (doubtful, f"The item {doubtful} has not failed, it has a prediction"),
     ):
         with pytest.raises(RetryError, match=reason):
-            put_back(engine, [], [bad, key], AT)
+            reset_attempts(engine, [], [bad, key], AT)
     with pytest.raises(RetryError, match="in the hour 2026-11-02-06:00, it has no items: nothing was put back"):
-        put_back(engine, [NEXT], [bad], AT)
+        reset_attempts(engine, [NEXT], [bad], AT)
     insert_items(sql, GOOD, END)
     sql("UPDATE items SET prediction = '[1, 0, 0]' WHERE created_datetime >= %s", END)
     with pytest.raises(RetryError, match="2026-11-02-06:00, all its items have predictions: nothing was put back"):
-        put_back(engine, [HOUR, NEXT], [], AT)
-    assert left(engine) == {HOUR.key: Left(1, pending, failed=1)}
+        reset_attempts(engine, [HOUR, NEXT], [], AT)
+    assert left(engine) == {HOUR.key: Remaining(1, pending, failed=1)}
     assert read_requests(engine) == {}

@@ -21,7 +21,15 @@ from batch_assets.database.connection.statements import checksum
 from batch_assets.database.connection.throttle import Throttle
 from batch_assets.database.records import pruning
 from batch_assets.database.records.hour_lock import HourLock
-from batch_assets.database.records.pruning import IN_USE, LOCKED, UNSCORED, PrunedHour, Pruning, hours_there, old_hours
+from batch_assets.database.records.pruning import (
+    IN_USE,
+    LOCKED,
+    UNSCORED,
+    PrunedHour,
+    Pruning,
+    existing_hours,
+    old_hours,
+)
 from batch_assets.hours import Hour
 from batch_assets.settings.database import database_settings
 from batch_assets.settings.folders import root_folder
@@ -191,8 +199,8 @@ def test_an_hour_is_there_while_it_has_items_or_a_summary(engine, sql: Sql):
     third = Hour(NEXT.end)
     predicted(sql, 1)
     summed_up(sql, 0, END)
-    assert hours_there(engine, [HOUR, NEXT, third]) == {HOUR, NEXT}
-    assert hours_there(engine, []) == set()
+    assert existing_hours(engine, [HOUR, NEXT, third]) == {HOUR, NEXT}
+    assert existing_hours(engine, []) == set()
 
 
 # What nobody has scored
@@ -307,7 +315,7 @@ def test_two_prunes_at_once_remove_each_item_once(engine, sql: Sql, monkeypatch:
 def test_an_hour_that_a_run_holds_is_not_touched(engine, sql: Sql):
     predicted(sql)
     summed_up(sql, 3)
-    with HourLock(engine, HOUR, "run", wait=False, tell=print).held():
+    with HourLock(engine, HOUR, "run", wait=False, on_progress=print).held():
         before = rows_of(sql, *ALL)
         assert prune(engine) == PrunedHour(HOUR, 0, IN_USE)
         assert rows_of(sql, *ALL) == before
@@ -320,7 +328,7 @@ def test_a_run_that_finds_the_hour_held_is_told_by_whom(engine, sql: Sql):
 
     def second(_rows: int) -> None:
         with contextlib.suppress(Exception):
-            HourLock(engine, HOUR, "run", wait=False, tell=print).held().__enter__()
+            HourLock(engine, HOUR, "run", wait=False, on_progress=print).held().__enter__()
         said.extend(str(row[0]) for row in sql("SELECT run_id FROM hour_locks"))
 
     prune(engine, meddle=second)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches
-from batch_assets.database.slices.packed_update import Packed, can_be_packed
+from batch_assets.database.slices.packed_update import PackedUpdate, are_close_together
 from batch_assets.database.slices.table_slice import Keys, TableSlice, TimeWindows
 from batch_assets.database.slices.updating import ColumnUpdate, update_rows
 from batch_assets.errors import DatabaseUnavailableError, TableError
@@ -52,7 +52,7 @@ def test_an_update_keeps_to_its_slice_and_its_rows(things: None, sql: Sql) -> No
     sql("INSERT INTO things (id, at, kind) VALUES (1, '2026-01-01 05:00:00', 'a'), (2, '2026-01-01 06:00:00', 'a')")
     batch = Batch(("id", "kind"), [(1, "b"), (2, "b"), (3, "b")])
     updated = update_rows(engine_from_environment(), hour(5), ColumnUpdate("id", ("kind",)), Batches([batch]))
-    assert (updated.rows, updated.left) == (1, 2)
+    assert (updated.rows, updated.skipped) == (1, 2)
     part = TableSlice("things", partitions=(Keys("kind", ("b",)),))
     assert update_rows(engine_from_environment(), part, ColumnUpdate("id", ("kind",)), Batches([batch])).rows == 1
     assert sql("SELECT id, kind FROM things ORDER BY id") == [(1, "b"), (2, "a")]
@@ -84,7 +84,7 @@ def test_an_update_at_once_is_seen_by_nobody_before_all_of_it_is(things: None, s
     done = update_rows(engine_from_environment(), hour(0), update, made)
     assert seen == [[(1,), (2,)]] * 2
     assert sql("SELECT number FROM things ORDER BY id") == [(10 + key,) for key in keys]
-    assert (done.rows, done.left) == (2, 0)
+    assert (done.rows, done.skipped) == (2, 0)
 
 
 def test_an_update_at_once_that_fails_at_its_last_row_changes_none(things: None, sql: Sql) -> None:
@@ -127,7 +127,7 @@ def test_every_row_gets_its_own_text_whatever_it_holds(notes: None, sql: Sql) ->
     texts += ["x" * length for length in (1, 100, 3)]
     written(sql, *range(1, len(texts) + 1))
     done = update_notes(list(enumerate(texts, 1)))
-    assert (done.rows, done.left) == (len(texts), 0)
+    assert (done.rows, done.skipped) == (len(texts), 0)
     assert sql("SELECT id, note FROM notes ORDER BY id") == list(enumerate(texts, 1))
 
 
@@ -140,7 +140,7 @@ def test_keys_with_gaps_get_their_texts_and_nobody_else_does(
     written(sql, *range(1, 61))
     given_in_any_order = sorted(texts.items(), key=hash)
     done = update_notes(given_in_any_order)
-    assert (done.rows, done.left) == (len(texts), 0)
+    assert (done.rows, done.skipped) == (len(texts), 0)
     expected = [(key, texts.get(key, "1")) for key in range(1, 61)]
     assert sql("SELECT id, note FROM notes ORDER BY id") == expected
 
@@ -152,7 +152,7 @@ def test_of_rows_close_together_those_that_changed_or_went_are_left(notes: None,
     sql("UPDATE notes SET old = NULL WHERE id = 6")
     rows = [(key, "new", None if key == 5 else f"old {key}") for key in (1, 2, 3, 4, 5, 6)]
     done = update_notes(rows, unchanged=("old",))
-    assert (done.rows, done.left) == (3, 3)
+    assert (done.rows, done.skipped) == (3, 3)
     assert sql("SELECT id FROM notes WHERE note = 'new' ORDER BY id") == [(1,), (3,), (5,)]
 
 
@@ -223,12 +223,12 @@ def test_two_batches_that_lie_in_each_other_are_written_at_once(notes: None, sql
 
 
 def test_what_lies_far_apart_or_in_disorder_is_not_packed() -> None:
-    assert can_be_packed([1])
-    assert can_be_packed([1, 2, 16])
-    assert not can_be_packed([1, 2, 25])
-    assert not can_be_packed([1, 1, 2])
-    assert not can_be_packed([2, 1])
-    assert Packed([1, 8], "id").texts(["x" * 1_000_000, ""]) is None
+    assert are_close_together([1])
+    assert are_close_together([1, 2, 16])
+    assert not are_close_together([1, 2, 25])
+    assert not are_close_together([1, 1, 2])
+    assert not are_close_together([2, 1])
+    assert PackedUpdate([1, 8], "id").texts(["x" * 1_000_000, ""]) is None
 
 
 class holding:  # noqa: N801 - reads as a sentence
