@@ -120,7 +120,9 @@ def test_hours_before_the_first_are_nobodys_business():
 @pytest.mark.parametrize("busy", [BUSY_RUN, BUSY_BACKFILL])
 @pytest.mark.parametrize("request_", [None, requested(0, reason=RESET), requested(3)])
 def test_an_hour_that_a_run_or_a_backfill_will_yet_score_waits_for_it(busy: str, request_: HourRequest | None):
-    known = KnownHour(HOUR, PENDING, has_summary=True, last_run=run(FAILED, permanent=True), busy=busy, request=request_)
+    known = KnownHour(
+        HOUR, PENDING, has_summary=True, last_run=run(FAILED, permanent=True), busy=busy, request=request_
+    )
     assert decided(known) == Wait(HOUR, busy)
 
 
@@ -202,7 +204,9 @@ def test_what_a_request_writes_down_is_what_was_left_and_the_next_full_second():
     [replace(PENDING, pending=2), replace(PENDING, last_id=31), replace(PENDING, failed=1), replace(BAD, corrected=1)],
 )
 def test_a_run_that_succeeded_and_left_something_else_starts_the_count_anew(remaining: Remaining):
-    decision = decided(KnownHour(HOUR, remaining, has_summary=True, last_run=run(), request=requested(3)), ENDED + SECOND)
+    decision = decided(
+        KnownHour(HOUR, remaining, has_summary=True, last_run=run(), request=requested(3)), ENDED + SECOND
+    )
     assert isinstance(decision, Request)
     assert decision.after.requests == 1
 
