@@ -12,7 +12,32 @@ from batch_assets.settings.retry import RetrySettings
 from batch_assets.settings.throttle import ThrottleSettings
 
 FIRST_HOUR = "2026-11-01-00:00"
-# When the schedule scores the hour that has just closed.
+
+
+@dataclass(frozen=True)
+class ItemTable:
+    """The table that the web service writes, and which of its columns are which.
+
+    Args:
+        name: The table.
+        key: Its primary key, a whole number.
+        values: What is scored, JSON.
+        prediction: What is written once an item is scored, JSON; NULL until then.
+        created: When an item was created, which decides its hour.
+        updated: When it was last changed.
+    """
+
+    name: str = "items"
+    key: str = "id"
+    values: str = "values"
+    prediction: str = "prediction"
+    created: str = "created_datetime"
+    updated: str = "updated_datetime"
+
+
+# The table of the pipeline that the environment describes.
+ITEM_TABLE = ItemTable()
+# The minute at which its schedule scores the hour that has just closed.
 SCHEDULE_MINUTE = 19
 
 
@@ -22,15 +47,19 @@ class Pipeline:
 
     Args:
         database: Where the table is.
+        items: The table and its columns.
         model: The files of the model.
         first_hour: Items that were created before it are not scored.
+        schedule_minute: The minute at which the hour that has just closed is scored.
         retry: What is done about what could not be done at once.
         throttle: What the others on the server are to be spared.
     """
 
     database: MySQLSettings | SQLiteSettings
+    items: ItemTable
     model: ModelFiles
     first_hour: Hour
+    schedule_minute: int
     retry: RetrySettings
     throttle: ThrottleSettings
 
@@ -47,8 +76,10 @@ def pipeline_from_environment(variables: Mapping[str, str] | None = None) -> Pip
     variables = environment() if variables is None else variables
     return Pipeline(
         database=database_settings(variables),
+        items=ITEM_TABLE,
         model=ModelFiles.from_environment(variables),
         first_hour=first_hour(variables),
+        schedule_minute=SCHEDULE_MINUTE,
         retry=RetrySettings.from_environment(variables),
         throttle=ThrottleSettings.from_environment(variables),
     )

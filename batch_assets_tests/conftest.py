@@ -160,9 +160,9 @@ def database_environment(
 def tables(database_environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The environment of a database with the empty tables, and of a Dagster instance of its own."""
     from batch_assets.database.schema.setup import initialize_database
-    from batch_assets_tests.support.engines import engine_from_environment
+    from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 
-    initialize_database(engine_from_environment())
+    initialize_database(engine_from_environment(), ITEMS)
     home = tmp_path / "dagster"
     home.mkdir()
     (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")

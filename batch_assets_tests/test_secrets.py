@@ -27,7 +27,7 @@ from batch_assets_tests.support.accounts import (
     private_server_like,
 )
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 from batch_assets_tests.support.instance import ROOT, running_instance
 from batch_assets_tests.support.pipeline import GOOD, insert_items, run_job
 from batch_assets_tests.support.servers import Server, free_port
@@ -48,7 +48,7 @@ REPOSITORY = {"repositoryLocationName": "batch_assets.definitions", "repositoryN
 @pytest.fixture
 def shop(server: Server, server_environment: dict[str, str], sql: Sql, tmp_path: Path, monkeypatch) -> Iterator[Path]:
     """The folder of a Dagster instance, items in an hour, and an account with a password that can be searched for."""
-    initialize_database(engine_from_environment())
+    initialize_database(engine_from_environment(), ITEMS)
     insert_items(sql, GOOD)
     user = f"s_{server_environment['MYSQL_DATABASE'][-12:]}"
     server.execute(f"CREATE USER {user} IDENTIFIED BY '{PASSWORD}'")
@@ -140,7 +140,7 @@ import dagster as dg
 import pandas as pd
 
 from batch_assets.database.connection.engine import engine_from_url
-from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 from batch_assets.settings.database import database_settings
 from batch_assets.io_manager import MySQLIOManager
 

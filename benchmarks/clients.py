@@ -33,6 +33,7 @@ import httpx
 from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.settings.database import database_settings
+from batch_assets_tests.support.engines import ITEMS
 from batch_assets_tests.support.servers import Server, free_port
 from benchmarks.rivals.items_table import server_for_benchmark
 from benchmarks.rivals.shared import START
@@ -147,7 +148,7 @@ def measure(server: Server, database: str, options: argparse.Namespace) -> dict[
         own = {"BATCH_ASSETS_HOME": home, "DAGSTER_HOME": home, "DAGSTER_DISABLE_TELEMETRY": "yes"}
         environment = {**os.environ, **server.environment(database), **own}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        initialize_database(engine_for(database_settings(environment)))
+        initialize_database(engine_for(database_settings(environment)), ITEMS)
         first = datetime.datetime.fromisoformat(START)
         hours = [first + number * datetime.timedelta(hours=1) for number in range(options.hours)]
         for hour in hours:

@@ -45,6 +45,7 @@ from batch_assets.hours import HOUR_FORMAT, Hour, hours_between, open_hour
 from batch_assets.iris.training import iris_items
 from batch_assets.settings.database import database_settings
 from batch_assets.settings.folders import root_folder
+from batch_assets_tests.support.engines import ITEMS
 from batch_assets_tests.support.instance import ASSETS, Instance, running_instance
 from batch_assets_tests.support.servers import Server, server_for_tests
 from benchmarks.servers import server_of_kind
@@ -107,7 +108,7 @@ def place(kind: str | None, first: Hour) -> Iterator[Place]:
         url = sa.URL.create("mysql+pymysql", server.user, server.password, server.host, server.port, dagster)
         found = Place(server.version, home, environment, url)
         shutil.copy(SETTINGS, home / "dagster.yaml")
-        initialize_database(found.engine())
+        initialize_database(found.engine(), ITEMS)
         yield found
 
 
@@ -127,7 +128,7 @@ def fill(engine: sa.Engine, hours: Sequence[Hour], count: int) -> None:
     texts = [json.dumps(values) for values in iris_items(DISTINCT_VALUES, seed=7)]
     texts = (texts * (count // len(texts) + 1))[:count]
     for hour in hours:
-        register_items(engine, texts, hour.start + datetime.timedelta(minutes=30))
+        register_items(engine, ITEMS, texts, hour.start + datetime.timedelta(minutes=30))
 
 
 # A backfill

@@ -26,6 +26,7 @@ from batch_assets.database.records.summaries import hours_with_summary
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.hours import Hour
 from batch_assets.settings.database import MySQLSettings, database_settings
+from batch_assets_tests.support.engines import ITEMS
 
 FIRST = Hour(datetime.datetime(2026, 11, 1))  # noqa: DTZ001 - UTC without a zone, as in the database
 HOURS, PENDING_HOURS = 500, 10
@@ -45,13 +46,13 @@ def main() -> None:
     print(f"{'items':>12} {'pending':>9} {'failed':>9} {'median':>9} {'worst':>9}   ms a tick")
     for count in options.items:
         with database() as engine:
-            initialize_database(engine)
+            initialize_database(engine, ITEMS)
             fill(engine, count, options.pending, options.failed)
             tick(engine)
             seconds = [tick(engine) for _ in range(options.ticks)]
             times = f"{statistics.median(seconds) * 1000:9.1f} {max(seconds) * 1000:9.1f}"
             print(f"{count:12,} {options.pending:9,} {options.failed:9,} {times}", flush=True)
-            plan = as_dagster_failure(engine)
+            plan = query_plans(engine)
     print(plan)
 
 
@@ -117,21 +118,21 @@ def tick(engine: sa.Engine) -> float:
     """Returns the seconds of what a tick looks up."""
     start = time.perf_counter()
     read_requests(engine)
-    left = remaining_by_hour(engine, FIRST, END, ATTEMPTS)
+    left = remaining_by_hour(engine, ITEMS, FIRST, END, ATTEMPTS)
     hours_with_summary(engine, left)
     seconds = time.perf_counter() - start
     assert len(left) <= PENDING_HOURS + 1, f"{len(left)} hours have something left"
-    assert failed_rows(engine, 1, ATTEMPTS) is not None
+    assert failed_rows(engine, ITEMS, 1, ATTEMPTS) is not None
     return seconds
 
 
-def as_dagster_failure(engine: sa.Engine) -> str:
+def query_plans(engine: sa.Engine) -> str:
     """Returns how the database goes about the two questions that touch the items."""
     lines = []
     with engine.connect() as connection:
         for name, statement in (
-            ("without a prediction", _unpredicted(connection, FIRST.start, END)),
-            ("failed", _failed(connection, FIRST.start, END, ATTEMPTS)),
+            ("without a prediction", _unpredicted(connection, ITEMS, FIRST.start, END)),
+            ("failed", _failed(connection, ITEMS, FIRST.start, END, ATTEMPTS)),
         ):
             sql = statement.compile(connection, compile_kwargs={"literal_binds": True})
             word = "EXPLAIN QUERY PLAN" if connection.dialect.name == "sqlite" else "EXPLAIN"

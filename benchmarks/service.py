@@ -43,6 +43,7 @@ from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.settings.database import database_settings
 from batch_assets.settings.folders import root_folder
+from batch_assets_tests.support.engines import ITEMS
 from batch_assets_tests.support.servers import Server, server_for_tests
 from benchmarks.servers import server_of_kind
 
@@ -366,7 +367,7 @@ def main() -> None:
     ):
         os.environ.update(BATCH_ASSETS_HOME=home, DAGSTER_HOME=home, DAGSTER_DISABLE_TELEMETRY="yes")
         os.environ["BATCH_FIRST_HOUR"] = first.strftime("%Y-%m-%d-%H:%M")
-        initialize_database(engine_for(database_settings({**os.environ, **server.environment(database)})))
+        initialize_database(engine_for(database_settings({**os.environ, **server.environment(database)})), ITEMS)
         rounds = []
         for _ in range(options.rounds):
             rounds.append(play(server, database, hours, options))

@@ -19,7 +19,7 @@ import time
 from batch_assets.database.records.hour_counts import first_created
 from batch_assets.database.records.register import register_items
 from batch_assets.database.schema.setup import initialize_database
-from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 
 HOUR = datetime.datetime(2026, 11, 1, 5)  # noqa: DTZ001 - UTC without a zone, as in the database
 
@@ -49,10 +49,10 @@ def main() -> None:
 def fill(count: int) -> None:
     """Makes the tables and registers items of one hour."""
     engine = engine_from_environment()
-    initialize_database(engine)
-    if first_created(engine) is not None:
+    initialize_database(engine, ITEMS)
+    if first_created(engine, ITEMS) is not None:
         sys.exit("The items table is not empty: name another database in MYSQL_DATABASE.")
-    register_items(engine, ["[5.1,3.5,1.4,0.2]"] * count, HOUR + datetime.timedelta(minutes=30))
+    register_items(engine, ITEMS, ["[5.1,3.5,1.4,0.2]"] * count, HOUR + datetime.timedelta(minutes=30))
 
 
 def run(module: str, job: str) -> float:

@@ -18,6 +18,7 @@ from batch_assets.api.metrics import Metrics
 from batch_assets.api.middleware import BodyLimit, RequestLog
 from batch_assets.api.routes import router
 from batch_assets.database.connection.engine import engine_for
+from batch_assets.database.schema.tables import item_table
 from batch_assets.errors import BatchAssetsError, DatabaseUnavailableError, IdempotencyError
 from batch_assets.inference.onnx_model import load_model
 from batch_assets.pipeline import pipeline_from_environment
@@ -59,7 +60,7 @@ def application(environment: Mapping[str, str]) -> FastAPI:
         redoc_url=None,
         lifespan=_lifespan(engine, settings.connections),
     )
-    routes = router(engine, model, settings.key, metrics)
+    routes = router(engine, item_table(pipeline.items), model, settings.key, metrics)
     app.include_router(routes)
     _answer_faults(app, routes.routes)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)

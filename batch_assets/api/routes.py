@@ -125,19 +125,20 @@ class _Page:
 Page = Annotated[_Page, Depends()]
 
 
-def router(engine: sa.Engine, model: OnnxModel, key: str | None, metrics: Metrics) -> APIRouter:
+def router(engine: sa.Engine, items: sa.Table, model: OnnxModel, key: str | None, metrics: Metrics) -> APIRouter:
     """Returns the routes of an application.
 
     Args:
         engine: The database.
+        items: The table of the items.
         model: The model that items must fit.
         key: What a request that writes must bring; None, and nobody may write.
         metrics: What `/metrics` shows.
     """
     routes = APIRouter()
     _add_operation(routes, engine, model, metrics)
-    _add_items(routes, engine)
-    _add_writing(routes, engine, model, key)
+    _add_items(routes, engine, items)
+    _add_writing(routes, engine, items, model, key)
     _add_hours(routes, engine)
     return routes
 
@@ -186,7 +187,7 @@ async def _what_is_wrong(engine: sa.Engine) -> str | None:
     return f"The database has not answered within {HEALTH_SECONDS} seconds."
 
 
-def _add_items(routes: APIRouter, engine: sa.Engine) -> None:
+def _add_items(routes: APIRouter, engine: sa.Engine, items: sa.Table) -> None:
     for which, summary in (
         (ItemFilter.all, "All items"),
         (ItemFilter.predicted, "The items with a prediction"),
@@ -194,7 +195,7 @@ def _add_items(routes: APIRouter, engine: sa.Engine) -> None:
     ):
         routes.add_api_route(
             f"/data/{which}",
-            partial(_page, engine, which),
+            partial(_page, engine, items, which),
             name=f"data_{which}",
             summary=summary,
             description="The newest first; the header `Link` names the next page, if there is one.",
@@ -206,20 +207,20 @@ def _add_items(routes: APIRouter, engine: sa.Engine) -> None:
     @routes.get("/data/{item_id:item_id}", tags=_TAGS["items"], responses=_READING | _NO_ITEM)
     def one_item(item_id: ItemId) -> Item:
         """An item."""
-        row = read_item(engine, item_id)
+        row = read_item(engine, items, item_id)
         if row is None:
             raise _no_item(item_id)
         return Item.of_row(row)
 
 
-def _page(engine: sa.Engine, which: ItemFilter, page: Page, cursor: Cursor = None) -> list[Item]:
-    rows = read_page(engine, which, _position(cursor) if cursor else None, page.limit + 1)
+def _page(engine: sa.Engine, items: sa.Table, which: ItemFilter, page: Page, cursor: Cursor = None) -> list[Item]:
+    rows = read_page(engine, items, which, _position(cursor) if cursor else None, page.limit + 1)
     if len(rows) > page.limit:
         page.link(cursor=_cursor(rows[page.limit - 1]))
     return [Item.of_row(row) for row in rows[: page.limit]]
 
 
-def _add_writing(routes: APIRouter, engine: sa.Engine, model: OnnxModel, key: str | None) -> None:
+def _add_writing(routes: APIRouter, engine: sa.Engine, items: sa.Table, model: OnnxModel, key: str | None) -> None:
     given_key = APIKeyHeader(name="X-API-Key", auto_error=False)
 
     def check_key(given: Annotated[str | None, Depends(given_key)]) -> None:
@@ -240,13 +241,13 @@ def _add_writing(routes: APIRouter, engine: sa.Engine, model: OnnxModel, key: st
         They belong to the hour in which they are registered, and are scored once that has ended.
         """
         given: Sequence[BaseModel] = items if isinstance(items, list) else [items]
-        registration = register_once(engine, [_text(item) for item in given], idempotency_key)
+        registration = register_once(engine, items, [_text(item) for item in given], idempotency_key)
         return Registered(ids=registration.ids)
 
     @routes.patch("/data/{item_id:item_id}", dependencies=allowed, tags=_TAGS["items"], responses=_WRITING | _NO_ITEM)
     def correct(item_id: ItemId, item: new_item) -> Item:  # type: ignore[valid-type]
         """Gives an item other values and takes its prediction away, so that it is scored anew."""
-        row = correct_item(engine, item_id, _text(item))
+        row = correct_item(engine, items, item_id, _text(item))
         if row is None:
             raise _no_item(item_id)
         return Item.of_row(row)

@@ -16,6 +16,7 @@ import click
 from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.hour_requests import reset_attempts
 from batch_assets.database.records.remaining import failed_rows
+from batch_assets.database.schema.tables import item_table
 from batch_assets.errors import BatchAssetsError, RetryError, SettingsError
 from batch_assets.hours import Hour, hour_of_key, utc_now
 from batch_assets.pipeline import pipeline_from_environment
@@ -49,9 +50,9 @@ def init_db() -> None:
     """Create what is missing in the database; adopt an items table that is there."""
     from batch_assets.database.schema.setup import initialize_database  # noqa: PLC0415 - imports Alembic
 
-    database = pipeline_from_environment().database
-    done = initialize_database(engine_for(database))
-    if isinstance(database, SQLiteSettings):
+    pipeline = pipeline_from_environment()
+    done = initialize_database(engine_for(pipeline.database), item_table(pipeline.items))
+    if isinstance(pipeline.database, SQLiteSettings):
         done += _make_home(home_folder(environment()))
     for sentence in done or ["nothing to do"]:
         click.echo(sentence)
@@ -80,7 +81,9 @@ def register(file: Path, created_at: str | None) -> None:
         _opened(file) as (stream, name, size),
         click.progressbar(length=size, label=name, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar,
     ):
-        count = register_items(engine, _advancing(read_items(stream, name), stream, bar, size), moment)
+        count = register_items(
+            engine, item_table(pipeline.items), _advancing(read_items(stream, name), stream, bar, size), moment
+        )
     click.echo(f"{count:,} items registered")
 
 
@@ -109,15 +112,15 @@ def status(count: int, failed: bool, limit: int) -> None:
     )
 
     pipeline = pipeline_from_environment()
-    engine, attempts = engine_for(pipeline.database), pipeline.retry.max_attempts
+    engine = engine_for(pipeline.database)
     # A pipe has no width to fit the table to.
     console = Console() if sys.stdout.isatty() else Console(width=120)
     if failed:
-        rows = failed_rows(engine, limit + 1, attempts)
+        rows = failed_rows(engine, item_table(pipeline.items), limit + 1, pipeline.retry.max_attempts)
         console.print(failed_table(rows[:limit]))
         remarks = failed_remarks(rows, limit)
     else:
-        hours = hours_status(engine, utc_now(), count, pipeline.first_hour, attempts)
+        hours = hours_status(engine, pipeline, utc_now(), count)
         console.print(status_table(hours))
         remarks = hours.remarks
     for remark in remarks:
@@ -135,7 +138,7 @@ def retry(what: tuple[str, ...]) -> None:
     pipeline = pipeline_from_environment()
     ids = [int(text) for text in what if _is_id(text)]
     hours = [_closed_hour(text, pipeline.first_hour) for text in what if not _is_id(text)]
-    count, requested = reset_attempts(engine_for(pipeline.database), hours, ids, utc_now())
+    count, requested = reset_attempts(engine_for(pipeline.database), item_table(pipeline.items), hours, ids, utc_now())
     if count:
         click.echo(f"{count:,} failed item{' is' if count == 1 else 's are'} pending again.")
     keys = ", ".join(hour.key for hour in requested)

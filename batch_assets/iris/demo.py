@@ -12,6 +12,7 @@ from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.hour_counts import count_by_hour, first_created
 from batch_assets.database.records.register import register_items
 from batch_assets.database.schema.setup import initialize_database
+from batch_assets.database.schema.tables import item_table
 from batch_assets.errors import BatchAssetsError, DatabaseError
 from batch_assets.hours import Hour, open_hour
 from batch_assets.pipeline import pipeline_from_environment
@@ -35,14 +36,15 @@ def run_demo(on_progress: Callable[[str], None]) -> None:
         DatabaseError: A server was named whose items table is not empty.
         BatchAssetsError: An hour could not be scored.
     """
-    database = pipeline_from_environment().database
+    pipeline = pipeline_from_environment()
+    database, items = pipeline.database, item_table(pipeline.items)
     engine = engine_for(database)
-    initialize_database(engine)
+    initialize_database(engine, items)
     end = open_hour().start
-    if first_created(engine) is None:
+    if first_created(engine, items) is None:
         for number, texts in enumerate(_texts_by_hour()):
             start = end - datetime.timedelta(hours=HOURS - number)
-            register_items(engine, texts, start + datetime.timedelta(minutes=30))
+            register_items(engine, items, texts, start + datetime.timedelta(minutes=30))
         on_progress(
             f"{ITEMS:,} items registered in the {HOURS} hours before {end:%Y-%m-%d %H:%M} UTC, in the {database}"
         )
@@ -52,7 +54,7 @@ def run_demo(on_progress: Callable[[str], None]) -> None:
             "empty table only. Name another database in MYSQL_DATABASE, or unset MYSQL_SERVER."
         )
     day = datetime.timedelta(days=1)
-    for counts in count_by_hour(engine, end - day, end):
+    for counts in count_by_hour(engine, items, end - day, end):
         if counts.pending:
             on_progress(f"dagster job execute for {counts.hour.key}: {counts.pending:,} items")
             _execute(counts.hour)

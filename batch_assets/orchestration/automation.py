@@ -11,6 +11,7 @@ from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.hour_requests import compare_and_set_request, delete_request, read_requests
 from batch_assets.database.records.remaining import remaining_by_hour
 from batch_assets.database.records.summaries import hours_with_summary
+from batch_assets.database.schema.tables import item_table
 from batch_assets.hours import Hour, utc_now
 from batch_assets.orchestration.assets.predictions import RETRY_TAG, predictions
 from batch_assets.orchestration.assets.raw_items import raw_items
@@ -82,7 +83,7 @@ def retry_hours(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     requests: list[dg.RunRequest] = []
     waiting: Counter[str] = Counter()
     for known in _known_hours(engine, context.instance, pipeline, now):
-        decisions = decide(known, now, pipeline.retry, pipeline.first_hour, MOST_REQUESTS - len(requests))
+        decisions = decide(known, now, pipeline, MOST_REQUESTS - len(requests))
         requests += _carry_out(context, engine, decisions)
         waiting.update(wait.why for wait in decisions.waiting)
         if len(requests) >= MOST_REQUESTS:
@@ -98,7 +99,7 @@ def _known_hours(
     # In this order: a run that ends while this goes on is at worst taken for one that is still busy.
     busy = busy_hours(instance, now)
     bookkeeping = read_requests(engine)
-    left = remaining_by_hour(engine, first, end, pipeline.retry.max_attempts)
+    left = remaining_by_hour(engine, item_table(pipeline.items), first, end, pipeline.retry.max_attempts)
     to_do = {hour for hour, what in left.items() if not what.is_empty}
     candidates = to_do | bookkeeping.keys() | hours_of_failed_runs(instance, now - FAILED_RUNS_AGE)
     in_order = sorted((hour for hour in candidates if first.start <= hour.start < end), key=lambda hour: hour.start)

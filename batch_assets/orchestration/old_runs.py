@@ -78,12 +78,16 @@ class OldRuns:
     Args:
         instance: Where the runs are.
         engine: The database of the hours.
+        items: The table of their items.
         before: The moment, in UTC without a zone.
     """
 
-    def __init__(self, instance: dg.DagsterInstance, engine: sa.Engine, before: datetime.datetime) -> None:
+    def __init__(
+        self, instance: dg.DagsterInstance, engine: sa.Engine, items: sa.Table, before: datetime.datetime
+    ) -> None:
         self._instance = instance
         self._engine = engine
+        self._items = items
         self._before = before.replace(tzinfo=datetime.UTC)
 
     def removable(self, gone: Collection[Hour] = ()) -> Iterator[tuple[bool, str]]:
@@ -123,7 +127,7 @@ class OldRuns:
             for asset, keys in self._instance.get_asset_partitions_for_run(run_id, set(_KINDS)).items():
                 partitions.setdefault(asset, set()).update(key for key in keys if key is not None)
         named = [hour_of_key(key) for asset in partitions.keys() & _HOURLY for key in partitions[asset]]
-        there = existing_hours(self._engine, {hour for hour in named if hour}) - set(gone)
+        there = existing_hours(self._engine, self._items, {hour for hour in named if hour}) - set(gone)
         needed = {str(said["run_id"]) for said in last_scorings(self._instance, there).values()}
         needed |= self._of_backfills_on_their_way(runs)
         for asset, keys in partitions.items():

@@ -19,7 +19,9 @@ from batch_assets.database.records.hour_counts import (
 )
 from batch_assets.database.records.hour_requests import read_requests
 from batch_assets.database.records.remaining import remaining_by_hour
+from batch_assets.database.schema.tables import item_table
 from batch_assets.hours import Hour
+from batch_assets.pipeline import Pipeline
 
 VERSION_CHARACTERS = 12
 MESSAGE_CHARACTERS = 46
@@ -43,27 +45,27 @@ class HoursStatus:
     remarks: list[str]
 
 
-def hours_status(engine: sa.Engine, now: datetime.datetime, count: int, first: Hour, max_attempts: int) -> HoursStatus:
+def hours_status(engine: sa.Engine, pipeline: Pipeline, now: datetime.datetime, count: int) -> HoursStatus:
     """Looks at the last hours.
 
     Args:
         engine: The database.
+        pipeline: The pipeline.
         now: The present, in UTC without a zone.
         count: How many hours to go back; the one that is open is shown too.
-        first: The first hour of the pipeline.
-        max_attempts: How often an item may fail before it is given up.
     """
+    items = item_table(pipeline.items)
     end = now.replace(minute=0, second=0, microsecond=0) + datetime.timedelta(hours=1)
     start = end - datetime.timedelta(hours=count + 1)
     return HoursStatus(
-        count_by_hour(engine, start, end),
+        count_by_hour(engine, items, start, end),
         model_versions(engine, start, end),
         now,
-        [*_given_up(engine, first, end, max_attempts), *_remarks(engine, start, end, first)],
+        [*_given_up(engine, pipeline, end), *_remarks(engine, pipeline, start, end)],
     )
 
 
-def _given_up(engine: sa.Engine, first: Hour, end: datetime.datetime, max_attempts: int) -> list[str]:
+def _given_up(engine: sa.Engine, pipeline: Pipeline, end: datetime.datetime) -> list[str]:
     remarks = []
     hours = {hour: row for hour, row in read_requests(engine).items() if row.given_up_at}
     in_order = sorted(hours, key=lambda hour: hour.start, reverse=True)
@@ -75,7 +77,10 @@ def _given_up(engine: sa.Engine, first: Hour, end: datetime.datetime, max_attemp
         )
     if len(hours) > GIVEN_UP_HOURS:
         remarks.append(f"{len(hours) - GIVEN_UP_HOURS:,} earlier hours are given up: see the table hour_requests.")
-    items = sum(left.given_up for left in remaining_by_hour(engine, first, end, max_attempts).values())
+    remaining = remaining_by_hour(
+        engine, item_table(pipeline.items), pipeline.first_hour, end, pipeline.retry.max_attempts
+    )
+    items = sum(of_hour.given_up for of_hour in remaining.values())
     if items:
         remarks.append(
             f"{items:,} failed item{' is' if items == 1 else 's are'} given up: see batch-assets status --failed, and "
@@ -84,8 +89,9 @@ def _given_up(engine: sa.Engine, first: Hour, end: datetime.datetime, max_attemp
     return remarks
 
 
-def _remarks(engine: sa.Engine, start: datetime.datetime, end: datetime.datetime, first: Hour) -> list[str]:
-    oldest, newest = first_created(engine), last_created(engine)
+def _remarks(engine: sa.Engine, pipeline: Pipeline, start: datetime.datetime, end: datetime.datetime) -> list[str]:
+    items, first = item_table(pipeline.items), pipeline.first_hour
+    oldest, newest = first_created(engine, items), last_created(engine, items)
     remarks = []
     if oldest and oldest < start:
         back = -int((oldest - end) // datetime.timedelta(hours=1)) - 1

@@ -18,6 +18,7 @@ from batch_assets.database.slices.reading import read_batches
 from batch_assets.database.slices.replacing import replace_slice
 from batch_assets.database.slices.table_slice import TableSlice, TimeWindows
 from batch_assets.hours import Hour
+from batch_assets.pipeline import ItemTable
 
 # A prediction that has another number of probabilities than the model in force has labels.
 OTHER_LABELS = "(other labels)"
@@ -102,31 +103,32 @@ class Summary:
         return speeds
 
 
-def count_outcome(batches: Iterable[Batch], failed: Collection[int], labels: Sequence[str]) -> Outcome:
+def count_outcome(
+    batches: Iterable[Batch], names: ItemTable, failed: Collection[int], labels: Sequence[str]
+) -> Outcome:
     """Counts the items of an hour by outcome and by label.
 
     Args:
-        batches: All items of the hour with the columns `id` and `prediction` (JSON text or None).
+        batches: All items of the hour with the key and the prediction (JSON text or None).
+        names: How these columns are named.
         failed: The ids of failed items.
         labels: The labels in the order of the probabilities.
     """
     outcome = Outcome(label_counts=Counter(dict.fromkeys(labels, 0)))
     for batch in batches:
-        predictions = [text for text in batch.column("prediction") if text is not None]
+        answers = batch.column(names.prediction)
+        predictions = [text for text in answers if text is not None]
         outcome.items += len(batch)
         outcome.predicted += len(predictions)
-        outcome.failed += sum(
-            key in failed
-            for key, text in zip(batch.column("id"), batch.column("prediction"), strict=True)
-            if text is None
-        )
+        keys_and_answers = zip(batch.column(names.key), answers, strict=True)
+        outcome.failed += sum(key in failed for key, text in keys_and_answers if text is None)
         outcome.label_counts.update(_count_labels(predictions, labels))
     return outcome
 
 
-def read_predictions(engine: sa.Engine, hour: Hour) -> Iterator[Batch]:
+def read_predictions(engine: sa.Engine, items: ItemTable, hour: Hour) -> Iterator[Batch]:
     """Reads what `count_outcome` counts."""
-    return read_batches(engine, _slice("items", "created_datetime", hour, columns=("id", "prediction")))
+    return read_batches(engine, _slice(items.name, items.created, hour, columns=(items.key, items.prediction)))
 
 
 def store_summary(engine: sa.Engine, summary: Summary) -> None:

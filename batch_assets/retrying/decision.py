@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from batch_assets.hours import Hour
-from batch_assets.pipeline import SCHEDULE_MINUTE
-from batch_assets.settings.retry import LEAVE, RetrySettings
+from batch_assets.pipeline import Pipeline
+from batch_assets.settings.retry import LEAVE
 
 # Why an hour is requested; tags of runs and the bookkeeping have them as they stand here.
 LATE_ITEMS, MISSED_TICK, FAILED_RUN, FAILED_ITEMS = "late items", "missed tick", "failed run", "failed items"
@@ -23,8 +23,8 @@ FIRST_PAUSE = datetime.timedelta(minutes=5)
 LONGEST_PAUSE = datetime.timedelta(days=1)
 # A run that failed longer ago is looked at only if something is left of its hour.
 FAILED_RUNS_AGE = datetime.timedelta(days=1)
-# The schedule has five minutes for it.
-MISSED_AFTER = datetime.timedelta(minutes=SCHEDULE_MINUTE + 5)
+# What the schedule has for its tick, from its minute on.
+SCHEDULE_GRACE = datetime.timedelta(minutes=5)
 
 BUSY_RUN, BUSY_BACKFILL = "a run queued or in progress", "a backfill on its way"
 BACK_OFF, NO_RUN_YET, SCHEDULED, GIVEN_UP, OPEN, TOO_MANY = (
@@ -182,22 +182,21 @@ class Decisions:
 
 
 def decide(
-    hours: Iterable[KnownHour], now: datetime.datetime, settings: RetrySettings, first: Hour, most: int = MOST_REQUESTS
+    hours: Iterable[KnownHour], now: datetime.datetime, pipeline: Pipeline, most: int = MOST_REQUESTS
 ) -> Decisions:
     """Decides about some hours.
 
     Args:
         hours: What is known of them.
         now: The present.
-        settings: The retry policy, and how many requests without progress are enough.
-        first: The first hour of the pipeline; nothing is done about those before.
+        pipeline: Its retry settings, its first hour, and the minute of its schedule.
         most: How many hours to request at the most.
     """
     decisions = Decisions()
-    if settings.policy == LEAVE:
+    if pipeline.retry.policy == LEAVE:
         return decisions
     for known in sorted(hours, key=lambda known: known.hour.start):
-        decision = _decide(known, now, settings) if known.hour.start >= first.start else None
+        decision = _decide(known, now, pipeline) if known.hour.start >= pipeline.first_hour.start else None
         if isinstance(decision, Request) and len(decisions.requests) >= most:
             decision = Wait(known.hour, TOO_MANY)
         if isinstance(decision, Request):
@@ -211,23 +210,21 @@ def decide(
     return decisions
 
 
-def _decide(
-    known: KnownHour, now: datetime.datetime, settings: RetrySettings
-) -> Request | GiveUp | Clear | Wait | None:
+def _decide(known: KnownHour, now: datetime.datetime, pipeline: Pipeline) -> Request | GiveUp | Clear | Wait | None:
     why = _waits_for(known, now)
     if why:
         return Wait(known.hour, why)
     if _is_done(known):
         return Clear(known.hour, known.request) if known.request else None
     without_progress = _requests_without_progress(known)
-    because = _hopeless(known, without_progress, settings.max_attempts)
+    because = _hopeless(known, without_progress, pipeline.retry.max_attempts)
     if because:
         return _give_up(known, now, because)
-    reason, due, waits_for = _reason(known, without_progress)
+    reason, due, waits_for = _reason(known, without_progress, pipeline.schedule_minute)
     if now < due:
         return Wait(known.hour, waits_for)
     after = HourRequest(without_progress + 1, reason, known.remaining.fingerprint, _next_second(now))
-    return Request(known.hour, reason, settings.policy, known.request, after)
+    return Request(known.hour, reason, pipeline.retry.policy, known.request, after)
 
 
 def _waits_for(known: KnownHour, now: datetime.datetime) -> str | None:
@@ -282,13 +279,14 @@ def _requests_without_progress(known: KnownHour) -> int:
     return request.requests
 
 
-def _reason(known: KnownHour, without_progress: int) -> tuple[str, datetime.datetime, str]:
+def _reason(known: KnownHour, without_progress: int, schedule_minute: int) -> tuple[str, datetime.datetime, str]:
     """Returns why the hour is to be requested, from when on, and what it waits for until then."""
     remaining, run, request = known.remaining, known.last_run, known.request
     at_once = known.hour.end
     if run is None and not known.has_summary:
-        reset_attempts = request and request.reason == RESET
-        return MISSED_TICK, at_once if reset_attempts else known.hour.end + MISSED_AFTER, SCHEDULED
+        was_reset = request and request.reason == RESET
+        scheduled = known.hour.end + datetime.timedelta(minutes=schedule_minute)
+        return MISSED_TICK, at_once if was_reset else scheduled + SCHEDULE_GRACE, SCHEDULED
     reason = LATE_ITEMS if remaining.pending else FAILED_ITEMS
     due = run.ended_at + _pause(without_progress) if run else at_once
     if run and run.status == FAILED:

@@ -16,6 +16,7 @@ from batch_assets.database.slices.batch import Batch, FailedRow
 from batch_assets.errors import ModelError, ModelRunError
 from batch_assets.inference.item_format import BadValues, CheckedValues, check_values, counted
 from batch_assets.inference.onnx_model import OnnxModel, check_sample
+from batch_assets.pipeline import ItemTable
 
 SAMPLE_ITEMS = 100
 
@@ -55,8 +56,9 @@ class Progress:
         }
 
 
-def score(
+def score(  # noqa: PLR0913 - items and what is known of them, model, progress
     items: Iterable[Batch],
+    names: ItemTable,
     model: OnnxModel,
     progress: Progress,
     *,
@@ -66,7 +68,8 @@ def score(
     """Scores items batch by batch; what cannot be scored is handed on with the reason, its neighbours are scored.
 
     Args:
-        items: Batches with the columns `id` and `values` (JSON text).
+        items: Batches with the key and the values (JSON text).
+        names: How these columns are named.
         model: The model.
         progress: Is kept up to date.
         sample_known: Whether the model has scored a sample that stands for these items. If not, the first of
@@ -74,8 +77,7 @@ def score(
         failed_before: Ids of items that say nothing about the model, since they have failed before.
 
     Yields:
-        Batches with the columns `id`, `values` as they were read and `prediction` (JSON text), and the
-        items that failed.
+        Batches with the key, the values as they were read and the prediction (JSON text), and the items that failed.
 
     Raises:
         ModelError: The model does not fit the items, or fails on every one of many.
@@ -87,19 +89,22 @@ def score(
         progress.seconds["read"] += time.perf_counter() - start
         if batch is None:
             return
-        ids, texts = batch.column("id"), batch.column("values")
+        ids, texts = batch.column(names.key), batch.column(names.values)
         known = (text for key, text in zip(ids, texts, strict=True) if key not in failed_before)
         sample = list(islice(known, SAMPLE_ITEMS))
-        if model.width is None:  # which they must on_progress, whatever else they say
+        if model.width is None:  # which they must tell, whatever else they say
             sample = sample or texts[:SAMPLE_ITEMS]
         # A few items that do not fit may be bad ones; so many of them are of another kind, whatever the sample is.
         if (sample and not sample_known) or (first and len(sample) >= SAMPLE_ITEMS):
             sample_known = check_sample(model, sample, "the items of the hour") > 0 or sample_known
         first = False
-        yield _score_batch(ids, texts, model, progress)
+        rows, failed = _score_batch(ids, texts, model, progress)
+        yield Batch((names.key, names.values, names.prediction), rows, failed)
 
 
-def _score_batch(ids: list[int], texts: list[str], model: OnnxModel, progress: Progress) -> Batch:
+def _score_batch(
+    ids: list[int], texts: list[str], model: OnnxModel, progress: Progress
+) -> tuple[list[tuple[int, str, str]], list[FailedRow]]:
     start = time.perf_counter()
     if model.width is None:
         raise ModelError(
@@ -127,7 +132,7 @@ def _score_batch(ids: list[int], texts: list[str], model: OnnxModel, progress: P
     progress.seconds["score"] += time.perf_counter() - checked_at
     progress.scored += len(rows)
     progress.codes.update(row.code for row in failed)
-    return Batch(("id", "values", "prediction"), rows, failed)
+    return rows, failed
 
 
 def _faults(

@@ -12,13 +12,15 @@ from batch_assets.database.connection.throttle import Throttle
 from batch_assets.database.records.failed_items import FailedItems
 from batch_assets.database.records.hour_counts import count_by_hour
 from batch_assets.database.records.hour_lock import HourLock
+from batch_assets.database.schema.tables import item_table
 from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches
 from batch_assets.errors import ThresholdError
 from batch_assets.hours import Hour
 from batch_assets.inference.onnx_model import OnnxModel
+from batch_assets.pipeline import Pipeline
 from batch_assets.scoring.batches import Progress, score
-from batch_assets.settings.retry import WHOLE_BATCH, RetrySettings
+from batch_assets.settings.retry import WHOLE_BATCH
 
 
 @dataclass(frozen=True)
@@ -27,23 +29,21 @@ class HourlyScoring:
 
     Args:
         engine: The database.
+        pipeline: The table, attempts, thresholds, and what to do about an hour that another run holds.
         model: The model.
         mode: `partial`: what has no prediction is scored and written batch by batch; `whole_batch`: all items are
             scored, and published at once.
-        settings: Attempts, thresholds, and what to do about an hour that another run holds.
         run_id: The run.
         throttle: Has each transaction that writes wait for its turn.
-        sample_known: Whether the model has scored a sample that stands for the items.
         on_progress: Is told what a person who looks at the run should know.
     """
 
     engine: sa.Engine
+    pipeline: Pipeline
     model: OnnxModel
     mode: str
-    settings: RetrySettings
     run_id: str
     throttle: Throttle
-    sample_known: bool
     on_progress: Callable[[str], None]
 
     def predictions(self, hour: Hour, raw_items: Batches) -> Batches:
@@ -51,7 +51,7 @@ class HourlyScoring:
 
         Args:
             hour: The hour.
-            raw_items: Its items, with the columns `id` and `values`.
+            raw_items: Its items, with their key and values.
 
         Raises:
             HourBusyError: While they are stored: another run holds the hour.
@@ -59,11 +59,10 @@ class HourlyScoring:
             ModelError: While they are stored: the model does not fit the items.
         """
         progress, whole = Progress(), self.mode == WHOLE_BATCH
+        names, retry = self.pipeline.items, self.pipeline.retry
         paused_before = self.throttle.paused_seconds
-        lock = HourLock(
-            self.engine, hour, self.run_id, wait=self.settings.wait_for_busy_hour, on_progress=self.on_progress
-        )
-        failed_items = FailedItems(self.engine, hour, self.model.version, self.run_id, self.settings.max_attempts)
+        lock = HourLock(self.engine, hour, self.run_id, wait=retry.wait_for_busy_hour, on_progress=self.on_progress)
+        failed_items = FailedItems(self.engine, item_table(names), hour, self.model.version, self.run_id)
 
         @contextmanager
         def held() -> Iterator[None]:
@@ -74,9 +73,14 @@ class HourlyScoring:
                     self._check_hour(hour, progress)
 
         def scored() -> Iterator[Batch]:
-            chosen = raw_items if whole else raw_items.where(failed_items.to_try())
+            chosen = raw_items if whole else raw_items.where(failed_items.to_try(retry.max_attempts))
             scored_batches = score(
-                chosen, self.model, progress, sample_known=self.sample_known, failed_before=failed_items.before
+                chosen,
+                names,
+                self.model,
+                progress,
+                sample_known=self.pipeline.model.sample_data_path is not None,
+                failed_before=failed_items.before,
             )
             for batch in scored_batches:
                 yield _with_failed_as_null(batch) if whole else batch
@@ -104,19 +108,20 @@ class HourlyScoring:
 
     def _check_count(self, hour: Hour, progress: Progress) -> None:
         """Ends early what can only end badly."""
-        most = self.settings.max_failed_items
+        most = self.pipeline.retry.max_failed_items
         if most is not None and progress.failed > most:
             self._check(hour, progress.failed, progress.scored + progress.failed, progress)
 
     def _check_hour(self, hour: Hour, progress: Progress) -> None:
         """Counts the whole hour, of which a partial retry has seen a part."""
-        if self.settings.max_failed_items is None and self.settings.max_failed_share is None:
+        retry = self.pipeline.retry
+        if retry.max_failed_items is None and retry.max_failed_share is None:
             return
-        for counts in count_by_hour(self.engine, hour.start, hour.end):
+        for counts in count_by_hour(self.engine, item_table(self.pipeline.items), hour.start, hour.end):
             self._check(hour, counts.failed, counts.items, progress)
 
     def _check(self, hour: Hour, failed: int, items: int, progress: Progress) -> None:
-        most, share = self.settings.max_failed_items, self.settings.max_failed_share
+        most, share = self.pipeline.retry.max_failed_items, self.pipeline.retry.max_failed_share
         exceeded = []
         if most is not None and failed > most:
             exceeded.append(f"BATCH_MAX_FAILED_ITEMS={most}")

@@ -28,7 +28,7 @@ from batch_assets.api.bodies import new_item_type
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.inference.item_format import check_values
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 from batch_assets_tests.support.instance import ROOT
 from batch_assets_tests.support.pipeline import END, GOOD, HALF_PAST, HOUR, START, insert_items
 from batch_assets_tests.support.servers import Server, free_port, private_server
@@ -43,7 +43,7 @@ Start = Callable[..., httpx.Client]
 @pytest.fixture
 def start(database_environment: dict[str, str]) -> Iterator[Start]:
     """Starts the application on a socket of its own, and returns a client that may write."""
-    initialize_database(engine_from_environment())
+    initialize_database(engine_from_environment(), ITEMS)
     with contextlib.ExitStack() as stack:
         yield lambda **environment: stack.enter_context(served({**os.environ, "API_KEY": KEY, **environment}))
 
@@ -265,7 +265,7 @@ def test_a_page_is_bounded(api: httpx.Client, sql: Sql):
 
 
 def test_a_page_reads_what_it_shows(server: Server, server_environment, sql: Sql):
-    initialize_database(engine_from_environment())
+    initialize_database(engine_from_environment(), ITEMS)
     insert_items(sql, GOOD * 3000)
     sql("UPDATE items SET prediction = '[1, 0, 0]' WHERE id > 4500")
     sql("ANALYZE TABLE items")
@@ -377,7 +377,7 @@ def test_while_the_database_is_away_the_api_says_so_and_is_back_with_it(monkeypa
         environment = {**os.environ, **private.server.environment(name), "API_KEY": KEY}
         for variable, value in environment.items():
             monkeypatch.setenv(variable, value)
-        initialize_database(engine_from_environment())
+        initialize_database(engine_from_environment(), ITEMS)
         with served(environment) as api:
             registered(api.post("/data", json={"values": VALUES}))
             assert (api.get("/health").status_code, api.get("/health").json()) == (200, {"health": "ok"})
@@ -424,7 +424,7 @@ def process(environment: dict[str, str], log: Path) -> Iterator[tuple[subprocess
 
 
 def test_the_log_has_a_line_of_json_for_each_request_and_no_secret(server: Server, server_environment, tmp_path: Path):
-    initialize_database(engine_from_environment())
+    initialize_database(engine_from_environment(), ITEMS)
     with process(server_environment, tmp_path / "log") as (api, url):
         named = {**WRITING, "X-Request-ID": "request 7"}
         answer = httpx.post(f"{url}/data", json={"values": [0.123456, 2, 3, 4]}, headers=named)
@@ -443,7 +443,7 @@ def test_the_log_has_a_line_of_json_for_each_request_and_no_secret(server: Serve
 
 
 def test_told_to_end_it_answers_what_it_has_begun(server: Server, server_environment, sql: Sql, tmp_path: Path):
-    initialize_database(engine_from_environment())
+    initialize_database(engine_from_environment(), ITEMS)
     (key,) = insert_items(sql, GOOD[:1])
     with process(server_environment, tmp_path / "log") as (api, url), ThreadPoolExecutor(1) as pool:
         holder = engine_from_environment().connect()
@@ -462,7 +462,7 @@ def test_told_to_end_it_answers_what_it_has_begun(server: Server, server_environ
 
 
 def test_a_kill_loses_no_item_that_was_acknowledged(server: Server, server_environment, sql: Sql, tmp_path: Path):
-    initialize_database(engine_from_environment())
+    initialize_database(engine_from_environment(), ITEMS)
     acknowledged: list[int] = []
     with process(server_environment, tmp_path / "log") as (api, url), ThreadPoolExecutor(8) as pool:
 

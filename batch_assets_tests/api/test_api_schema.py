@@ -10,7 +10,7 @@ import httpx
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets_tests.api.test_api import KEY, process
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 from batch_assets_tests.support.pipeline import GOOD, insert_items
 from batch_assets_tests.support.servers import Server
 
@@ -27,7 +27,7 @@ def conforms(url: str, examples: int, folder: Path) -> subprocess.CompletedProce
 
 
 def test_no_request_brings_it_to_break_its_word(server: Server, server_environment, sql: Sql, tmp_path: Path):
-    initialize_database(engine_from_environment())
+    initialize_database(engine_from_environment(), ITEMS)
     insert_items(sql, GOOD)
     with process(server_environment, tmp_path / "log") as (_, url):
         done = conforms(url, EXAMPLES, tmp_path)

@@ -20,7 +20,7 @@ import pytest
 from batch_assets.database.connection.statements import checksum
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 from batch_assets_tests.support.servers import Server, free_port
 
 COMMAND = str(Path(sys.executable).with_name("batch-assets"))
@@ -88,7 +88,7 @@ def written(tmp_path: Path, content: str) -> str:
 @pytest.fixture
 def ready(database_environment: dict[str, str]) -> None:
     """A database with our tables."""
-    initialize_database(engine_from_environment())
+    initialize_database(engine_from_environment(), ITEMS)
 
 
 # init-db
@@ -212,7 +212,7 @@ def test_register_refuses_a_malformed_file_by_line_and_reason_and_takes_back_wha
 def test_register_refuses_what_is_no_file_of_items(
     content: bytes, reason: str, database_environment: dict[str, str], sql: Sql
 ) -> None:
-    initialize_database(engine_from_environment())
+    initialize_database(engine_from_environment(), ITEMS)
     assert reason in refused(batch_assets("register", "-", stdin=content))
     assert stored(sql) == []
 
@@ -625,7 +625,7 @@ def test_demo_scores_six_hours_and_leaves_their_runs_in_the_embedded_instance(
 def test_demo_adds_nothing_to_a_servers_table_that_has_items(
     server: Server, server_environment: dict[str, str], sql: Sql
 ) -> None:
-    initialize_database(engine_from_environment())
+    initialize_database(engine_from_environment(), ITEMS)
     sql(f"INSERT INTO items (`values`) VALUES ('{ITEM}')")
     name = server_environment["MYSQL_DATABASE"]
     assert refused(batch_assets("demo")) == (

@@ -16,7 +16,7 @@ from batch_assets.errors import RegistrationError
 from batch_assets.item_files import parser as registration
 from batch_assets.item_files.parser import read_items
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 
 IRIS = ["[5.1,3.5,1.4,0.2]", "[4.9,3.0,1.4,0.2]"]
 
@@ -374,9 +374,9 @@ def test_an_array_on_one_line_may_be_longer_than_a_line(monkeypatch: pytest.Monk
 @pytest.mark.usefixtures("database_environment")
 def test_items_are_stored_in_order_with_their_time(created_at: datetime.datetime | None, sql: Sql) -> None:
     engine = engine_from_environment()
-    initialize_database(engine)
+    initialize_database(engine, ITEMS)
     before = datetime.datetime.now(datetime.UTC).replace(tzinfo=None, microsecond=0)
-    assert register_items(engine, (f"[{number}]" for number in range(25_000)), created_at) == 25_000
+    assert register_items(engine, ITEMS, (f"[{number}]" for number in range(25_000)), created_at) == 25_000
     assert [row[0] for row in sql("SELECT `values` FROM items ORDER BY id")] == [f"[{n}]" for n in range(25_000)]
     assert sql("SELECT COUNT(*) FROM items WHERE prediction IS NULL") == [(25_000,)]
     for pair in sql("SELECT DISTINCT created_datetime, updated_datetime FROM items"):
@@ -388,21 +388,21 @@ def test_items_are_stored_in_order_with_their_time(created_at: datetime.datetime
 @pytest.mark.usefixtures("database_environment")
 def test_items_before_a_fault_are_taken_back(sql: Sql) -> None:
     engine = engine_from_environment()
-    initialize_database(engine)
+    initialize_database(engine, ITEMS)
     file = io.BytesIO(b"1,2\n" * 25_000 + b"3\n")
     with pytest.raises(RegistrationError, match="line 25001"):
-        register_items(engine, read_items(file, "items"), None)
+        register_items(engine, ITEMS, read_items(file, "items"), None)
     assert sql("SELECT COUNT(*) FROM items") == [(0,)]
 
 
 @pytest.mark.usefixtures("database_environment")
 def test_memory_does_not_grow_with_the_items_nor_with_their_size(sql: Sql) -> None:
     engine = engine_from_environment()
-    initialize_database(engine)
+    initialize_database(engine, ITEMS)
     item = "[" + "1.5," * 100_000 + "1]"
     tracemalloc.start()
     try:
-        assert register_items(engine, (item + " " * number for number in range(200)), None) == 200
+        assert register_items(engine, ITEMS, (item + " " * number for number in range(200)), None) == 200
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -10,7 +10,7 @@ import pytest
 
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 from batch_assets_tests.support.instance import ASSETS, ROOT, Instance, running_instance
 from batch_assets_tests.support.pipeline import GOOD, assert_hour_adds_up, insert_items
 
@@ -40,7 +40,7 @@ def instance(
     database_environment: dict[str, str], request: pytest.FixtureRequest, tmp_path: Path
 ) -> Iterator[Instance]:
     """An instance on the database: with the dagster.yaml of MySQL on the server, else with the embedded one."""
-    initialize_database(engine_from_environment())
+    initialize_database(engine_from_environment(), ITEMS)
     with contextlib.ExitStack() as stack:
         settings, environment = ROOT / "batch_assets" / "embedded_dagster.yaml", {}
         if "MYSQL_SERVER" in database_environment:

@@ -12,7 +12,7 @@ import pytest
 
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 from batch_assets_tests.support.instance import ROOT, Instance, running_instance
 from batch_assets_tests.support.pipeline import HOUR, START, Counts, assert_hour_adds_up, insert_items
 from batch_assets_tests.support.servers import Server
@@ -50,7 +50,7 @@ def pid_of(instance: Instance, run: str) -> int:
 @pytest.fixture
 def instance(server_environment: dict[str, str], server: Server, tmp_path: Path) -> Iterator[Instance]:
     """Webserver and daemon, without the sensor, which would help too."""
-    initialize_database(engine_from_environment())
+    initialize_database(engine_from_environment(), ITEMS)
     with server.database() as dagster_database:
         environment = {"MYSQL_DAGSTER_DATABASE": dagster_database, "BATCH_RETRY": "leave"}
         with running_instance(tmp_path / "dagster", ROOT / "dagster.yaml", environment) as instance:

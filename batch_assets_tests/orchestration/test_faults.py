@@ -10,7 +10,7 @@ import pytest
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.settings.folders import root_folder
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 from batch_assets_tests.support.onnx_models import write_classifier, write_labels
 from batch_assets_tests.support.pipeline import (
     GOOD,
@@ -97,7 +97,7 @@ def test_a_column_that_is_missing_is_named(hour, sql: Sql, column):
 @pytest.fixture
 def server_hour(server_environment, sql: Sql, tmp_path: Path, monkeypatch) -> dict[str, str]:
     """Good items in the hour of a database on the server."""
-    initialize_database(engine_from_environment())
+    initialize_database(engine_from_environment(), ITEMS)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     (tmp_path / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
     insert_items(sql, GOOD)
@@ -172,7 +172,7 @@ def test_a_server_that_crashes_while_an_hour_is_scored_costs_the_batch_in_flight
         def sql(statement: str, *parameters: object) -> list[tuple[object, ...]]:
             return private.server.execute(statement, *parameters, database=database)
 
-        initialize_database(engine_from_environment())
+        initialize_database(engine_from_environment(), ITEMS)
         ids = insert_items(sql, texts)
         # In another hour of UTC, in which it would be in the server's own zone.
         insert_items(sql, GOOD, "2026-11-02 10:45:00")

@@ -25,7 +25,7 @@ from batch_assets.orchestration.assets.predictions import predictions
 from batch_assets.orchestration.assets.raw_items import raw_items
 from batch_assets.orchestration.partitions import hourly_partitions
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 from batch_assets_tests.support.instance import ROOT, running_instance
 from batch_assets_tests.support.pipeline import END, GOOD, HALF_PAST, HOUR, insert_items
 from batch_assets_tests.support.servers import Server
@@ -242,7 +242,7 @@ def test_an_hour_that_failed_for_good_is_named_once_and_requested_when_it_was_pu
         )
     assert "given up" not in capfd.readouterr().err
     engine, now = engine_from_environment(), datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
-    reset_attempts(engine, [Hour(datetime.datetime.fromisoformat(END) - 60 * MINUTE)], [], now)
+    reset_attempts(engine, ITEMS, [Hour(datetime.datetime.fromisoformat(END) - 60 * MINUTE)], [], now)
     (request,) = Tick(instance, MINUTE).requests
     assert request.tags["batch_assets/reason"] == "failed run"
 
@@ -344,7 +344,7 @@ def test_a_daemon_that_was_off_catches_up_and_gives_up_what_is_hopeless(
     def hour(back: int) -> str:
         return f"{start_of(back):%Y-%m-%d-%H:%M}"
 
-    initialize_database(engine_from_environment())
+    initialize_database(engine_from_environment(), ITEMS)
     missed, hopeless = [hour(back) for back in range(7, 1, -1)], hour(8)
     for back in range(7, 1, -1):
         insert_items(sql, GOOD, str(start_of(back) + 10 * MINUTE))

@@ -4,6 +4,7 @@ import datetime
 import json
 
 from batch_assets.database.slices.batch import Batch
+from batch_assets.pipeline import ITEM_TABLE
 from batch_assets.reporting.summary import OTHER_LABELS, Outcome, Summary, count_outcome
 
 LABELS = ("setosa", "versicolor", "virginica")
@@ -27,6 +28,10 @@ def batch(*rows: tuple[int, str | None]) -> Batch:
     return Batch(("id", "prediction"), list(rows))
 
 
+def outcome_of(batches: list[Batch], failed: set[int], labels: tuple[str, ...]) -> Outcome:
+    return count_outcome(batches, ITEM_TABLE, failed, labels)
+
+
 def row_of(summary: Summary) -> dict[str, object]:
     stored = summary.batch()
     assert len(stored) == 1
@@ -34,7 +39,7 @@ def row_of(summary: Summary) -> dict[str, object]:
 
 
 def test_items_are_counted_by_what_became_of_them_over_all_batches():
-    outcome = count_outcome(
+    outcome = outcome_of(
         [
             batch((1, "[0.9, 0.1, 0.0]"), (2, None), (3, None)),
             batch((4, "[0.1, 0.2, 0.7]"), (5, "[0.0, 0.1, 0.9]")),
@@ -48,32 +53,32 @@ def test_items_are_counted_by_what_became_of_them_over_all_batches():
 
 
 def test_an_item_with_a_prediction_has_not_failed_whatever_the_failed_items_say():
-    outcome = count_outcome([batch((1, "[1, 0, 0]"))], {1}, LABELS)
+    outcome = outcome_of([batch((1, "[1, 0, 0]"))], {1}, LABELS)
     assert (outcome.items, outcome.predicted, outcome.failed, outcome.pending) == (1, 1, 0, 0)
 
 
 def test_an_hour_without_items_counts_every_label_with_zero():
-    outcome = count_outcome([], set(), LABELS)
+    outcome = outcome_of([], set(), LABELS)
     assert (outcome.items, outcome.predicted, outcome.failed, outcome.pending) == (0, 0, 0, 0)
     assert outcome.label_counts == dict.fromkeys(LABELS, 0)
 
 
 def test_predictions_of_another_model_are_counted_apart():
     texts = ["[0.5, 0.5]", "[0.2, 0.5, 0.3]", "[1]", "null", '{"setosa": 1}', "[]"]
-    outcome = count_outcome([batch(*enumerate(texts))], set(), LABELS)
+    outcome = outcome_of([batch(*enumerate(texts))], set(), LABELS)
     assert outcome.predicted == 6
     assert outcome.label_counts == {"setosa": 0, "versicolor": 1, "virginica": 0, OTHER_LABELS: 5}
 
 
 def test_predictions_that_no_model_has_made_are_counted_apart():
     odd = ['["a", "b", "c"]', "[null, 0, 1]", "[[1], [2, 3], [4]]", '{"a": 1}', "true", "[{}, 0, 0]"]
-    outcome = count_outcome([batch((1, "[0, 1, 0]"), *enumerate(odd, 2))], set(), LABELS)
+    outcome = outcome_of([batch((1, "[0, 1, 0]"), *enumerate(odd, 2))], set(), LABELS)
     assert (outcome.items, outcome.predicted) == (7, 7)
     assert outcome.label_counts == {"setosa": 0, "versicolor": 1, "virginica": 0, OTHER_LABELS: 6}
 
 
 def test_the_row_says_how_the_hour_was_scored_in_whole_seconds():
-    outcome = count_outcome([batch((1, "[1, 0, 0]"), (2, None))], {2}, LABELS)
+    outcome = outcome_of([batch((1, "[1, 0, 0]"), (2, None))], {2}, LABELS)
     row = row_of(Summary(HOUR, outcome, SCORING))
     assert json.loads(str(row.pop("label_counts"))) == {"setosa": 1, "versicolor": 0, "virginica": 0}
     assert row == {
@@ -112,7 +117,7 @@ def test_an_hour_that_nobody_has_scored_has_a_row_with_no_more_than_its_counts()
 
 
 def test_what_is_plotted_are_plain_numbers():
-    numbers = Summary(HOUR, count_outcome([batch((1, "[1, 0, 0]"))], set(), LABELS), SCORING).numbers()
+    numbers = Summary(HOUR, outcome_of([batch((1, "[1, 0, 0]"))], set(), LABELS), SCORING).numbers()
     assert {type(number) for number in numbers.values()} == {int, float}
     assert numbers["rows_per_second"] == 150.0
     assert "write_rows_per_second" not in numbers

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from batch_assets.hours import Hour
+from batch_assets.pipeline import pipeline_from_environment
 from batch_assets.retrying.decision import (
     BACK_OFF,
     BUSY_BACKFILL,
@@ -44,7 +45,7 @@ HOUR = Hour(datetime.datetime.fromisoformat("2026-11-02T05:00"))
 ENDED = datetime.datetime.fromisoformat("2026-11-02T08:00")
 NOW = datetime.datetime.fromisoformat("2026-11-02T09:00")
 SECOND, MINUTE = datetime.timedelta(seconds=1), datetime.timedelta(minutes=1)
-SETTINGS = RetrySettings()
+PIPELINE = replace(pipeline_from_environment({}), first_hour=FIRST)
 
 PENDING = Remaining(pending=3, last_id=30)
 BAD = Remaining(failed=2, last_id=20)
@@ -68,9 +69,9 @@ def given_up(remaining: Remaining = PENDING, at: datetime.datetime = ENDED + MIN
     return replace(requested(3, remaining), given_up_at=at, given_up_because="the model is missing")
 
 
-def decided(known: KnownHour, now: datetime.datetime = NOW, settings: RetrySettings = SETTINGS) -> object:
+def decided(known: KnownHour, now: datetime.datetime = NOW, settings: RetrySettings = PIPELINE.retry) -> object:
     """The one decision about an hour; None for nothing at all."""
-    decisions = decide([known], now, settings, FIRST)
+    decisions = decide([known], now, replace(PIPELINE, retry=settings))
     every = [*decisions.requests, *decisions.given_up, *decisions.cleared, *decisions.waiting]
     assert len(every) <= 1
     return every[0] if every else None
@@ -129,11 +130,13 @@ def test_an_hour_that_a_run_or_a_backfill_will_yet_score_waits_for_it(busy: str,
 def test_hours_are_requested_oldest_first_and_no_more_than_fifty_a_tick():
     hours = [Hour(HOUR.start - datetime.timedelta(hours=back)) for back in range(60)]
     first = Hour(hours[-1].start)
-    decisions = decide([KnownHour(hour, PENDING, has_summary=True) for hour in hours], NOW, SETTINGS, first)
+    decisions = decide(
+        [KnownHour(hour, PENDING, has_summary=True) for hour in hours], NOW, replace(PIPELINE, first_hour=first)
+    )
     assert [request.hour for request in decisions.requests] == sorted(hours, key=lambda hour: hour.start)[:50]
     assert [wait.why for wait in decisions.waiting] == [TOO_MANY] * 10
     assert MOST_REQUESTS == 50
-    assert len(decide([KnownHour(HOUR, PENDING, has_summary=True)], NOW, SETTINGS, first, most=0).requests) == 0
+    assert len(decide([KnownHour(HOUR, PENDING, has_summary=True)], NOW, PIPELINE, most=0).requests) == 0
 
 
 # What for
@@ -146,7 +149,7 @@ def test_the_policy_decides_the_mode_and_leave_requests_nothing():
         decision = decided(late, settings=RetrySettings(policy=mode))
         assert isinstance(decision, Request)
         assert decision.mode == mode
-    assert decide([known, late], NOW, RetrySettings(policy="leave"), FIRST) == Decisions()
+    assert decide([known, late], NOW, replace(PIPELINE, retry=RetrySettings(policy="leave"))) == Decisions()
 
 
 def test_an_hour_that_nobody_has_run_is_a_missed_tick_five_minutes_after_the_schedules_turn():

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper
 from batch_assets.database.slices.batch import Batch
 from batch_assets.errors import ModelError
 from batch_assets.inference.onnx_model import ModelFiles, OnnxModel, load_model
+from batch_assets.pipeline import ITEM_TABLE
 from batch_assets.scoring.batches import Progress, score
 from batch_assets_tests.support.onnx_models import write_classifier, write_picky_classifier, write_table_model
 
@@ -26,7 +27,7 @@ def batch(*texts: str, first: int = 1) -> Batch:
 
 def scored(model: OnnxModel, *batches: Batch, sample_known: bool = True) -> tuple[list[Batch], Progress]:
     progress = Progress()
-    return list(score(batches, model, progress, sample_known=sample_known)), progress
+    return list(score(batches, ITEM_TABLE, model, progress, sample_known=sample_known)), progress
 
 
 def winner(prediction: str) -> int:
@@ -80,7 +81,7 @@ def test_batches_are_scored_one_at_a_time_as_they_are_asked_for(model):
             read.append(number)
             yield batch("[1, 2, 3, 4]", first=number)
 
-    outcomes = score(source(), model, Progress(), sample_known=True)
+    outcomes = score(source(), ITEM_TABLE, model, Progress(), sample_known=True)
     assert read == []
     next(outcomes)
     assert read == [0]
@@ -193,7 +194,9 @@ def test_a_hundred_items_one_of_which_is_scored_do_not_put_the_model_in_question
 
 
 def test_a_model_that_fails_on_each_of_a_hundred_items_is_to_blame_itself(picky):
-    outcomes = score([of_classes(0), of_classes(*[7] * 100)], picky, progress := Progress(), sample_known=True)
+    outcomes = score(
+        [of_classes(0), of_classes(*[7] * 100)], ITEM_TABLE, picky, progress := Progress(), sample_known=True
+    )
     assert len(next(outcomes).rows) == 1
     with pytest.raises(ModelError, match=r"fails on every one of 100 items, .* idx=7 must be .* \(MODEL_FILEPATH\)"):
         next(outcomes)
@@ -258,7 +261,7 @@ def test_the_first_items_are_the_sample_of_a_model_that_has_none(tmp_path):
     model = load_model(write_classifier(tmp_path, width=5, sample=False))
     progress = Progress()
     with pytest.raises(ModelError, match=r"takes 5 values an item, not 4 as in the items of the hour: \[1, 2, 3, 4\]"):
-        list(score([batch("[1, 2, 3, 4]", "[5, 6, 7, 8]")], model, progress, sample_known=False))
+        list(score([batch("[1, 2, 3, 4]", "[5, 6, 7, 8]")], ITEM_TABLE, model, progress, sample_known=False))
     assert progress.scored == 0
 
 
@@ -310,5 +313,5 @@ def test_items_that_failed_before_say_nothing_about_the_model(model):
     with pytest.raises(ModelError, match="takes 4 values an item, not 2"):
         scored(model, misfits)
     known = range(1, 101)
-    (outcome,) = score([misfits], model, Progress(), sample_known=True, failed_before=known)
+    (outcome,) = score([misfits], ITEM_TABLE, model, Progress(), sample_known=True, failed_before=known)
     assert [row.code for row in outcome.failed] == ["wrong_length"] * 100

@@ -17,6 +17,7 @@ from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.iris.training import iris_items
 from batch_assets.settings.database import database_settings
+from batch_assets_tests.support.engines import ITEMS
 from batch_assets_tests.support.pipeline import iris_probabilities
 from batch_assets_tests.support.servers import PrivateServer, Rows
 from benchmarks.faults.plan import Plan
@@ -124,7 +125,7 @@ class Campaign:
         return True
 
     def _prepare(self) -> dict[str, str]:
-        initialize_database(engine_for(database_settings(self.private.server.environment(self.database))))
+        initialize_database(engine_for(database_settings(self.private.server.environment(self.database))), ITEMS)
         (self.home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
         # An account of its own: its connections can be told from ours, and read_only holds for it.
         password = secrets.token_hex(16)

@@ -14,6 +14,7 @@ from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.errors import BatchAssetsError
 from batch_assets.settings.database import database_settings
+from batch_assets_tests.support.engines import ITEMS
 from batch_assets_tests.support.servers import Rows, Server, server_for_tests
 from benchmarks.rivals.shared import START, WITHIN_HOUR, Scorer
 from benchmarks.servers import server_of_kind
@@ -146,7 +147,7 @@ class ItemsTable:
         Args:
             rows: How many rows the table is to have in all.
         """
-        initialize_database(engine_for(database_settings(self.environment)))
+        initialize_database(engine_for(database_settings(self.environment)), ITEMS)
         start = datetime.datetime.fromisoformat(START)
         others, hours = rows - self.items, -(-(rows - self.items) // HOUR_ITEMS)
         self._insert(1, others, start - datetime.timedelta(hours=hours), hours)

@@ -84,6 +84,23 @@ def checksum_sql(connection: sa.Connection | sa.Engine, column: str) -> str:
     return f"CRC32({column})" if connection.dialect.name == "sqlite" else f"CRC32(CONVERT({column} USING utf8mb4))"
 
 
+def checksum_of(connection: sa.Connection | sa.Engine, column: sa.Column[Any]) -> sa.ColumnElement[int]:
+    """Returns the checksum of a column as an expression, see `checksum_sql`."""
+    return sa.literal_column(checksum_sql(connection, condition_sql(connection, column)), sa.BigInteger)
+
+
+def condition_sql(connection: sa.Connection | sa.Engine, expression: sa.ColumnElement[Any]) -> str:
+    """Returns an expression in SQL with its values in it, to be made part of another expression."""
+    text = str(expression.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}))
+    # Drivers that mark parameters with % have it doubled, which is done when the whole is compiled.
+    return text.replace("%%", "%") if connection.dialect.paramstyle in ("format", "pyformat") else text
+
+
+def column_sql(connection: sa.Connection | sa.Engine, column: sa.Column[Any]) -> str:
+    """Returns a column with its table in SQL, quoted where it must be, as `exec_driver_sql` takes it."""
+    return str(column.compile(dialect=connection.dialect))
+
+
 def characters_of(rows: Sequence[Sequence[Any]]) -> int:
     """Returns the length of all texts in some rows."""
     # Not zip(*rows), which takes ten times as long for so many.

@@ -5,20 +5,27 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from batch_assets.database.connection.engine import snapshot
-from batch_assets.database.connection.statements import batch_table, checksum, checksum_sql, statement_rows
+from batch_assets.database.connection.statements import (
+    batch_table,
+    checksum,
+    checksum_sql,
+    column_sql,
+    condition_sql,
+    statement_rows,
+)
 from batch_assets.database.records.hour_counts import created_within
-from batch_assets.database.schema.pending import pending_sql
-from batch_assets.database.schema.tables import ITEM_VALUES, failed_items, items
+from batch_assets.database.schema.pending import is_pending
+from batch_assets.database.schema.tables import failed_items
 from batch_assets.database.slices.batch import Batch
 from batch_assets.hours import Hour, utc_now
 
 
-def failed_ids(engine: sa.Engine, hour: Hour) -> set[int]:
+def failed_ids(engine: sa.Engine, items: sa.Table, hour: Hour) -> set[int]:
     """Returns the ids of the items of an hour that have failed and have no prediction."""
     statement = (
         sa.select(failed_items.c.item_id)
         .join(items, items.c.id == failed_items.c.item_id)
-        .where(created_within(hour.start, hour.end), items.c.prediction.is_(None))
+        .where(created_within(items, hour.start, hour.end), items.c.prediction.is_(None))
     )
     with snapshot(engine) as connection:
         return set(connection.execute(statement).scalars())
@@ -29,44 +36,50 @@ class FailedItems:
 
     Args:
         engine: The database.
+        items: Their table.
         hour: The hour.
         model_version: ItemFilter model they failed with.
         run_id: In which run.
-        max_attempts: How often an item is tried with the same values before it is given up.
 
     Attributes:
         before: The ids of those that had failed when it began.
     """
 
-    def __init__(self, engine: sa.Engine, hour: Hour, model_version: str, run_id: str, max_attempts: int) -> None:
+    def __init__(self, engine: sa.Engine, items: sa.Table, hour: Hour, model_version: str, run_id: str) -> None:
         self._engine = engine
+        self._items = items
         self._hour = hour
         self._model_version = model_version
         self._run_id = run_id
-        self._max_attempts = max_attempts
         self.before: set[int] = set()
 
     def begin(self) -> None:
         """Takes stock; rows of items that the service has deleted or predicted by itself are taken off."""
+        items = self._items
         waiting = sa.exists().where(items.c.id == failed_items.c.item_id, items.c.prediction.is_(None))
         of_hour = failed_items.c.hour == self._hour.start
         with self._engine.begin() as connection:
             connection.execute(sa.delete(failed_items).where(of_hour, ~waiting))
             self.before = set(connection.execute(sa.select(failed_items.c.item_id).where(of_hour)).scalars())
 
-    def to_try(self) -> str:
+    def to_try(self, max_attempts: int) -> str:
         """Returns the condition in SQL on the items that a partial retry scores.
 
         Those without a prediction, but for those that have been given up: tried often enough with the values that
         they still have.
+
+        Args:
+            max_attempts: How often an item is tried with the same values before it is given up.
         """
+        items = self._items
         with snapshot(self._engine) as connection:
-            pending = pending_sql(connection)
+            pending = condition_sql(connection, is_pending(connection, items))
             if not self.before:
                 return pending
+            key, values = condition_sql(connection, items.c.id), condition_sql(connection, items.c["values"])
             return (
-                f"{pending} AND NOT EXISTS (SELECT * FROM failed_items WHERE failed_items.item_id = items.id "
-                f"AND attempts >= {self._max_attempts} AND values_checksum = {checksum_sql(connection, ITEM_VALUES)})"
+                f"{pending} AND NOT EXISTS (SELECT * FROM failed_items WHERE failed_items.item_id = {key} "
+                f"AND attempts >= {max_attempts} AND values_checksum = {checksum_sql(connection, values)})"
             )
 
     def record(self, connection: sa.Connection, batch: Batch) -> None:
@@ -74,10 +87,11 @@ class FailedItems:
 
         Args:
             connection: The connection of that transaction.
-            batch: The predictions by `id`, and the items that failed.
+            batch: The predictions by the key of their items, and the items that failed.
         """
-        predicted = [key for key in batch.column("id") if key in self.before]
+        predicted = [key for key in batch.column(self._items.c.id.name) if key in self.before]
         if predicted:
+            items = self._items
             done = sa.exists().where(items.c.id == failed_items.c.item_id, items.c.prediction.is_not(None))
             connection.execute(sa.delete(failed_items).where(failed_items.c.item_id.in_(predicted), done))
         rows = [(row.key, checksum(row.text or ""), row.code, _storable(row.message)) for row in batch.failed]
@@ -88,23 +102,27 @@ class FailedItems:
         batch, parameters = batch_table(connection, ("item_id", "old_values", "code", "message"), rows)
         sqlite = connection.dialect.name == "sqlite"
         mark = "?" if sqlite else "%s"
-        hour = "strftime('%Y-%m-%d %H:00:00', items.created_datetime)"
+        table = connection.dialect.identifier_preparer.format_table(self._items)
+        key, values, prediction, created = (
+            column_sql(connection, self._items.c[name]) for name in ("id", "values", "prediction", "created_datetime")
+        )
+        hour = f"strftime('%Y-%m-%d %H:00:00', {created})"
         if not sqlite:
-            hour = "DATE_FORMAT(items.created_datetime, '%%Y-%%m-%%d %%H:00:00')"
+            hour = f"DATE_FORMAT({created}, '%%Y-%%m-%%d %%H:00:00')"
         again, new = ("ON DUPLICATE KEY UPDATE", "batch")
         if sqlite:
             again, new = ("ON CONFLICT (item_id) DO UPDATE SET", "excluded")
         same = f"failed_items.values_checksum = {'excluded.values_checksum' if sqlite else 'batch.old_values'}"
         now = utc_now().strftime("%Y-%m-%d %H:%M:%S")
         made_by = (now, now, self._model_version, self._run_id)
-        # From items, so that nothing is recorded of an item that was deleted, corrected or predicted meanwhile.
+        # From the items, so that nothing is recorded of an item that was deleted, corrected or predicted meanwhile.
         connection.exec_driver_sql(
             "INSERT INTO failed_items (item_id, hour, code, message, values_checksum, attempts, first_failed_at, "
-            f"last_failed_at, model_version, run_id) SELECT items.id, {hour}, batch.code, batch.message, "
+            f"last_failed_at, model_version, run_id) SELECT {key}, {hour}, batch.code, batch.message, "
             f"batch.old_values, 1, {', '.join(mark for _ in made_by)} FROM {batch} "
-            f"{'JOIN' if sqlite else 'STRAIGHT_JOIN'} items ON items.id = batch.item_id WHERE items.prediction IS NULL "
+            f"{'JOIN' if sqlite else 'STRAIGHT_JOIN'} {table} ON {key} = batch.item_id WHERE {prediction} IS NULL "
             # Waits for a service that is about to change or to delete one, and sees what became of it.
-            f"AND {checksum_sql(connection, ITEM_VALUES)} = batch.old_values {'' if sqlite else 'LOCK IN SHARE MODE '}"
+            f"AND {checksum_sql(connection, values)} = batch.old_values {'' if sqlite else 'LOCK IN SHARE MODE '}"
             # Before the checksum is set: MySQL assigns from left to right.
             f"{again} attempts = CASE WHEN {same} THEN failed_items.attempts + 1 ELSE 1 END, "
             f"hour = {'excluded.hour' if sqlite else hour}, code = {new}.code, message = {new}.message, "

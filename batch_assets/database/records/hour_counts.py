@@ -1,4 +1,4 @@
-"""Hours of `items`: what stands in them."""
+"""Hours of items: what stands in them."""
 
 import datetime
 import json
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from batch_assets.database.connection.engine import snapshot
-from batch_assets.database.schema.tables import failed_items, items, run_summary
+from batch_assets.database.schema.tables import failed_items, run_summary
 from batch_assets.hours import Hour
 
 SAMPLE_ROWS = 100
@@ -16,7 +16,7 @@ SAMPLE_ROWS = 100
 SAMPLE_CHARACTERS = 100_000
 
 
-def created_within(start: datetime.datetime, end: datetime.datetime) -> sa.ColumnElement[bool]:
+def created_within(items: sa.Table, start: datetime.datetime, end: datetime.datetime) -> sa.ColumnElement[bool]:
     """Returns the condition that an item was created from one moment on and before another."""
     return sa.and_(items.c.created_datetime >= start, items.c.created_datetime < end)
 
@@ -54,15 +54,15 @@ class Stock:
     shapes: dict[str, int]
 
 
-def take_stock(engine: sa.Engine, hour: Hour) -> Stock:
+def take_stock(engine: sa.Engine, items: sa.Table, hour: Hour) -> Stock:
     """Counts the items of an hour and looks at a sample of them; copies nothing.
 
     Raises:
         DatabaseError: A table is missing, or the server is away.
     """
-    within = created_within(hour.start, hour.end)
+    within = created_within(items, hour.start, hour.end)
     with snapshot(engine) as connection:
-        counts = _counts(connection, hour.start, hour.end).get(hour.start, HourCounts(hour, 0, 0, 0))
+        counts = _counts(connection, items, hour.start, hour.end).get(hour.start, HourCounts(hour, 0, 0, 0))
         ends = [
             connection.execute(
                 sa.select(items.c.id, items.c.created_datetime).where(within).order_by(*order).limit(1)
@@ -80,16 +80,19 @@ def take_stock(engine: sa.Engine, hour: Hour) -> Stock:
     return Stock(counts, first, last, dict(shapes.most_common()))
 
 
-def count_by_hour(engine: sa.Engine, start: datetime.datetime, end: datetime.datetime) -> list[HourCounts]:
+def count_by_hour(
+    engine: sa.Engine, items: sa.Table, start: datetime.datetime, end: datetime.datetime
+) -> list[HourCounts]:
     """Counts the items of each hour that has any, oldest first, all from one moment's view of the tables.
 
     Args:
         engine: The database.
+        items: Their table.
         start: Items created from here on, in UTC without a zone.
         end: Items created before, in UTC without a zone.
     """
     with snapshot(engine) as connection:
-        return sorted(_counts(connection, start, end).values(), key=lambda counts: counts.hour.start)
+        return sorted(_counts(connection, items, start, end).values(), key=lambda counts: counts.hour.start)
 
 
 def model_versions(engine: sa.Engine, start: datetime.datetime, end: datetime.datetime) -> dict[Hour, str]:
@@ -101,12 +104,12 @@ def model_versions(engine: sa.Engine, start: datetime.datetime, end: datetime.da
         return {Hour(row.hour): row.model_version for row in connection.execute(statement)}
 
 
-def first_created(engine: sa.Engine) -> datetime.datetime | None:
+def first_created(engine: sa.Engine, items: sa.Table) -> datetime.datetime | None:
     """Returns when the oldest item was created, in UTC without a zone, None for a table without items."""
     return _created(engine, sa.func.min(items.c.created_datetime))
 
 
-def last_created(engine: sa.Engine) -> datetime.datetime | None:
+def last_created(engine: sa.Engine, items: sa.Table) -> datetime.datetime | None:
     """Returns when the newest item was created, in UTC without a zone, None for a table without items."""
     return _created(engine, sa.func.max(items.c.created_datetime))
 
@@ -118,18 +121,18 @@ def _created(engine: sa.Engine, which: sa.ColumnElement[datetime.datetime]) -> d
 
 
 def _counts(
-    connection: sa.Connection, start: datetime.datetime, end: datetime.datetime
+    connection: sa.Connection, items: sa.Table, start: datetime.datetime, end: datetime.datetime
 ) -> dict[datetime.datetime, HourCounts]:
-    hour = _hour_of(connection)
+    hour = _hour_of(connection, items)
     counted = (
         sa.select(hour.label("start"), sa.func.count().label("items"), sa.func.count(items.c.prediction).label("done"))
-        .where(created_within(start, end))
+        .where(created_within(items, start, end))
         .group_by(hour)
     )
     failed = (
         sa.select(hour.label("start"), sa.func.count().label("failed"))
         .select_from(failed_items.join(items, items.c.id == failed_items.c.item_id))
-        .where(created_within(start, end), items.c.prediction.is_(None))
+        .where(created_within(items, start, end), items.c.prediction.is_(None))
         .group_by(hour)
     )
     # Both in one transaction: they see the same moment.
@@ -142,7 +145,7 @@ def _counts(
     return found
 
 
-def _hour_of(connection: sa.Connection) -> sa.ColumnElement[str]:
+def _hour_of(connection: sa.Connection, items: sa.Table) -> sa.ColumnElement[str]:
     if connection.dialect.name == "sqlite":
         return sa.func.strftime("%Y-%m-%d %H:00:00", items.c.created_datetime)
     return sa.func.date_format(items.c.created_datetime, "%Y-%m-%d %H:00:00")

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from batch_assets.database.connection.engine import snapshot
 from batch_assets.database.records.hour_counts import created_within
-from batch_assets.database.schema.pending import pending_sql
-from batch_assets.database.schema.tables import failed_items, hour_requests, items
+from batch_assets.database.schema.pending import is_pending
+from batch_assets.database.schema.tables import failed_items, hour_requests
 from batch_assets.errors import RetryError
 from batch_assets.hours import Hour
 from batch_assets.retrying.decision import RESET, HourRequest
@@ -66,12 +66,13 @@ def _is_still(hour: Hour, before: HourRequest | None) -> sa.ColumnElement[bool]:
 
 
 def reset_attempts(
-    engine: sa.Engine, hours: Collection[Hour], item_ids: Collection[int], now: datetime.datetime
+    engine: sa.Engine, items: sa.Table, hours: Collection[Hour], item_ids: Collection[int], now: datetime.datetime
 ) -> tuple[int, list[Hour]]:
     """Has failed items and hours tried again as if they never had been: all that is named, or nothing.
 
     Args:
         engine: The database.
+        items: The table of the items.
         hours: Hours, with all their failed items.
         item_ids: Failed items, with their hours.
         now: The present, in UTC without a zone.
@@ -83,10 +84,10 @@ def reset_attempts(
         RetryError: An item is unknown or has not failed, or an hour has nothing that could be tried again.
     """
     with engine.begin() as connection:
-        wanted = set(hours) | {_hour_of_failed(connection, item_id) for item_id in item_ids}
+        wanted = set(hours) | {_hour_of_failed(connection, items, item_id) for item_id in item_ids}
         of_hours = failed_items.c.hour.in_([hour.start for hour in hours])
         for hour in hours:
-            _check_something_left(connection, hour)
+            _check_something_left(connection, items, hour)
         these = sa.or_(of_hours, failed_items.c.item_id.in_(item_ids))
         done = connection.execute(sa.delete(failed_items).where(these)).rowcount
         moment = now.replace(microsecond=0) + datetime.timedelta(seconds=1)
@@ -97,7 +98,7 @@ def reset_attempts(
     return done, sorted(wanted, key=lambda hour: hour.start)
 
 
-def _hour_of_failed(connection: sa.Connection, item_id: int) -> Hour:
+def _hour_of_failed(connection: sa.Connection, items: sa.Table, item_id: int) -> Hour:
     statement = (
         sa.select(items.c.id, items.c.prediction.is_not(None).label("predicted"), failed_items.c.hour)
         .select_from(items.outerjoin(failed_items, items.c.id == failed_items.c.item_id))
@@ -112,12 +113,12 @@ def _hour_of_failed(connection: sa.Connection, item_id: int) -> Hour:
     return Hour(row.hour)
 
 
-def _check_something_left(connection: sa.Connection, hour: Hour) -> None:
-    created = created_within(hour.start, hour.end)
+def _check_something_left(connection: sa.Connection, items: sa.Table, hour: Hour) -> None:
+    created = created_within(items, hour.start, hour.end)
     looked_up = (
         sa.select(hour_requests.c.hour).where(hour_requests.c.hour == hour.start),
         sa.select(failed_items.c.item_id).where(failed_items.c.hour == hour.start).limit(1),
-        sa.select(items.c.id).where(sa.text(pending_sql(connection)), created).limit(1),
+        sa.select(items.c.id).where(is_pending(connection, items), created).limit(1),
     )
     if any(connection.execute(statement).first() for statement in looked_up):
         return

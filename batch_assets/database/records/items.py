@@ -12,12 +12,10 @@ import sqlalchemy as sa
 
 from batch_assets.database.connection.engine import snapshot
 from batch_assets.database.connection.statements import statement_rows
-from batch_assets.database.schema.pending import pending_sql, predicted_sql
-from batch_assets.database.schema.tables import items, registrations
+from batch_assets.database.schema.pending import is_pending, is_predicted
+from batch_assets.database.schema.tables import registrations
 from batch_assets.errors import IdempotencyError
 from batch_assets.hours import utc_now
-
-_COLUMNS = [items.c[name] for name in ("id", "values", "prediction", "created_datetime", "updated_datetime")]
 
 
 class ItemFilter(StrEnum):
@@ -54,11 +52,14 @@ class Registration:
     repeated: bool
 
 
-def read_page(engine: sa.Engine, which: ItemFilter, before: Position | None, count: int) -> Sequence[sa.Row[Any]]:
+def read_page(
+    engine: sa.Engine, items: sa.Table, which: ItemFilter, before: Position | None, count: int
+) -> Sequence[sa.Row[Any]]:
     """Reads items, the newest first, at the cost of those that are read.
 
     Args:
         engine: The database.
+        items: Their table.
         which: All of them, or those that have a prediction, or none.
         before: Older ones than this only; None for the newest.
         count: How many at the most.
@@ -67,30 +68,31 @@ def read_page(engine: sa.Engine, which: ItemFilter, before: Position | None, cou
         Rows with `id`, `values` and `prediction` as JSON texts, `created_datetime` and `updated_datetime`.
     """
     created = items.c.created_datetime
-    page = sa.select(*_COLUMNS).order_by(created.desc(), items.c.id.desc()).limit(count)
+    page = sa.select(items).order_by(created.desc(), items.c.id.desc()).limit(count)
     if before:
         # Two ranges of the index, which ends with the id: for a comparison of pairs MySQL would read it from its end.
         of_its_time = sa.and_(created == before.created, items.c.id < before.id)
         page = page.where(sa.or_(created < before.created, of_its_time))
     with snapshot(engine) as connection:
         if which is ItemFilter.predicted:
-            page = page.where(sa.text(predicted_sql(connection)))
+            page = page.where(is_predicted(connection, items))
         if which is ItemFilter.unpredicted:
-            page = page.where(sa.text(pending_sql(connection)))
+            page = page.where(is_pending(connection, items))
         return connection.execute(page).all()
 
 
-def read_item(engine: sa.Engine, item_id: int) -> sa.Row[Any] | None:
+def read_item(engine: sa.Engine, items: sa.Table, item_id: int) -> sa.Row[Any] | None:
     """Returns the row of an item as `read_page` has it, None if there is none."""
     with snapshot(engine) as connection:
-        return connection.execute(_item(item_id)).one_or_none()
+        return connection.execute(_item(items, item_id)).one_or_none()
 
 
-def correct_item(engine: sa.Engine, item_id: int, values: str) -> sa.Row[Any] | None:
+def correct_item(engine: sa.Engine, items: sa.Table, item_id: int, values: str) -> sa.Row[Any] | None:
     """Gives an item other values and takes its prediction away, so that it is scored anew.
 
     Args:
         engine: The database.
+        items: Their table.
         item_id: The item.
         values: Its values as JSON text.
 
@@ -100,14 +102,15 @@ def correct_item(engine: sa.Engine, item_id: int, values: str) -> sa.Row[Any] | 
     change = sa.update(items).where(items.c.id == item_id).values({"values": values, "prediction": None})
     with engine.begin() as connection:
         connection.execute(change)
-        return connection.execute(_item(item_id)).one_or_none()
+        return connection.execute(_item(items, item_id)).one_or_none()
 
 
-def register_once(engine: sa.Engine, texts: Sequence[str], key: str | None) -> Registration:
+def register_once(engine: sa.Engine, items: sa.Table, texts: Sequence[str], key: str | None) -> Registration:
     """Registers items in one transaction, and no second time under the same key.
 
     Args:
         engine: The database.
+        items: Their table.
         texts: The `values` of each item as JSON text.
         key: What a request that is repeated is known by; None for one that is not.
 
@@ -125,15 +128,15 @@ def register_once(engine: sa.Engine, texts: Sequence[str], key: str | None) -> R
                 )
             if known:
                 return Registration(json.loads(known.ids), repeated=True)
-            ids = _insert(connection, texts)
+            ids = _insert(connection, items, texts)
             # Where a request with the same key comes between, it has registered the items: these are taken back.
             if key is None or _keep(connection, key, fingerprint, ids):
                 connection.commit()
                 return Registration(ids, repeated=False)
 
 
-def _item(item_id: int) -> sa.Select[Any]:
-    return sa.select(*_COLUMNS).where(items.c.id == item_id)
+def _item(items: sa.Table, item_id: int) -> sa.Select[Any]:
+    return sa.select(items).where(items.c.id == item_id)
 
 
 def _known(key: str) -> sa.Select[str, str]:
@@ -141,13 +144,13 @@ def _known(key: str) -> sa.Select[str, str]:
     return sa.select(columns.fingerprint, columns.ids).where(columns.idempotency_key == _digest(key))
 
 
-def _insert(connection: sa.Connection, texts: Sequence[str]) -> list[int]:
+def _insert(connection: sa.Connection, items: sa.Table, texts: Sequence[str]) -> list[int]:
     """Inserts items and returns their ids, which one statement gives in their order."""
-    sqlite = connection.dialect.name == "sqlite"
+    sqlite, quote = connection.dialect.name == "sqlite", connection.dialect.identifier_preparer.quote
     ids: list[int] = []
     for part in statement_rows(connection, [(text,) for text in texts]):
         rows = ", ".join(["(?)" if sqlite else "(%s)"] * len(part))
-        statement = f"INSERT INTO items (`values`) VALUES {rows}"
+        statement = f"INSERT INTO {quote(items.name)} ({quote(items.c['values'].name)}) VALUES {rows}"
         result = connection.exec_driver_sql(statement, tuple(text for (text,) in part))
         if sqlite:  # which names the last one
             ids += range(result.lastrowid - len(part) + 1, result.lastrowid + 1)

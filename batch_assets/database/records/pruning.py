@@ -14,18 +14,16 @@ from uuid import uuid4
 import sqlalchemy as sa
 
 from batch_assets.database.connection.engine import snapshot, writing
-from batch_assets.database.connection.statements import batch_table, checksum_sql
+from batch_assets.database.connection.statements import batch_table, checksum_sql, column_sql
 from batch_assets.database.connection.throttle import Throttle
 from batch_assets.database.records.hour_counts import created_within
 from batch_assets.database.records.hour_lock import HourLock
 from batch_assets.database.records.remaining import remaining_by_hour
 from batch_assets.database.records.summaries import hours_with_summary
 from batch_assets.database.schema.tables import (
-    ITEM_VALUES,
     failed_items,
     hour_locks,
     hour_requests,
-    items,
     registrations,
     run_summary,
 )
@@ -41,7 +39,6 @@ LEAST_AGE = LONGEST_PAUSE + FAILED_RUNS_AGE
 # Why something of an hour stays.
 IN_USE, UNSCORED, LOCKED = "in use", "unscored", "locked"
 
-_created = items.c.created_datetime
 _BEFORE_ALL_IDS = -(2**63)
 
 
@@ -63,13 +60,14 @@ class PrunedHour:
     items: int = 0
 
 
-def old_hours(engine: sa.Engine, end: datetime.datetime) -> list[Hour]:
+def old_hours(engine: sa.Engine, items: sa.Table, end: datetime.datetime) -> list[Hour]:
     """Returns the hours before a moment of which there are items or rows of ours, oldest first.
 
     Looks up one item an hour, whatever the hours hold.
 
     Args:
         engine: The database.
+        items: The table of the items.
         end: The start of an hour, in UTC without a zone.
     """
     gone = failed_items.outerjoin(items, items.c.id == failed_items.c.item_id)
@@ -80,27 +78,27 @@ def old_hours(engine: sa.Engine, end: datetime.datetime) -> list[Hour]:
         sa.select(failed_items.c.hour).select_from(gone).where(failed_items.c.hour < end, items.c.id.is_(None))
     )
     with snapshot(engine) as connection:
-        starts = set(_starts_of_items(connection, end))
+        starts = set(_starts_of_items(connection, items, end))
         for statement in looked_up:
             starts.update(connection.execute(statement.distinct()).scalars())
     return [Hour(start) for start in sorted(starts)]
 
 
-def _starts_of_items(connection: sa.Connection, end: datetime.datetime) -> Iterator[datetime.datetime]:
-    first = sa.select(sa.func.min(_created))
+def _starts_of_items(connection: sa.Connection, items: sa.Table, end: datetime.datetime) -> Iterator[datetime.datetime]:
+    first = sa.select(sa.func.min(items.c.created_datetime))
     created = connection.execute(first).scalar()
     while created is not None and created < end:
         hour = Hour(created.replace(minute=0, second=0, microsecond=0))
         yield hour.start
-        created = connection.execute(first.where(created_within(hour.end, end))).scalar()
+        created = connection.execute(first.where(created_within(items, hour.end, end))).scalar()
 
 
-def existing_hours(engine: sa.Engine, hours: Collection[Hour]) -> set[Hour]:
+def existing_hours(engine: sa.Engine, items: sa.Table, hours: Collection[Hour]) -> set[Hour]:
     """Returns which of these hours have items or a summary."""
     there = hours_with_summary(engine, hours)
     with snapshot(engine) as connection:
         for hour in set(hours) - there:
-            within = created_within(hour.start, hour.end)
+            within = created_within(items, hour.start, hour.end)
             if connection.execute(sa.select(items.c.id).where(within).limit(1)).first():
                 there.add(hour)
     return there
@@ -130,15 +128,23 @@ class Pruning:
 
     Args:
         engine: The database.
+        items: The table of the items.
         throttle: Has each transaction wait for its turn.
         on_progress: Is told what a person should know.
         unscored_too: Whether to remove items that nobody has scored; without it, an hour that has any stays as it is.
     """
 
     def __init__(
-        self, engine: sa.Engine, throttle: Throttle, on_progress: Callable[[str], None], *, unscored_too: bool
+        self,
+        engine: sa.Engine,
+        items: sa.Table,
+        throttle: Throttle,
+        on_progress: Callable[[str], None],
+        *,
+        unscored_too: bool,
     ) -> None:
         self._engine = engine
+        self._items = items
         self._throttle = throttle
         self._on_progress = on_progress
         self._unscored_too = unscored_too
@@ -177,11 +183,13 @@ class Pruning:
         """Counts the items that nobody has scored with the values that they have, if these are to stay."""
         if self._unscored_too:
             return 0
-        left = remaining_by_hour(self._engine, hour, hour.end, max_attempts=1).get(hour, Remaining())
+        left = remaining_by_hour(self._engine, self._items, hour, hour.end, max_attempts=1).get(hour, Remaining())
         return left.pending + left.corrected
 
     def _count(self, hour: Hour) -> int:
-        counted = sa.select(sa.func.count()).select_from(items).where(created_within(hour.start, hour.end))
+        counted = (
+            sa.select(sa.func.count()).select_from(self._items).where(created_within(self._items, hour.start, hour.end))
+        )
         with snapshot(self._engine) as connection:
             return connection.execute(counted).scalar_one()
 
@@ -195,15 +203,15 @@ class Pruning:
             with writing(self._engine) as connection:
                 lock.check(connection)
                 keys = self._lock_items(connection, hour, sorted(row.id for row in batch))
-                _delete(connection, "failed_items", "item_id", keys)
-                _delete(connection, "items", "id", keys)
+                _delete(connection, failed_items.c.item_id, keys)
+                _delete(connection, self._items.c.id, keys)
             yield len(keys)
 
     def _next_items(self, hour: Hour, after: tuple[datetime.datetime, int]) -> Sequence[sa.Row[Any, Any]]:
         """Reads on in the index of the times, which has the keys in it too: nothing is sorted, nothing read twice."""
-        moment, key = after
-        further = sa.or_(sa.and_(_created == moment, items.c.id > key), sa.and_(_created > moment, _created < hour.end))
-        statement = sa.select(items.c.id, _created).where(further).order_by(_created, items.c.id).limit(BATCH_ROWS)
+        (moment, last_key), key, created = after, self._items.c.id, self._items.c.created_datetime
+        further = sa.or_(sa.and_(created == moment, key > last_key), sa.and_(created > moment, created < hour.end))
+        statement = sa.select(key, created).where(further).order_by(created, key).limit(BATCH_ROWS)
         with snapshot(self._engine) as connection:
             return connection.execute(statement).all()
 
@@ -212,20 +220,25 @@ class Pruning:
         sqlite = connection.dialect.name == "sqlite"
         batch, parameters = batch_table(connection, ("row_key",), [(key,) for key in keys])
         mark = "?" if sqlite else "%s"
-        condition = f"items.created_datetime >= {mark} AND items.created_datetime < {mark}"
+        table = connection.dialect.identifier_preparer.format_table(self._items)
+        key, values, prediction, created = (
+            column_sql(connection, self._items.c[name]) for name in ("id", "values", "prediction", "created_datetime")
+        )
+        condition = f"{created} >= {mark} AND {created} < {mark}"
         if not self._unscored_too:
             condition += (
-                " AND (items.prediction IS NOT NULL OR EXISTS (SELECT * FROM failed_items WHERE item_id = items.id AND "
-                f"values_checksum = {checksum_sql(connection, ITEM_VALUES)}))"
+                f" AND ({prediction} IS NOT NULL OR EXISTS (SELECT * FROM failed_items WHERE item_id = {key} AND "
+                f"values_checksum = {checksum_sql(connection, values)}))"
             )
         found = connection.exec_driver_sql(
-            f"SELECT items.id FROM {batch} {'JOIN' if sqlite else 'STRAIGHT_JOIN'} items ON items.id = batch.row_key "
+            f"SELECT {key} FROM {batch} {'JOIN' if sqlite else 'STRAIGHT_JOIN'} {table} ON {key} = batch.row_key "
             f"WHERE {condition} {'' if sqlite else 'FOR UPDATE SKIP LOCKED'}",
             (*parameters, str(hour.start), str(hour.end)),
         )
         return found.scalars().all()
 
     def _remove_records(self, hour: Hour, lock: HourLock) -> None:
+        items = self._items
         of_hour = sa.select(failed_items.c.item_id).where(failed_items.c.hour == hour.start)
         deleted_by_the_service = of_hour.outerjoin(items, items.c.id == failed_items.c.item_id).where(
             items.c.id.is_(None)
@@ -234,12 +247,12 @@ class Pruning:
         with writing(self._engine) as connection:
             lock.check(connection)
             keys = connection.execute(deleted_by_the_service).scalars().all()
-            _delete(connection, "failed_items", "item_id", keys)
+            _delete(connection, failed_items.c.item_id, keys)
             for table in (run_summary, hour_requests):
                 connection.execute(sa.delete(table).where(table.c.hour == hour.start))
 
 
-def _delete(connection: sa.Connection, table: str, key: str, keys: Sequence[int]) -> None:
+def _delete(connection: sa.Connection, column: sa.Column[Any], keys: Sequence[int]) -> None:
     """Deletes rows by their primary key, looking up one by one.
 
     By a list of keys the server may lock the row that follows, too, and waits for whoever has it.
@@ -247,7 +260,8 @@ def _delete(connection: sa.Connection, table: str, key: str, keys: Sequence[int]
     if not keys:
         return
     batch, parameters = batch_table(connection, ("row_key",), [(value,) for value in keys])
-    statement = f"DELETE FROM {table} USING {batch} STRAIGHT_JOIN {table} ON {table}.{key} = batch.row_key"
+    key, table = column_sql(connection, column), connection.dialect.identifier_preparer.format_table(column.table)
+    statement = f"DELETE FROM {table} USING {batch} STRAIGHT_JOIN {table} ON {key} = batch.row_key"
     if connection.dialect.name == "sqlite":
         statement = f"DELETE FROM {table} WHERE {key} IN (SELECT row_key FROM {batch})"
     connection.exec_driver_sql(statement, parameters)

@@ -6,14 +6,16 @@ from collections.abc import Iterable, Iterator
 import sqlalchemy as sa
 
 from batch_assets.database.connection.statements import BATCH_CHARACTERS, BATCH_ROWS
-from batch_assets.database.schema.tables import items
 
 
-def register_items(engine: sa.Engine, texts: Iterable[str], created_at: datetime.datetime | None) -> int:
+def register_items(
+    engine: sa.Engine, items: sa.Table, texts: Iterable[str], created_at: datetime.datetime | None
+) -> int:
     """Registers items in one transaction: all of them or none.
 
     Args:
         engine: The database.
+        items: Their table.
         texts: The `values` of each item as JSON text.
         created_at: When they were created, in UTC without a zone; None for now.
 

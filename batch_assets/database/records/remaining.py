@@ -7,10 +7,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from batch_assets.database.connection.engine import snapshot
-from batch_assets.database.connection.statements import checksum_sql
+from batch_assets.database.connection.statements import checksum_of
 from batch_assets.database.records.hour_counts import created_within
-from batch_assets.database.schema.pending import pending_sql
-from batch_assets.database.schema.tables import ITEM_VALUES, failed_items, items
+from batch_assets.database.schema.pending import is_pending
+from batch_assets.database.schema.tables import failed_items
 from batch_assets.hours import Hour
 from batch_assets.retrying.decision import Remaining
 
@@ -18,7 +18,7 @@ _EPOCH = datetime.datetime(1970, 1, 1)  # noqa: DTZ001 - UTC without a zone, as 
 
 
 def remaining_by_hour(
-    engine: sa.Engine, first: Hour, end: datetime.datetime, max_attempts: int
+    engine: sa.Engine, items: sa.Table, first: Hour, end: datetime.datetime, max_attempts: int
 ) -> dict[Hour, Remaining]:
     """Returns what has no prediction, by hour; hours that have nothing of the kind are not in it.
 
@@ -26,13 +26,16 @@ def remaining_by_hour(
 
     Args:
         engine: The database.
+        items: Their table.
         first: The first hour to look at.
         end: Items created before; the start of the open hour, say.
         max_attempts: How often an item may fail with the same values before it is given up.
     """
     with snapshot(engine) as connection:
-        unpredicted = {row.number: row for row in connection.execute(_unpredicted(connection, first.start, end))}
-        failed = {row.number: row for row in connection.execute(_failed(connection, first.start, end, max_attempts))}
+        unpredicted = {row.number: row for row in connection.execute(_unpredicted(connection, items, first.start, end))}
+        failed = {
+            row.number: row for row in connection.execute(_failed(connection, items, first.start, end, max_attempts))
+        }
     left = {}
     for number in unpredicted.keys() | failed.keys():
         row, failures = unpredicted.get(number), failed.get(number)
@@ -48,20 +51,20 @@ def remaining_by_hour(
 
 
 def _unpredicted(
-    connection: sa.Connection, start: datetime.datetime, end: datetime.datetime
+    connection: sa.Connection, items: sa.Table, start: datetime.datetime, end: datetime.datetime
 ) -> sa.Select[Any, Any, Any]:
-    number = _hours_since_epoch(connection)
+    number = _hours_since_epoch(connection, items)
     return (
         sa.select(number.label("number"), sa.func.count().label("every"), sa.func.max(items.c.id).label("last_id"))
-        .where(sa.text(pending_sql(connection)), created_within(start, end))
+        .where(is_pending(connection, items), created_within(items, start, end))
         .group_by(number)
     )
 
 
 def _failed(
-    connection: sa.Connection, start: datetime.datetime, end: datetime.datetime, max_attempts: int
+    connection: sa.Connection, items: sa.Table, start: datetime.datetime, end: datetime.datetime, max_attempts: int
 ) -> sa.Select[Any, Any, Any, Any]:
-    number, corrected = _hours_since_epoch(connection), _was_corrected(connection)
+    number, corrected = _hours_since_epoch(connection, items), _was_corrected(connection, items)
     again = sa.or_(failed_items.c.attempts < max_attempts, corrected)
     return (
         sa.select(
@@ -71,16 +74,17 @@ def _failed(
             sa.func.sum(sa.case((corrected, 1), else_=0)).label("corrected"),
         )
         .select_from(failed_items.join(items, items.c.id == failed_items.c.item_id))
-        .where(items.c.prediction.is_(None), created_within(start, end))
+        .where(items.c.prediction.is_(None), created_within(items, start, end))
         .group_by(number)
     )
 
 
-def failed_rows(engine: sa.Engine, count: int, max_attempts: int) -> Sequence[sa.Row[Any]]:
+def failed_rows(engine: sa.Engine, items: sa.Table, count: int, max_attempts: int) -> Sequence[sa.Row[Any]]:
     """Returns the failed items that failed last, latest first.
 
     Args:
         engine: The database.
+        items: Their table.
         count: How many at the most.
         max_attempts: How often an item may fail with the same values before it is given up.
 
@@ -89,7 +93,7 @@ def failed_rows(engine: sa.Engine, count: int, max_attempts: int) -> Sequence[sa
     """
     table = failed_items.c
     with snapshot(engine) as connection:
-        given_up = sa.and_(table.attempts >= max_attempts, sa.not_(_was_corrected(connection)))
+        given_up = sa.and_(table.attempts >= max_attempts, sa.not_(_was_corrected(connection, items)))
         statement = (
             sa.select(table.item_id, table.hour, table.code, table.message, table.attempts, given_up.label("given_up"))
             .select_from(failed_items.join(items, items.c.id == table.item_id))
@@ -100,12 +104,11 @@ def failed_rows(engine: sa.Engine, count: int, max_attempts: int) -> Sequence[sa
         return connection.execute(statement).all()
 
 
-def _was_corrected(connection: sa.Connection) -> sa.ColumnElement[bool]:
-    current: sa.ColumnElement[int] = sa.literal_column(checksum_sql(connection, ITEM_VALUES))
-    return failed_items.c.values_checksum != current
+def _was_corrected(connection: sa.Connection, items: sa.Table) -> sa.ColumnElement[bool]:
+    return failed_items.c.values_checksum != checksum_of(connection, items.c["values"])
 
 
-def _hours_since_epoch(connection: sa.Connection) -> sa.ColumnElement[int]:
+def _hours_since_epoch(connection: sa.Connection, items: sa.Table) -> sa.ColumnElement[int]:
     """Returns the number of an item's hour since 1970, cheaper to group by than a text."""
     if connection.dialect.name == "sqlite":
         return sa.cast(sa.func.strftime("%s", items.c.created_datetime), sa.Integer).op("/")(3600)

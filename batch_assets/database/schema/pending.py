@@ -7,33 +7,45 @@ for.
 
 import sqlalchemy as sa
 
-COLUMN = "prediction_pending"
-INDEX = f"ix_items_{COLUMN}"
-
-# Databases in which the column was seen: once it is there, it stays.
-_seen_in: set[str] = set()
+# Tables in which the column was seen: once it is there, it stays.
+_seen_in: set[tuple[str, str]] = set()
 
 
-def pending_sql(connection: sa.Connection) -> str:
-    """Returns the condition in SQL that an item of `items` has no prediction, such that an index finds it."""
-    return f"items.{COLUMN} = 1" if _has_column(connection) else "items.prediction IS NULL"
+def pending_column(items: sa.Table) -> str:
+    """Returns the name of the virtual column that is 1 for an item without a prediction."""
+    return f"{items.c.prediction.name}_pending"
 
 
-def predicted_sql(connection: sa.Connection) -> str:
-    """Returns the condition in SQL that an item of `items` has a prediction, such that an index finds it."""
-    return f"items.{COLUMN} = 0" if _has_column(connection) else "items.prediction IS NOT NULL"
+def pending_index(items: sa.Table) -> str:
+    """Returns the name of the index by which items without a prediction are found."""
+    return f"ix_{items.name}_{pending_column(items)}"
 
 
-def _has_column(connection: sa.Connection) -> bool:
+def is_pending(connection: sa.Connection, items: sa.Table) -> sa.ColumnElement[bool]:
+    """Returns the condition that an item has no prediction, such that an index finds it."""
+    return _indexed(connection, items) == 1 if _has_column(connection, items) else items.c.prediction.is_(None)
+
+
+def is_predicted(connection: sa.Connection, items: sa.Table) -> sa.ColumnElement[bool]:
+    """Returns the condition that an item has a prediction, such that an index finds it."""
+    return _indexed(connection, items) == 0 if _has_column(connection, items) else items.c.prediction.is_not(None)
+
+
+def _indexed(connection: sa.Connection, items: sa.Table) -> sa.ColumnElement[int]:
+    prepare = connection.dialect.identifier_preparer
+    return sa.literal_column(f"{prepare.format_table(items)}.{prepare.quote(pending_column(items))}", sa.Integer)
+
+
+def _has_column(connection: sa.Connection, items: sa.Table) -> bool:
     if connection.dialect.name == "sqlite":
         return False
-    url = connection.engine.url.render_as_string()
-    if url not in _seen_in:
-        names = sa.text(
+    place = (connection.engine.url.render_as_string(), items.name)
+    if place not in _seen_in:
+        named = sa.text(
             "SELECT COUNT(*) FROM information_schema.columns "
-            "WHERE table_schema = DATABASE() AND table_name = 'items' AND column_name = :name"
+            "WHERE table_schema = DATABASE() AND table_name = :table AND column_name = :column"
         )
-        if not connection.execute(names, {"name": COLUMN}).scalar_one():
+        if not connection.execute(named, {"table": items.name, "column": pending_column(items)}).scalar_one():
             return False
-        _seen_in.add(url)
+        _seen_in.add(place)
     return True

@@ -1,20 +1,20 @@
-"""Making the tables: on an empty database, and around an `items` table that the service already lives on."""
+"""Making the tables: on an empty database, and around a table that the service already lives on."""
 
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import ReflectedColumn
 
 from batch_assets.database.schema.migrations import VERSION_TABLE
-from batch_assets.database.schema.pending import COLUMN, INDEX
+from batch_assets.database.schema.pending import pending_column, pending_index
 from batch_assets.database.schema.tables import (
     failed_items,
     hour_locks,
     hour_requests,
-    items,
     registrations,
     run_summary,
 )
@@ -24,7 +24,6 @@ OTHER_PROCESS_SECONDS = 600
 # While the statement that adds the index waits for a transaction that uses the table, all others wait behind it.
 TABLE_LOCK_SECONDS = 10
 BOOKKEEPING_TABLES = (failed_items, run_summary, hour_locks, hour_requests, registrations)
-TABLES = (items.name, *(table.name for table in BOOKKEEPING_TABLES))
 # The server cannot do it at once, or not without keeping the service out.
 _WOULD_REWRITE = {1845, 1846}
 _TEXT = (sa.JSON, sa.Text, sa.String)
@@ -37,36 +36,38 @@ _ITEMS = {
 }
 
 
-def initialize_database(engine: sa.Engine) -> list[str]:
-    """Creates the tables that are missing and adopts an `items` table with rows in it as it is.
+def initialize_database(engine: sa.Engine, items: sa.Table) -> list[str]:
+    """Creates the tables that are missing and adopts the table of the service, with rows in it, as it is.
 
     Run twice it changes nothing; of two processes the second waits for the first. What was interrupted it finishes,
     and a table that was dropped it creates anew.
 
     Args:
         engine: The database.
+        items: The table of the service.
 
     Returns:
         What was done, a sentence each; empty when there was nothing to do.
 
     Raises:
         TableError: A table that is there lacks a column or has one of another type.
-        DatabaseUnavailableError: Another process has been at it for ten minutes, or uses the table `items` in a
-            transaction that does not end.
+        DatabaseUnavailableError: Another process has been at it for ten minutes, or uses the table of
+            the service in a transaction that does not end.
     """
+    tables = (items.name, *(table.name for table in BOOKKEEPING_TABLES))
     with engine.connect() as connection, _alone(connection):
         before = set(sa.inspect(connection).get_table_names())
         if items.name in before or items.name in sa.inspect(connection).get_view_names():
-            _check_items(connection)
+            _check_items(connection, items)
         if VERSION_TABLE not in before:
             _check_ours(connection, before)
-        _migrate(connection, anew=not before.issuperset(TABLES))
+        _migrate(connection, anew=not before.issuperset(tables))
         after = set(sa.inspect(connection).get_table_names())
         _check_ours(connection, after)
-        done = [f"created table {name}" for name in TABLES if name in after - before]
-        if _add_index(connection):
-            done.append("added an index on items.created_datetime")
-        done += _add_pending(connection)
+        done = [f"created table {name}" for name in tables if name in after - before]
+        if _add_index(connection, items):
+            done.append(f"added an index on {items.name}.{items.c.created_datetime.name}")
+        done += _add_pending(connection, items)
         connection.commit()
     return done
 
@@ -105,33 +106,34 @@ def _migrate(connection: sa.Connection, anew: bool) -> None:
     command.upgrade(config, "head")
 
 
-def _check_items(connection: sa.Connection) -> None:
-    there = {column["name"]: column for column in sa.inspect(connection).get_columns("items")}
-    faults = [fault for name in _ITEMS for fault in _faults(name, there.get(name))]
-    key = sa.inspect(connection).get_pk_constraint("items")["constrained_columns"]
+def _check_items(connection: sa.Connection, items: sa.Table) -> None:
+    there = {column["name"]: column for column in sa.inspect(connection).get_columns(items.name)}
+    faults = [fault for name in _ITEMS for fault in _faults(items.c[name], there.get(items.c[name].name))]
+    key = sa.inspect(connection).get_pk_constraint(items.name)["constrained_columns"]
     # A table that is partitioned by time needs the time as a further column of its key.
-    if "id" in there and key[:1] != ["id"]:
-        faults.append(f"id must be the primary key (it is {', '.join(key) or 'none'})")
+    if items.c.id.name in there and key[:1] != [items.c.id.name]:
+        faults.append(f"{items.c.id.name} must be the primary key (it is {', '.join(key) or 'none'})")
     if items.name in sa.inspect(connection).get_view_names():
         faults = ["it is a view, and must be a table"]
-    faults += _storage_faults(connection)
+    faults += _storage_faults(connection, items)
     if faults:
         raise TableError(
-            f"The table items in {connection.engine.url.database!r} cannot be used as it is: {'; '.join(faults)}. "
-            "Fix the table, or use another database; nothing was changed."
+            f"The table {items.name} in {connection.engine.url.database!r} cannot be used as it is: "
+            f"{'; '.join(faults)}. Fix the table, or use another database; nothing was changed."
         )
 
 
-def _storage_faults(connection: sa.Connection) -> list[str]:
+def _storage_faults(connection: sa.Connection, items: sa.Table) -> list[str]:
     if connection.dialect.name == "sqlite":
         return []
-    storage = connection.exec_driver_sql(
+    looked_up = sa.text(
         "SELECT tables.engine, engines.transactions FROM information_schema.tables JOIN information_schema.engines "
-        "ON engines.engine = tables.engine WHERE table_schema = DATABASE() AND table_name = 'items'"
-    ).one_or_none()
+        "ON engines.engine = tables.engine WHERE table_schema = DATABASE() AND table_name = :table"
+    )
+    storage = connection.execute(looked_up, {"table": items.name}).one_or_none()
     if storage is None or storage[1] == "YES":
         return []
-    return [f"its storage engine {storage[0]} has no transactions (ALTER TABLE items ENGINE=InnoDB)"]
+    return [f"its storage engine {storage[0]} has no transactions (ALTER TABLE {items.name} ENGINE=InnoDB)"]
 
 
 def _check_ours(connection: sa.Connection, there: Container[str]) -> None:
@@ -146,78 +148,87 @@ def _check_ours(connection: sa.Connection, there: Container[str]) -> None:
                 )
 
 
-def _faults(name: str, column: ReflectedColumn | None) -> list[str]:
-    wanted, types = _ITEMS[name]
+def _faults(expected: sa.Column[Any], column: ReflectedColumn | None) -> list[str]:
+    (wanted, types), name = _ITEMS[str(expected.key)], expected.name
     if column is None:
         return [f"the column {name} ({wanted}) is missing"]
     faults = []
     if not isinstance(column["type"], types):
         faults.append(f"the column {name} is {column['type']}, and must be {wanted}")
-    if name == "prediction" and not column["nullable"]:
-        faults.append("the column prediction must allow NULL, which is what an item has before it is scored")
+    if expected.nullable and not column["nullable"]:
+        faults.append(f"the column {name} must allow NULL, which is what an item has before it is scored")
     return faults
 
 
-def _add_index(connection: sa.Connection) -> bool:
-    if _has_index(connection, ["created_datetime"]):
+def _add_index(connection: sa.Connection, items: sa.Table) -> bool:
+    created, quote = items.c.created_datetime.name, connection.dialect.identifier_preparer.quote
+    if _has_index(connection, items, [created]):
         return False
+    index = quote(f"ix_{items.name}_{created}")
     if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("CREATE INDEX ix_items_created_datetime ON items (created_datetime)")
-        return True
-    _alter_online(connection, "ADD INDEX ix_items_created_datetime (created_datetime), ALGORITHM=INPLACE, LOCK=NONE")
+        connection.exec_driver_sql(f"CREATE INDEX {index} ON {quote(items.name)} ({quote(created)})")
+    else:
+        _alter_online(connection, items, f"ADD INDEX {index} ({quote(created)}), ALGORITHM=INPLACE, LOCK=NONE")
     return True
 
 
-def _add_pending(connection: sa.Connection) -> list[str]:
+def _add_pending(connection: sa.Connection, items: sa.Table) -> list[str]:
     """Makes what has no prediction cost what there is of it, see `pending.py`."""
+    quote = connection.dialect.identifier_preparer.quote
+    column, index, created = pending_column(items), pending_index(items), items.c.created_datetime.name
     if connection.dialect.name == "sqlite":
-        if any(index["name"] == INDEX for index in sa.inspect(connection).get_indexes("items")):
+        if any(there["name"] == index for there in sa.inspect(connection).get_indexes(items.name)):
             return []
-        connection.exec_driver_sql(f"CREATE INDEX {INDEX} ON items (created_datetime) WHERE prediction IS NULL")
+        pending = f"({quote(created)}) WHERE {quote(items.c.prediction.name)} IS NULL"
+        connection.exec_driver_sql(f"CREATE INDEX {quote(index)} ON {quote(items.name)} {pending}")
         return ["added an index on the items without a prediction"]
     done = []
-    if COLUMN not in {column["name"] for column in sa.inspect(connection).get_columns("items")}:
-        refusal = _add_pending_column(connection)
+    if column not in {there["name"] for there in sa.inspect(connection).get_columns(items.name)}:
+        refusal = _add_pending_column(connection, items)
         if refusal:
             return [refusal]
-        done.append(f"added the virtual column items.{COLUMN}")
-    if not _has_index(connection, [COLUMN, "created_datetime"]):
-        _alter_online(connection, f"ADD INDEX {INDEX} ({COLUMN}, created_datetime), ALGORITHM=INPLACE, LOCK=NONE")
-        done.append(f"added an index on items.{COLUMN}")
+        done.append(f"added the virtual column {items.name}.{column}")
+    if not _has_index(connection, items, [column, created]):
+        columns = f"{quote(column)}, {quote(created)}"
+        _alter_online(connection, items, f"ADD INDEX {quote(index)} ({columns}), ALGORITHM=INPLACE, LOCK=NONE")
+        done.append(f"added an index on {items.name}.{column}")
     return done
 
 
-def _add_pending_column(connection: sa.Connection) -> str | None:
+def _add_pending_column(connection: sa.Connection, items: sa.Table) -> str | None:
     """Adds the column; returns a sentence if the server would have to write the table anew for it."""
     # In a comment for MySQL alone, which knows the word since 8.0.23.
     invisible = "INVISIBLE" if getattr(connection.dialect, "is_mariadb", False) else "/*!80023 INVISIBLE */"
-    column = f"{COLUMN} TINYINT GENERATED ALWAYS AS (prediction IS NULL) VIRTUAL {invisible}"
+    name, quote = pending_column(items), connection.dialect.identifier_preparer.quote
+    expression = f"({quote(items.c.prediction.name)} IS NULL)"
+    column = f"{quote(name)} TINYINT GENERATED ALWAYS AS {expression} VIRTUAL {invisible}"
     try:
-        _alter_online(connection, f"ADD COLUMN {column}, ALGORITHM=INSTANT")
+        _alter_online(connection, items, f"ADD COLUMN {column}, ALGORITHM=INSTANT")
     except DatabaseError as error:
         number = error.__cause__.args[0] if error.__cause__ else None
         if number not in _WOULD_REWRITE:
             raise
         return (
-            f"items goes without the column {COLUMN}, which cannot be added to it online: what is pending is found by "
-            "reading whole hours. To have it, in an hour in which the service can do without the table: "
-            f"ALTER TABLE items ADD COLUMN {column}; then run init-db again."
+            f"{items.name} goes without the column {name}, which cannot be added to it online: what is pending is "
+            "found by reading whole hours. To have it, in an hour in which the service can do without the table: "
+            f"ALTER TABLE {quote(items.name)} ADD COLUMN {column}; then run init-db again."
         )
     return None
 
 
-def _has_index(connection: sa.Connection, columns: list[str]) -> bool:
-    indexes = sa.inspect(connection).get_indexes("items")
+def _has_index(connection: sa.Connection, items: sa.Table, columns: list[str]) -> bool:
+    indexes = sa.inspect(connection).get_indexes(items.name)
     # SQLite's index of the pending items begins with the time too, and has no others.
-    whole = [index for index in indexes if connection.dialect.name != "sqlite" or index["name"] != INDEX]
+    whole = [index for index in indexes if connection.dialect.name != "sqlite" or index["name"] != pending_index(items)]
     return any(index["column_names"][: len(columns)] == columns for index in whole)
 
 
-def _alter_online(connection: sa.Connection, change: str) -> None:
+def _alter_online(connection: sa.Connection, items: sa.Table, change: str) -> None:
     """Changes the table while the service goes on reading and writing, or is refused."""
     connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {TABLE_LOCK_SECONDS}")
     try:
-        connection.exec_driver_sql(f"ALTER TABLE items {change}")
+        table = connection.dialect.identifier_preparer.format_table(items)
+        connection.exec_driver_sql(f"ALTER TABLE {table} {change}")
     finally:
         if not connection.invalidated:
             connection.exec_driver_sql("SET SESSION lock_wait_timeout = DEFAULT")

@@ -3,9 +3,12 @@
 Times are UTC without an offset. JSON columns are read and written as their text.
 """
 
+from functools import cache
+
 import sqlalchemy as sa
 
 from batch_assets.database.connection.sqlite_time import SQLiteTime
+from batch_assets.pipeline import ItemTable
 
 JSON_TEXT = sa.Text()
 # SQLite numbers rows by itself for INTEGER only, and compares times as text: all must be of one length.
@@ -13,20 +16,27 @@ IDENTIFIER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 TIME = sa.DateTime().with_variant(SQLiteTime(), "sqlite")  # type: ignore[no-untyped-call]
 TIMESTAMP = sa.TIMESTAMP().with_variant(SQLiteTime(), "sqlite")  # type: ignore[no-untyped-call]
 LONG_CODE = sa.String(64)
-# `items.values` in SQL: a reserved word, which SQLite too takes in these quotes.
-ITEM_VALUES = "items.`values`"
 
 metadata = sa.MetaData()
 
-items = sa.Table(
-    "items",
-    metadata,
-    sa.Column("id", IDENTIFIER, primary_key=True, autoincrement=True),
-    sa.Column("values", JSON_TEXT, nullable=False),
-    sa.Column("prediction", JSON_TEXT, nullable=True),
-    sa.Column("created_datetime", TIMESTAMP, nullable=False),
-    sa.Column("updated_datetime", TIMESTAMP, nullable=False),
-)
+
+@cache
+def item_table(names: ItemTable) -> sa.Table:
+    """Returns the table of the web service, its columns under the keys of the contract whatever their names are.
+
+    Args:
+        names: The names of the table and its columns.
+    """
+    return sa.Table(
+        names.name,
+        sa.MetaData(),
+        sa.Column(names.key, IDENTIFIER, key="id", primary_key=True, autoincrement=True),
+        sa.Column(names.values, JSON_TEXT, key="values", nullable=False),
+        sa.Column(names.prediction, JSON_TEXT, key="prediction", nullable=True),
+        sa.Column(names.created, TIMESTAMP, key="created_datetime", nullable=False),
+        sa.Column(names.updated, TIMESTAMP, key="updated_datetime", nullable=False),
+    )
+
 
 failed_items = sa.Table(
     "failed_items",

@@ -11,6 +11,7 @@ from batch_assets.orchestration.assets.run_summary import sum_up
 from batch_assets.orchestration.failures import as_dagster_failure, tag_fault
 from batch_assets.orchestration.partitions import backfill_policy, closed_hours, hourly_partitions
 from batch_assets.orchestration.resources import CurrentPipeline, Model
+from batch_assets.pipeline import ITEM_TABLE
 from batch_assets.scoring.hourly import HourlyScoring
 from batch_assets.settings.retry import RetryMode, retry_mode
 
@@ -26,15 +27,15 @@ class Retry(dg.Config):
 @dg.asset(
     partitions_def=hourly_partitions,
     backfill_policy=backfill_policy,
-    ins={"raw_items": dg.AssetIn(metadata={"columns": ["id", "values"]})},
+    ins={"raw_items": dg.AssetIn(metadata={"columns": [ITEM_TABLE.key, ITEM_TABLE.values]})},
     deps=["iris_model"],
     io_manager_key="mysql_io_manager",
     metadata={
-        "table": "items",
-        "partition_expr": "created_datetime",
-        "key": "id",
-        "update_columns": ["prediction"],
-        "unchanged_columns": ["values"],
+        "table": ITEM_TABLE.name,
+        "partition_expr": ITEM_TABLE.created,
+        "key": ITEM_TABLE.key,
+        "update_columns": [ITEM_TABLE.prediction],
+        "unchanged_columns": [ITEM_TABLE.values],
     },
     group_name="batch_inference",
     kinds={"onnx", "mysql"},
@@ -58,12 +59,11 @@ def predictions(
     engine = engine_for(settings.database)
     scoring = HourlyScoring(
         engine,
+        settings,
         model.load(settings.model),
         retry_mode(config.retry, context.run.tags.get(RETRY_TAG), settings.retry),
-        settings.retry,
         context.run.run_id,
         Throttle(engine, settings.throttle, context.log.info),
-        sample_known=settings.model.sample_data_path is not None,
         on_progress=context.log.info,
     )
     chosen = closed_hours(context)

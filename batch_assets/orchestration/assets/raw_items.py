@@ -4,9 +4,11 @@ import dagster as dg
 
 from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.hour_counts import Stock, take_stock
+from batch_assets.database.schema.tables import item_table
 from batch_assets.orchestration.failures import as_dagster_failure, tag_fault
 from batch_assets.orchestration.partitions import backfill_policy, closed_hours, hourly_partitions
 from batch_assets.orchestration.resources import CurrentPipeline
+from batch_assets.pipeline import ITEM_TABLE
 from batch_assets.reporting.tables import shares
 
 
@@ -14,7 +16,7 @@ from batch_assets.reporting.tables import shares
     partitions_def=hourly_partitions,
     backfill_policy=backfill_policy,
     io_manager_key="mysql_io_manager",
-    metadata={"table": "items", "partition_expr": "created_datetime", "key": "id"},
+    metadata={"table": ITEM_TABLE.name, "partition_expr": ITEM_TABLE.created, "key": ITEM_TABLE.key},
     group_name="batch_inference",
     kinds={"mysql"},
     hooks={tag_fault},
@@ -27,14 +29,17 @@ def raw_items(context: dg.AssetExecutionContext, pipeline: CurrentPipeline) -> N
     failed or are pending, the first and the last one, and the shape of the values of a sample. No items is a
     success: an hour in which the service wrote nothing.
     """
-    engine = engine_for(pipeline.load().database)
+    settings = pipeline.load()
+    engine = engine_for(settings.database)
     for hour in closed_hours(context):
-        context.add_asset_metadata(_metadata(take_stock(engine, hour)), partition_key=hour.key)
+        context.add_asset_metadata(
+            _metadata(take_stock(engine, item_table(settings.items), hour)), partition_key=hour.key
+        )
 
 
 def _metadata(stock: Stock) -> dict[str, dg.MetadataValue]:
     metadata: dict[str, dg.MetadataValue] = {
-        "dagster/table_name": dg.MetadataValue.text("items"),
+        "dagster/table_name": dg.MetadataValue.text(ITEM_TABLE.name),
         "dagster/partition_row_count": dg.MetadataValue.int(stock.counts.items),
         "predicted": dg.MetadataValue.int(stock.counts.predicted),
         "failed": dg.MetadataValue.int(stock.counts.failed),

@@ -8,6 +8,7 @@ import dagster as dg
 
 from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.failed_items import failed_ids
+from batch_assets.database.schema.tables import item_table
 from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches, BatchesByPartition
 from batch_assets.hours import Hour
@@ -15,7 +16,7 @@ from batch_assets.inference.onnx_model import load_labels
 from batch_assets.orchestration.failures import as_dagster_failure, tag_fault
 from batch_assets.orchestration.partitions import backfill_policy, check_closed, closed_hours, hourly_partitions
 from batch_assets.orchestration.resources import CurrentPipeline
-from batch_assets.pipeline import Pipeline
+from batch_assets.pipeline import ITEM_TABLE, Pipeline
 from batch_assets.reporting.summary import Outcome, Summary, count_outcome, read_predictions, store_summary
 from batch_assets.reporting.tables import shares
 
@@ -26,7 +27,7 @@ RUNS_TO_LOOK_AT, EVENTS_AT_ONCE = 100, 4
 @dg.asset(
     partitions_def=hourly_partitions,
     backfill_policy=backfill_policy,
-    ins={"predictions": dg.AssetIn(metadata={"columns": ["id", "prediction"]})},
+    ins={"predictions": dg.AssetIn(metadata={"columns": [ITEM_TABLE.key, ITEM_TABLE.prediction]})},
     io_manager_key="mysql_io_manager",
     metadata={"partition_expr": "hour", "key": "hour"},
     group_name="batch_inference",
@@ -61,7 +62,7 @@ def sum_up(context: dg.AssetExecutionContext, pipeline: Pipeline, keys: Sequence
     engine, hours_stored = engine_for(pipeline.database), [check_closed(key) for key in keys]
     scorings = _scorings(context, hours_stored)
     for hour in hours_stored:
-        outcome = _outcome(pipeline, hour, read_predictions(engine, hour))
+        outcome = _outcome(pipeline, hour, read_predictions(engine, pipeline.items, hour))
         summary = Summary(hour.start, outcome, scorings[hour.key])
         store_summary(engine, summary)
         context.log_event(
@@ -71,7 +72,8 @@ def sum_up(context: dg.AssetExecutionContext, pipeline: Pipeline, keys: Sequence
 
 def _outcome(pipeline: Pipeline, hour: Hour, predictions: Iterable[Batch]) -> Outcome:
     labels = load_labels(pipeline.model.label_filepath)
-    return count_outcome(predictions, failed_ids(engine_for(pipeline.database), hour), labels)
+    failed = failed_ids(engine_for(pipeline.database), item_table(pipeline.items), hour)
+    return count_outcome(predictions, pipeline.items, failed, labels)
 
 
 def _scorings(context: dg.AssetExecutionContext, hours_looked_up: Sequence[Hour]) -> dict[str, Mapping[str, Any]]:

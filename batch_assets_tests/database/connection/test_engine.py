@@ -15,7 +15,7 @@ from batch_assets.database.schema.setup import initialize_database
 from batch_assets.errors import DatabaseError, DatabaseUnavailableError
 from batch_assets.settings.database import MySQLSettings, SQLiteSettings, database_settings
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 from batch_assets_tests.support.servers import PrivateServer, Server, free_port
 
 LATER = "What was committed stays; the same run may succeed later."
@@ -91,14 +91,14 @@ def test_sessions_are_in_utc_and_strict_whatever_the_server_is(odd: sa.Engine, o
 
 
 def test_tables_are_the_same_whatever_the_defaults_of_the_server_are(odd: sa.Engine, odd_server: PrivateServer) -> None:
-    assert "created table items" in initialize_database(odd)
+    assert "created table items" in initialize_database(odd, ITEMS)
     rows = odd_server.server.execute(
         "SELECT table_name, engine, table_collation FROM information_schema.tables WHERE table_schema = 'odd' AND "
         "table_name IN ('items', 'failed_items', 'run_summary', 'hour_locks', 'hour_requests')"
     )
     assert len(rows) == 5
     assert {(row[1], str(row[2]).split("_")[0]) for row in rows} == {("InnoDB", "utf8mb4")}
-    assert initialize_database(odd) == []
+    assert initialize_database(odd, ITEMS) == []
 
 
 def test_the_engine_of_a_database_is_one_for_the_process(server_environment: dict[str, str]) -> None:
@@ -356,7 +356,7 @@ def test_a_file_that_another_process_writes_to_is_transient(tmp_path: Path, monk
     monkeypatch.setattr(engine_module, "SQLITE_LOCK_TIMEOUT_SECONDS", 1)
     file = tmp_path / "batch.sqlite"
     engine = engine_for(SQLiteSettings(file))
-    initialize_database(engine)
+    initialize_database(engine, ITEMS)
     with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         start = time.monotonic()

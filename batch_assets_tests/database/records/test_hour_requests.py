@@ -20,7 +20,7 @@ from batch_assets.errors import RetryError
 from batch_assets.hours import Hour
 from batch_assets.retrying.decision import HourRequest, Remaining
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 from batch_assets_tests.support.pipeline import END, GOOD, HALF_PAST, START, assert_hour_adds_up, correct, insert_items
 
 pytestmark = pytest.mark.usefixtures("tables")
@@ -49,7 +49,7 @@ def fail(sql: Sql, key: int, text: str, attempts: int = 1, *, hour: str = START,
 
 
 def left(engine: sa.Engine, end: datetime.datetime = NEXT.end, first: Hour = FIRST) -> dict[str, Remaining]:
-    return {hour.key: left for hour, left in remaining_by_hour(engine, first, end, 3).items()}
+    return {hour.key: left for hour, left in remaining_by_hour(engine, ITEMS, first, end, 3).items()}
 
 
 # What is left
@@ -124,14 +124,14 @@ def test_failed_items_are_listed_latest_first_and_no_more_than_asked_for(engine,
     fail(sql, three, "[0]", attempts=3, at="2026-11-02 06:20:00")
     fail(sql, done, "[4]")
     sql("UPDATE items SET prediction = '[1, 0, 0]' WHERE id = %s", done)
-    rows = failed_rows(engine, 10, 3)
+    rows = failed_rows(engine, ITEMS, 10, 3)
     assert [(row.item_id, row.attempts, bool(row.given_up)) for row in rows] == [
         (two, 2, False),
         (one, 3, True),
         (three, 3, False),
     ]
     assert (rows[0].hour, rows[0].code, rows[0].message) == (HOUR.start, "not_a_list", "it is no list")
-    assert [row.item_id for row in failed_rows(engine, 1, 3)] == [two]
+    assert [row.item_id for row in failed_rows(engine, ITEMS, 1, 3)] == [two]
 
 
 # The bookkeeping
@@ -184,7 +184,7 @@ def test_an_item_that_is_put_back_is_pending_again_and_its_hour_is_no_longer_giv
     fail(sql, one, "[1]", attempts=3)
     fail(sql, other, "[2]", attempts=3)
     compare_and_set_request(engine, HOUR, None, replace(ROW, given_up_at=AT, given_up_because="its run was canceled"))
-    assert reset_attempts(engine, [], [one], AT) == (1, [HOUR])
+    assert reset_attempts(engine, ITEMS, [], [one], AT) == (1, [HOUR])
     assert left(engine) == {HOUR.key: Remaining(1, other, given_up=1)}
     later = AT + datetime.timedelta(seconds=1)
     assert read_requests(engine) == {HOUR: HourRequest(0, "put back", "", later)}
@@ -197,16 +197,16 @@ def test_an_hour_that_is_put_back_takes_all_its_failed_items_with_it_and_no_othe
     fail(sql, one, "[1]", attempts=3)
     fail(sql, two, "[2]")
     fail(sql, other, "[3]", hour=END)
-    assert reset_attempts(engine, [HOUR], [], AT) == (2, [HOUR])
+    assert reset_attempts(engine, ITEMS, [HOUR], [], AT) == (2, [HOUR])
     assert left(engine) == {HOUR.key: Remaining(2, two), NEXT.key: Remaining(0, other, failed=1)}
-    assert reset_attempts(engine, [HOUR], [other], AT) == (1, [HOUR, NEXT])
+    assert reset_attempts(engine, ITEMS, [HOUR], [other], AT) == (1, [HOUR, NEXT])
 
 
 def test_an_hour_in_which_nothing_has_failed_is_put_back_if_it_has_pending_items_or_was_given_up(engine, sql: Sql):
     compare_and_set_request(engine, HOUR, None, replace(ROW, given_up_at=AT, given_up_because="no model"))
-    assert reset_attempts(engine, [HOUR], [], AT) == (0, [HOUR])
+    assert reset_attempts(engine, ITEMS, [HOUR], [], AT) == (0, [HOUR])
     insert_items(sql, GOOD, END)
-    assert reset_attempts(engine, [NEXT], [], AT) == (0, [NEXT])
+    assert reset_attempts(engine, ITEMS, [NEXT], [], AT) == (0, [NEXT])
 
 
 def test_what_cannot_be_put_back_is_said_and_changes_nothing(engine, sql: Sql):
@@ -221,12 +221,12 @@ def test_what_cannot_be_put_back_is_said_and_changes_nothing(engine, sql: Sql):
         (doubtful, f"The item {doubtful} has not failed, it has a prediction"),
     ):
         with pytest.raises(RetryError, match=reason):
-            reset_attempts(engine, [], [bad, key], AT)
+            reset_attempts(engine, ITEMS, [], [bad, key], AT)
     with pytest.raises(RetryError, match="in the hour 2026-11-02-06:00, it has no items: nothing was put back"):
-        reset_attempts(engine, [NEXT], [bad], AT)
+        reset_attempts(engine, ITEMS, [NEXT], [bad], AT)
     insert_items(sql, GOOD, END)
     sql("UPDATE items SET prediction = '[1, 0, 0]' WHERE created_datetime >= %s", END)
     with pytest.raises(RetryError, match="2026-11-02-06:00, all its items have predictions: nothing was put back"):
-        reset_attempts(engine, [HOUR, NEXT], [], AT)
+        reset_attempts(engine, ITEMS, [HOUR, NEXT], [], AT)
     assert left(engine) == {HOUR.key: Remaining(1, pending, failed=1)}
     assert read_requests(engine) == {}

@@ -16,7 +16,7 @@ from batch_assets.database.schema.setup import initialize_database
 from batch_assets.database.schema.tables import metadata
 from batch_assets.errors import DatabaseError, DatabaseUnavailableError, TableError
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 from batch_assets_tests.support.servers import Rows, Server
 
 ITEM = "[5.1, 3.5, 1.4, 0.2]"
@@ -125,7 +125,7 @@ def test_a_table_of_a_service_is_adopted_without_being_rewritten(
     rows, statement, stored = sql("SELECT * FROM items"), created(sql), storage(sql, server)
     assert len(rows) == 2
     assert stored
-    assert initialize_database(on_server) == [*BOOKKEEPING_TABLES, INDEX, *PENDING]
+    assert initialize_database(on_server, ITEMS) == [*BOOKKEEPING_TABLES, INDEX, *PENDING]
     assert sql("SELECT * FROM items") == rows
     assert storage(sql, server) == stored
     added, count = re.subn(
@@ -137,12 +137,12 @@ def test_a_table_of_a_service_is_adopted_without_being_rewritten(
         created(sql),
     )
     assert (added, count) == (statement, 3)
-    assert initialize_database(on_server) == []
+    assert initialize_database(on_server, ITEMS) == []
     # The deleted id is not given away again, and what the service writes is counted.
-    register_items(on_server, [ITEM], None)
+    register_items(on_server, ITEMS, [ITEM], None)
     assert sql("SELECT MAX(id) FROM items") == [(21,)]
     start, end = sql("SELECT MIN(created_datetime), NOW() + INTERVAL 1 HOUR FROM items")[0]
-    counts = count_by_hour(on_server, start.replace(minute=0, second=0, microsecond=0), end)
+    counts = count_by_hour(on_server, ITEMS, start.replace(minute=0, second=0, microsecond=0), end)
     assert [(hour.items, hour.predicted, hour.pending) for hour in counts] == [(1, 0, 1), (1, 1, 0), (1, 0, 1)]
 
 
@@ -151,19 +151,19 @@ def test_a_partitioned_table_is_adopted_without_what_would_rewrite_it(
 ) -> None:
     make_items(sql, PARTITIONED)
     rows, stored = sql("SELECT * FROM items"), storage(sql, server)
-    done = initialize_database(on_server)
+    done = initialize_database(on_server, ITEMS)
     assert done[: len(BOOKKEEPING_TABLES) + 1] == [*BOOKKEEPING_TABLES, INDEX]
     if server.is_mariadb:
         (remark,) = done[len(BOOKKEEPING_TABLES) + 1 :]
         assert remark.startswith("items goes without the column prediction_pending, which cannot be added to it online")
-        assert initialize_database(on_server) == [remark]
+        assert initialize_database(on_server, ITEMS) == [remark]
         sql(re.findall("(ALTER TABLE .*);", remark)[0])
-        assert initialize_database(on_server) == [PENDING[1]]
+        assert initialize_database(on_server, ITEMS) == [PENDING[1]]
     else:
         assert done[len(BOOKKEEPING_TABLES) + 1 :] == PENDING
         assert storage(sql, server) == stored
     assert sql("SELECT * FROM items") == rows
-    assert initialize_database(on_server) == []
+    assert initialize_database(on_server, ITEMS) == []
 
 
 @pytest.mark.parametrize("shape", SQLITE_SHAPES)
@@ -174,14 +174,14 @@ def test_a_table_of_a_service_on_sqlite_is_adopted(
         return
     make_items(sql, SQLITE_SHAPES[shape])
     before = sql("SELECT * FROM items"), sql("SELECT * FROM sqlite_master WHERE tbl_name = 'items'")
-    assert initialize_database(engine_from_environment()) == [*BOOKKEEPING_TABLES, INDEX, *PENDING_ON_SQLITE]
+    assert initialize_database(engine_from_environment(), ITEMS) == [*BOOKKEEPING_TABLES, INDEX, *PENDING_ON_SQLITE]
     after = sql("SELECT * FROM items"), sql("SELECT * FROM sqlite_master WHERE tbl_name = 'items' AND type = 'table'")
     assert after == before
     assert sql("SELECT name FROM sqlite_master WHERE tbl_name = 'items' AND type != 'table' ORDER BY name") == [
         ("ix_items_created_datetime",),
         ("ix_items_prediction_pending",),
     ]
-    assert initialize_database(engine_from_environment()) == []
+    assert initialize_database(engine_from_environment(), ITEMS) == []
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_an_index_that_begins_with_the_time_is_enough(
     make_items(sql, SQLITE_SHAPES["contract"] if on_sqlite else SHAPES["contract"])
     sql(f"CREATE INDEX theirs ON items ({columns})")
     pending = PENDING_ON_SQLITE if on_sqlite else PENDING
-    assert initialize_database(engine) == [*BOOKKEEPING_TABLES, *([] if is_enough else [INDEX]), *pending]
+    assert initialize_database(engine, ITEMS) == [*BOOKKEEPING_TABLES, *([] if is_enough else [INDEX]), *pending]
     names = {index["name"] for index in sa.inspect(engine).get_indexes("items")} - {"ix_items_prediction_pending"}
     assert names == ({"theirs"} if is_enough else {"theirs", "ix_items_created_datetime"})
 
@@ -208,8 +208,8 @@ def test_an_index_that_begins_with_the_time_is_enough(
 def test_a_migration_history_of_the_service_is_left_alone(engine: sa.Engine, sql: Sql) -> None:
     sql("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
     sql("INSERT INTO alembic_version VALUES ('deadbeef')")
-    initialize_database(engine)
-    assert initialize_database(engine) == []
+    initialize_database(engine, ITEMS)
+    assert initialize_database(engine, ITEMS) == []
     assert sql("SELECT * FROM alembic_version") == [("deadbeef",)]
     assert sql("SELECT * FROM batch_assets_alembic_version") == [("0003",)]
 
@@ -234,7 +234,7 @@ def test_the_service_goes_on_writing_while_the_index_is_added(on_server: sa.Engi
     with listening(on_server, "before_cursor_execute", lambda text: adding.set() if "ADD INDEX" in text else None):
         writer = threading.Thread(target=write)
         writer.start()
-        initialize_database(on_server)
+        initialize_database(on_server, ITEMS)
         ended = time.perf_counter()
         added.set()
         writer.join()
@@ -254,11 +254,11 @@ def test_a_transaction_that_keeps_the_table_busy_stops_init_db_and_not_the_servi
         cursor.execute("SELECT COUNT(*) FROM items")
         start = time.monotonic()
         with pytest.raises(DatabaseUnavailableError, match="waited too long for a lock that another transaction"):
-            initialize_database(on_server)
+            initialize_database(on_server, ITEMS)
         # By itself the server would wait for a day.
         assert time.monotonic() - start < 60
         sql(f"INSERT INTO items (`values`) VALUES ('{ITEM}')")
-    assert initialize_database(on_server) == [INDEX, *PENDING]
+    assert initialize_database(on_server, ITEMS) == [INDEX, *PENDING]
 
 
 # Refusing what does not fit
@@ -298,7 +298,7 @@ def test_a_table_that_does_not_fit_is_refused_by_name_and_nothing_is_changed(
     sql(f"CREATE TABLE items ({shape.replace(old or shape.split(',')[0], new)})")
     before = sa.inspect(engine).get_columns("items")
     with pytest.raises(TableError) as caught:
-        initialize_database(engine)
+        initialize_database(engine, ITEMS)
     assert sentence in str(caught.value)
     assert str(caught.value).startswith(f"The table items in {engine.url.database!r} cannot be used as it is: ")
     assert str(caught.value).endswith("Fix the table, or use another database; nothing was changed.")
@@ -310,7 +310,7 @@ def test_a_table_that_does_not_fit_is_refused_by_name_and_nothing_is_changed(
 def test_a_table_without_transactions_is_refused(on_server: sa.Engine, sql: Sql) -> None:
     sql(f"CREATE TABLE items ({SHAPES['contract']}) ENGINE=MyISAM")
     with pytest.raises(TableError, match=r"its storage engine MyISAM has no transactions \(ALTER TABLE items ENGINE"):
-        initialize_database(on_server)
+        initialize_database(on_server, ITEMS)
     assert tables(on_server) == {"items"}
 
 
@@ -318,7 +318,7 @@ def test_a_view_is_refused(engine: sa.Engine, sql: Sql) -> None:
     sql("CREATE TABLE theirs (id INTEGER PRIMARY KEY, `values` TEXT)")
     sql("CREATE VIEW items AS SELECT * FROM theirs")
     with pytest.raises(TableError, match="it is a view, and must be a table"):
-        initialize_database(engine)
+        initialize_database(engine, ITEMS)
     assert tables(engine) == {"theirs"}
 
 
@@ -327,15 +327,15 @@ def test_a_table_of_ours_that_is_somebody_elses_is_refused_by_name(engine: sa.En
     with pytest.raises(
         TableError, match=r"The table run_summary in .* has no predicted, failed, pending, label_counts"
     ):
-        initialize_database(engine)
+        initialize_database(engine, ITEMS)
     assert tables(engine) == {"run_summary"}
 
 
 def test_a_column_that_was_dropped_is_named(engine: sa.Engine, sql: Sql) -> None:
-    initialize_database(engine)
+    initialize_database(engine, ITEMS)
     sql("ALTER TABLE failed_items DROP COLUMN attempts")
     with pytest.raises(TableError, match=r"The table failed_items in .* has no attempts: rename it"):
-        initialize_database(engine)
+        initialize_database(engine, ITEMS)
 
 
 # Interruptions
@@ -383,7 +383,7 @@ def test_what_was_interrupted_anywhere_is_finished_by_the_next_one(engine: sa.En
                     raise Interruption
 
         with contextlib.suppress(Interruption), listening(engine, "after_cursor_execute", count):
-            initialize_database(engine)
+            initialize_database(engine, ITEMS)
         # SQLite's connection lives, and has the file locked, as long as a cursor that the traceback holds.
         gc.collect()
         return seen
@@ -394,7 +394,7 @@ def test_what_was_interrupted_anywhere_is_finished_by_the_next_one(engine: sa.En
     for limit in range(1, total + 1):
         drop_all()
         assert run(limit) == limit
-        initialize_database(engine)
+        initialize_database(engine, ITEMS)
         assert snapshot_of(engine, sql) == whole
         assert sql("SELECT * FROM batch_assets_alembic_version") == [("0003",)]
 
@@ -403,25 +403,25 @@ def test_what_was_interrupted_anywhere_is_finished_by_the_next_one(engine: sa.En
 def test_a_table_that_was_dropped_is_made_anew_and_the_others_keep_their_rows(
     name: str, engine: sa.Engine, sql: Sql
 ) -> None:
-    initialize_database(engine)
+    initialize_database(engine, ITEMS)
     whole = snapshot_of(engine, sql)
-    register_items(engine, [ITEM], None)
+    register_items(engine, ITEMS, [ITEM], None)
     sql(f"DROP TABLE {name}")
     made = [] if name.endswith("version") else [f"created table {name}"]
     if name == "items":
         made += PENDING_ON_SQLITE if engine.dialect.name == "sqlite" else PENDING
-    assert initialize_database(engine) == made
+    assert initialize_database(engine, ITEMS) == made
     assert snapshot_of(engine, sql) == whole
     assert sql("SELECT COUNT(*) FROM items") == [(0 if name == "items" else 1,)]
 
 
 def test_an_index_that_was_dropped_is_made_anew(engine: sa.Engine, sql: Sql) -> None:
-    initialize_database(engine)
+    initialize_database(engine, ITEMS)
     whole = snapshot_of(engine, sql)
     pending = PENDING_ON_SQLITE if engine.dialect.name == "sqlite" else PENDING
     for name, said in (("created_datetime", INDEX), ("prediction_pending", pending[-1])):
         sql(f"DROP INDEX ix_items_{name}" + ("" if engine.dialect.name == "sqlite" else " ON items"))
-        assert initialize_database(engine) == [said]
+        assert initialize_database(engine, ITEMS) == [said]
     assert sorted(snapshot_of(engine, sql)[0]) == sorted(whole[0])
 
 
@@ -429,7 +429,7 @@ def test_an_index_that_was_dropped_is_made_anew(engine: sa.Engine, sql: Sql) -> 
 
 
 def test_the_tables_that_the_migrations_make_are_those_of_the_package(engine: sa.Engine) -> None:
-    initialize_database(engine)
+    initialize_database(engine, ITEMS)
     inspector = sa.inspect(engine)
     families = (sa.Integer, sa.Float, sa.DateTime)
     for table in metadata.tables.values():
@@ -449,7 +449,7 @@ def test_the_tables_that_the_migrations_make_are_those_of_the_package(engine: sa
 
 
 def test_updates_move_updated_datetime_and_nothing_else_does(engine: sa.Engine, sql: Sql) -> None:
-    initialize_database(engine)
+    initialize_database(engine, ITEMS)
     sql(f"INSERT INTO items (`values`, updated_datetime) VALUES ('{ITEM}', '2026-01-01 00:00:00')")
     sql("UPDATE items SET prediction = '[1, 0, 0]'")
     assert sql("SELECT COUNT(*) FROM items WHERE updated_datetime > '2026-11-01 00:00:00'") == [(1,)]
@@ -468,9 +468,9 @@ def test_any_name_of_a_database_will_do(
     try:
         monkeypatch.setenv("MYSQL_DATABASE", name)
         engine = engine_from_environment()
-        assert len(initialize_database(engine)) == MADE
-        assert initialize_database(engine) == []
-        register_items(engine, [ITEM], None)
+        assert len(initialize_database(engine, ITEMS)) == MADE
+        assert initialize_database(engine, ITEMS) == []
+        register_items(engine, ITEMS, [ITEM], None)
         assert server.execute(f"SELECT COUNT(*) FROM {quoted}.items") == [(1,)]
     finally:
         engine.dispose()
@@ -483,12 +483,12 @@ def test_one_process_waits_for_another_on_the_same_database_only(
     monkeypatch.setattr(schema, "OTHER_PROCESS_SECONDS", 1)
     with on_server.connect() as other, schema._alone(other):
         with pytest.raises(DatabaseUnavailableError, match=r"Another process has been setting up .* for 1 seconds"):
-            initialize_database(on_server)
+            initialize_database(on_server, ITEMS)
         assert tables(on_server) == set()
         with server.database() as name:
             monkeypatch.setenv("MYSQL_DATABASE", name)
-            assert len(initialize_database(engine_from_environment())) == MADE
-    assert len(initialize_database(on_server)) == MADE
+            assert len(initialize_database(engine_from_environment(), ITEMS)) == MADE
+    assert len(initialize_database(on_server, ITEMS)) == MADE
 
 
 def test_the_lock_is_given_back_also_after_a_refusal(
@@ -497,11 +497,11 @@ def test_the_lock_is_given_back_also_after_a_refusal(
     monkeypatch.setattr(schema, "OTHER_PROCESS_SECONDS", 5)
     sql("CREATE TABLE items (id INTEGER)")
     with pytest.raises(TableError):
-        initialize_database(on_server)
+        initialize_database(on_server, ITEMS)
     sql("DROP TABLE items")
     # From another session than the one in the pool.
     other = sa.create_engine(on_server.url)
-    assert len(initialize_database(other)) == MADE
+    assert len(initialize_database(other, ITEMS)) == MADE
     other.dispose()
 
 
@@ -525,6 +525,6 @@ def test_without_the_right_to_create_tables_init_db_succeeds_where_they_are_and_
     limited = engine_from_environment()
     assert limited is not on_server
     with pytest.raises(DatabaseError, match=r"lacks a right in database '.*' .*CREATE command denied.*: grant it"):
-        initialize_database(limited)
-    initialize_database(on_server)
-    assert initialize_database(limited) == []
+        initialize_database(limited, ITEMS)
+    initialize_database(on_server, ITEMS)
+    assert initialize_database(limited, ITEMS) == []
