@@ -141,7 +141,7 @@ def test_unreachable_server_in_the_environment_fails_with_a_sentence() -> None:
 
 def test_no_server_to_be_had_is_a_missing_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(servers, "find_server", lambda: None)
-    monkeypatch.setattr(servers, "_try_to_install_server", lambda: None)
+    monkeypatch.setattr(servers, "try_to_install", lambda *_: None)
     with (
         pytest.raises(MissingProgramError, match=r"this needs a MySQL or MariaDB server: install one .*MYSQL_SERVER"),
         server_for_tests({}),
@@ -160,7 +160,7 @@ def test_what_cannot_be_installed_is_not_tried_for_each_test(monkeypatch: pytest
     monkeypatch.setattr(servers, "apt_install", fail)
     monkeypatch.setattr(servers, "_like", lambda: ["debian"])
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    servers._try_to_install_server.cache_clear()
+    servers.try_to_install.cache_clear()
     for _ in range(2):
         with pytest.raises(MissingProgramError):
             servers.install_server()

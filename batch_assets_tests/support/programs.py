@@ -1,6 +1,10 @@
 """The programs that tests use beside Python, and what happens where one is missing."""
 
 import shutil
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
 
 
 class MissingProgramError(RuntimeError):
@@ -35,3 +39,15 @@ def find_program(name: str, advice: str, path: str | None = None) -> str:
     if found is None:
         raise MissingProgramError(name, advice)
     return found
+
+
+def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command of git in the checkout and returns how it ended.
+
+    Raises:
+        MissingProgramError: There is no git, or this is a copy of the files that git knows nothing of.
+    """
+    program = find_program("git", "install git")
+    if not (ROOT / ".git").exists():
+        raise MissingProgramError("a clone by git", "clone the project in place of unpacking a copy")
+    return subprocess.run([program, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)

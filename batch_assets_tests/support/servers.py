@@ -1,8 +1,8 @@
 """Real MySQL and MariaDB servers for the tests, started and stopped by the tests themselves.
 
 A stand-in would prove nothing here: what has to hold (locks, transactions, JSON, time zones, cut connections)
-is what servers differ in. So the tests use the server in MYSQL_SERVER, or start a private one, or install one. Where none
-can be had, a test that needs one is skipped with a sentence that says how to get one, and in CI it fails.
+is what servers differ in. So the tests use the server in MYSQL_SERVER, or start a private one, or install one.
+Where none can be had, a test that needs one is skipped with a sentence that says how to get one; in CI it fails.
 """
 
 import contextlib
@@ -378,7 +378,7 @@ def install_server() -> str:
     Raises:
         MissingProgramError: That cannot be done here, or has failed.
     """
-    _try_to_install_server()
+    try_to_install("mariadb-server-core", "mariadb-client-core")
     binary = find_server()
     if binary is None:
         raise MissingProgramError(
@@ -390,16 +390,17 @@ def install_server() -> str:
 
 
 @functools.cache
-def _try_to_install_server() -> None:
-    """Installs only the programs: these packages bring no service, so that nothing starts and nothing is set up.
+def try_to_install(*packages: str) -> None:
+    """Installs packages of Debian where that can be done, and not again for each test where it has failed.
 
-    What has failed once is not tried again for each test.
+    Args:
+        packages: Those of programs: they bring no service, so that nothing starts and nothing is set up.
     """
     if os.geteuid() == 0 and {"debian", "ubuntu"} & set(_like()):
         try:
-            apt_install("mariadb-server-core", "mariadb-client-core")
+            apt_install(*packages)
         except RuntimeError as fault:
-            print(f"No database server could be installed: {fault}", file=sys.stderr)
+            print(f"{' and '.join(packages)} could not be installed: {fault}", file=sys.stderr)  # noqa: T201
 
 
 def apt_install(*packages: str) -> None:
