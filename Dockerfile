@@ -31,7 +31,8 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
 # The build backend is locked with the rest, but belongs to no running program; nor do the tests of the large libraries.
 RUN cd /opt/batch-assets/lib/python3.11/site-packages \
     && mkdir /build/backend \
-    && mv flit_core* /build/backend/ \
+    && mv hatchling* pathspec* pluggy* trove_classifiers* /build/backend/ \
+    && rm /opt/batch-assets/bin/hatchling /opt/batch-assets/bin/trove-classifiers \
     && find numpy onnx pandas scipy sklearn -type d -name tests -prune -exec rm -r {} + \
     # Read without a look at the source: the two come and go together.
     && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash .
@@ -40,6 +41,7 @@ RUN cd /opt/batch-assets/lib/python3.11/site-packages \
 FROM dependencies AS package
 COPY pyproject.toml README.md ./
 COPY batch_assets batch_assets
+COPY models models
 RUN PYTHONPATH=/build/backend python3 -m pip --python /opt/batch-assets/bin/python install --quiet --no-cache-dir \
         --no-compile --disable-pip-version-check --no-index --no-deps --no-build-isolation --prefix /package . \
     && python3 -m compileall -q --invalidation-mode unchecked-hash /package/lib
@@ -50,12 +52,10 @@ RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /u
 ENV PATH=/opt/batch-assets/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \
-    DAGSTER_HOME=/app/dagster \
-    BATCH_ASSETS_HOME=/tmp/batch_assets
+    DAGSTER_HOME=/app/dagster
 WORKDIR /app
 COPY --from=dependencies /opt/batch-assets /opt/batch-assets
 COPY --from=package /package /opt/batch-assets
-COPY models models
 COPY dagster.yaml dagster/
 # Belongs to the account, and so does a volume that is mounted here.
 RUN install --directory --owner 10001 --group 10001 dagster/storage

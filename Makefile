@@ -6,9 +6,11 @@
 .DELETE_ON_ERROR:
 .PHONY: help demo test ui lint lock bench
 
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 ifeq ($(origin PYTHON),undefined)
-# A version manager may leave a python3.11 on the path that only says it is not the one in use: run it to see.
-PYTHON := $(shell python3.11 -c '' >/dev/null 2>&1 && echo python3.11 || echo python3)
+# A version manager may leave a python3.11 on the path that only says it is not the one in use: run each to see.
+PYTHON := $(shell for python in python3.11 python3 python3.13 python3.12; do \
+	$$python -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo $$python && exit; done; echo python3)
 endif
 UI_PORT ?= 3000
 UV ?= uv
@@ -68,7 +70,7 @@ lock: ## write the locks anew from pyproject.toml, keeping versions that still f
 		--constraints requirements.txt --output-file requirements-dev.txt
 
 $(VENV):
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	@$(PYTHON) -c '$(NEW_ENOUGH)' 2>/dev/null || { \
 		echo "make: Python 3.11 or later is needed, and $(PYTHON) is" \
 			"$$($(PYTHON) --version 2>/dev/null || echo missing). Name another with PYTHON=/path/to/python" >&2; exit 1; }
 	@$(PYTHON) -m venv --clear .venv || { \

@@ -419,7 +419,7 @@ def check_containers(stack: Stack) -> None:
             wrote = stack.podman.status("exec", "--user=0", container, "touch", f"{folder}/written")
             expect(wrote != 0, f"{folder} can be written to in {service}")
         expect(stack.podman.status("healthcheck", "run", container) == 0, f"{service} is no longer healthy")
-    for program in ("gcc", "pip", "pip3", "flit"):
+    for program in ("gcc", "pip", "pip3", "hatchling"):
         there = stack.podman.status("exec", stack.container("code-server"), "which", program) == 0
         expect(not there, f"{program} is in the image")
     uncompiled = stack.within("code-server", "python", "-c", UNCOMPILED).split()

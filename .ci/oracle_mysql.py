@@ -5,7 +5,8 @@
 Debian packages MariaDB, not MySQL, except in its unstable suite. That suite's programs must not be mixed into
 this machine, so they live in a folder of their own, made once and kept in the user's cache. Each run has a data
 folder, a port and an account of its own; the command finds them in MYSQL_SERVER, MYSQL_PORT, MYSQL_USER and
-MYSQL_PASSWORD. Its exit status is ours. Without a command only the folder is made.
+MYSQL_PASSWORD. Its exit status is ours. Without a command only the folder is made. The packages come from the mirror
+of Debian that this machine's apt uses; where it uses none, as on Ubuntu, DEBIAN_MIRROR names one.
 
 Needs root (chroot, mount). No package of Python is needed to make the folder, PyMySQL to run a command.
 """
@@ -14,6 +15,7 @@ Needs root (chroot, mount). No package of Python is needed to make the folder, P
 import contextlib
 import fcntl
 import os
+import platform
 import re
 import shutil
 import signal
@@ -27,7 +29,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from batch_assets_tests.support.servers import PrivateServer, apt_install, run_to_end
 
 SUITE = "sid"
-DEFAULT_MIRROR = "http://deb.debian.org/debian"
 
 
 def main(command: list[str]) -> int:
@@ -107,35 +108,29 @@ def make_root(folder: Path, suite: str, *options: str) -> None:
 
 
 def debian_mirror() -> str:
-    """The Debian mirror that this machine's apt uses: the one with the machine's own suite."""
-    release = Path("/etc/os-release").read_text("utf-8")
-    codename = re.search(r"^VERSION_CODENAME=(\w+)", release, re.MULTILINE)
-    if not re.search(r"^ID=debian$", release, re.MULTILINE) or not codename:
-        return DEFAULT_MIRROR
-    for uri, suites in apt_sources():
-        if codename[1] in suites and re.match(r"(https?|file):", uri):
+    """The mirror of Debian that DEBIAN_MIRROR names, or that apt uses on this machine.
+
+    Raises:
+        RuntimeError: There is neither.
+    """
+    if named := os.environ.get("DEBIAN_MIRROR"):
+        return named
+    targets = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(LABEL)", "Created-By: Packages"]
+    for target in run_to_end(targets).splitlines():
+        uri, release, label = (*target.split(maxsplit=2), "")[:3]
+        # The label is known once apt has read the mirror's index, the release is what its settings say.
+        if re.match(r"(https?|file):", uri) and (label == "Debian" or release == debian_release()):
             return uri
-    return DEFAULT_MIRROR
+    raise RuntimeError(
+        "apt's settings name no mirror of Debian, of which a root folder could be made: set DEBIAN_MIRROR to the"
+        " address of one, which is the part before dists/."
+    )
 
 
-def apt_sources() -> Iterator[tuple[str, list[str]]]:
-    """The addresses that apt is configured with, each with its suites, in both of apt's formats."""
-    for file in [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*.list"))]:
-        if file.is_file():
-            for line in file.read_text("utf-8").splitlines():
-                if match := re.match(r"\s*deb\s+(?:\[[^]]*\]\s*)?(\S+)\s+(\S+)", line):
-                    yield match[1], [match[2]]
-    for file in sorted(Path("/etc/apt/sources.list.d").glob("*.sources")):
-        text = re.sub(r"^#.*\n", "", file.read_text("utf-8"), flags=re.MULTILINE)
-        for stanza in re.split(r"\n\s*\n", text):
-            # A line that begins with a space continues the field before it.
-            fields = {
-                name.lower(): value.split()
-                for name, value in re.findall(r"^([\w-]+):((?:.*)(?:\n[ \t].*)*)", stanza, re.M)
-            }
-            if "deb" in fields.get("types", []) and fields.get("enabled") != ["no"]:
-                for uri in fields.get("uris", []):
-                    yield uri, fields.get("suites", [])
+def debian_release() -> str | None:
+    """The name of the release of Debian that this machine is, None if it is something else."""
+    release = platform.freedesktop_os_release()
+    return release.get("VERSION_CODENAME") if release["ID"] == "debian" else None
 
 
 if __name__ == "__main__":

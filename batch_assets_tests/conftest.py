@@ -43,6 +43,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # The same examples everywhere, and no time limit for one: two suites side by side make any machine slow.
 hypothesis.settings.load_profile("ci")
 
+pytest_plugins = ["batch_assets_tests.support.skipping"]
+
 MOST_WORKERS = 8
 _MARK = pytest.StashKey[str]()
 

@@ -13,6 +13,7 @@ import pytest
 
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.instance import running_process
+from batch_assets_tests.support.programs import find_program
 from batch_assets_tests.support.servers import free_port
 
 ROOT = Path(__file__).parents[1]
@@ -28,6 +29,8 @@ def _blocks(language: str) -> list[str]:
 
 
 def test_its_commands_run_one_after_the_other(server_environment: dict[str, str], tmp_path: Path, sql: Sql) -> None:
+    bash = find_program("bash", "install bash")
+    find_program("curl", "install curl (on Debian: apt-get install curl)")
     (tmp_path / "models").symlink_to(ROOT / "models")
     lines = [line for block in _blocks("bash") for line in block.splitlines()]
     # Where the server is, and where the API, the test's environment says; make's targets have tests of their own.
@@ -36,7 +39,7 @@ def test_its_commands_run_one_after_the_other(server_environment: dict[str, str]
     api = {"API_PORT": str(free_port()), "API_KEY": "a key"}
     environment = {**os.environ, **api, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(
-        ["bash", "-euo", "pipefail"],
+        [bash, "-euo", "pipefail"],
         input="\n".join(script),
         cwd=tmp_path,
         env=environment,

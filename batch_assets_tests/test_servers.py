@@ -14,10 +14,18 @@ import pytest
 
 from batch_assets_tests.support import servers
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.servers import PrivateServer, Server, free_port, private_server, server_for_tests
+from batch_assets_tests.support.programs import MissingProgramError
+from batch_assets_tests.support.servers import (
+    PrivateServer,
+    Server,
+    free_port,
+    private_server,
+    run_to_end,
+    server_for_tests,
+)
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture
 def _a_server_is_installed() -> None:
     if servers.find_server() is None:
         servers.install_server()
@@ -62,6 +70,7 @@ def test_private_server_is_gone_when_the_test_fails() -> None:
     assert_gone(pid, folder)
 
 
+@pytest.mark.usefixtures("_a_server_is_installed")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_private_server_is_gone_when_the_run_is_interrupted(number: signal.Signals) -> None:
     script = (
@@ -130,14 +139,37 @@ def test_unreachable_server_in_the_environment_fails_with_a_sentence() -> None:
         pytest.fail("there is no server at this port")
 
 
-def test_no_server_to_be_had_fails_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_server_to_be_had_is_a_missing_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(servers, "find_server", lambda: None)
-    monkeypatch.setattr(servers, "_like", lambda: ["fedora"])
+    monkeypatch.setattr(servers, "try_to_install", lambda *_: None)
     with (
-        pytest.raises(RuntimeError, match="The tests need a MySQL or MariaDB server: set MYSQL_SERVER"),
+        pytest.raises(MissingProgramError, match=r"this needs a MySQL or MariaDB server: install one .*MYSQL_SERVER"),
         server_for_tests({}),
     ):
         pytest.fail("there is no server")
+
+
+def test_what_cannot_be_installed_is_not_tried_for_each_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[tuple[str, ...]] = []
+
+    def fail(*packages: str) -> None:
+        tried.append(packages)
+        raise RuntimeError("apt-get failed")
+
+    monkeypatch.setattr(servers, "find_server", lambda: None)
+    monkeypatch.setattr(servers, "apt_install", fail)
+    monkeypatch.setattr(servers, "_like", lambda: ["debian"])
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    servers.try_to_install.cache_clear()
+    for _ in range(2):
+        with pytest.raises(MissingProgramError):
+            servers.install_server()
+    assert tried == [("mariadb-server-core", "mariadb-client-core")]
+
+
+def test_a_command_that_does_not_end_is_killed_with_a_sentence() -> None:
+    with pytest.raises(RuntimeError, match=r"time\.sleep\(600\) has not ended within 1 s"):
+        run_to_end([sys.executable, "-c", "import time; time.sleep(600)"], timeout=1)
 
 
 def test_every_test_has_an_empty_database_of_its_own(database_environment: dict[str, str], sql: Sql) -> None:

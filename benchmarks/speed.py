@@ -27,6 +27,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import signal
 import statistics
 import subprocess
@@ -209,9 +210,12 @@ def print_summary(document: dict[str, Any]) -> None:
 
 def circumstances(server: Server, options: argparse.Namespace) -> dict[str, Any]:
     """Returns what the figures depend on."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=root_folder(), capture_output=True, text=True, check=False
-    )
+    commit = None
+    if git := shutil.which("git"):
+        described = subprocess.run(
+            [git, "describe", "--always", "--dirty"], cwd=root_folder(), capture_output=True, text=True, check=False
+        )
+        commit = described.stdout.strip() or None
     return {
         "server": server.version,
         "server_settings": server_settings(server),
@@ -219,7 +223,7 @@ def circumstances(server: Server, options: argparse.Namespace) -> dict[str, Any]
         "machine": platform.platform(),
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "commit": described.stdout.strip() or None,
+        "commit": commit,
         "options": {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()},
     }
 

@@ -22,7 +22,7 @@ from batch_assets.hours import Hour, hour_of_key, utc_now
 from batch_assets.pipeline import pipeline_from_environment
 from batch_assets.settings.database import SQLiteSettings
 from batch_assets.settings.environment import environment
-from batch_assets.settings.folders import home_folder
+from batch_assets.settings.folders import home_folder, is_wheel
 from batch_assets.settings.retry import LEAVE
 
 
@@ -242,11 +242,14 @@ def demo() -> None:
     """Fill an empty database with 65,322 iris items of past hours and score them with `dagster job execute`."""
     from batch_assets.iris.demo import run_demo  # noqa: PLC0415 - imports scikit-learn
 
-    _make_home(home_folder(environment()))
+    if not environment().get("DAGSTER_HOME"):
+        _make_home(home_folder(environment()))
     run_demo(click.echo)
     click.echo()
     click.get_current_context().invoke(status, count=48)
-    click.echo("\nThe same in Dagster's UI, where an hour can be materialised again and a range backfilled: make ui")
+    instance = shlex.quote(environment().get("DAGSTER_HOME") or str(home_folder(environment())))
+    ui = f"DAGSTER_HOME={instance} dagster dev -m batch_assets.definitions" if is_wheel() else "make ui"
+    click.echo(f"\nThe same in Dagster's UI, where an hour can be materialised again and a range backfilled: {ui}")
 
 
 def _make_home(home: Path) -> list[str]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from batch_assets.errors import ModelError, ModelRunError
 from batch_assets.inference.item_format import LONGEST_TEXT, check_values, counted, shown
-from batch_assets.settings.folders import root_folder
+from batch_assets.settings.folders import model_folder, root_folder
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, NodeArg
@@ -63,7 +63,7 @@ class ModelFiles:
         The sample of the iris model says nothing about another model: with a MODEL_FILEPATH of one's own and
         no SAMPLE_DATA_PATH there is no sample.
         """
-        folder = root_folder() / "models"
+        folder = model_folder(environ)
         model = Path(environ.get("MODEL_FILEPATH") or folder / "iris_svc.onnx")
         label = Path(environ.get("LABEL_FILEPATH") or folder / "label.json")
         sample: Path | None = folder / "sample.json"

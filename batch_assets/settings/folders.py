@@ -1,7 +1,11 @@
 """The folders that the environment does not name."""
 
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
+
+# Put into the wheel when it is built; a checkout has it beside the package.
+_MODEL_OF_WHEEL = Path(str(files("batch_assets"))) / "models"
 
 
 def root_folder() -> Path:
@@ -18,3 +22,27 @@ def home_folder(environment: Mapping[str, str]) -> Path:
     """
     named = environment.get("BATCH_ASSETS_HOME")
     return Path(named).absolute() if named else root_folder() / ".batch_assets"
+
+
+def trained_model_folder(environment: Mapping[str, str]) -> Path:
+    """Returns the folder that `iris_model` writes to: `models` of the checkout, or of the home of an installed wheel.
+
+    Args:
+        environment: Names the home folder.
+    """
+    return (home_folder(environment) if is_wheel() else root_folder()) / "models"
+
+
+def model_folder(environment: Mapping[str, str]) -> Path:
+    """Returns the folder of the iris model: where `iris_model` has written it, else the one that came in the wheel.
+
+    Args:
+        environment: Names the home folder.
+    """
+    trained = trained_model_folder(environment)
+    return _MODEL_OF_WHEEL if is_wheel() and not (trained / "iris_svc.onnx").is_file() else trained
+
+
+def is_wheel() -> bool:
+    """Returns whether the package was installed from a wheel, and not from a checkout that is still there."""
+    return _MODEL_OF_WHEEL.is_dir()

@@ -19,6 +19,7 @@ from dagster_webserver.cli import cli as dagster_webserver
 from batch_assets.cli.main import main as batch_assets
 from batch_assets.settings.api import ApiSettings
 from batch_assets_tests.support.instance import ROOT
+from batch_assets_tests.support.programs import git
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
@@ -82,9 +83,9 @@ def test_all_that_is_copied_is_there() -> None:
 
 
 def test_the_context_of_the_build_is_what_is_copied_and_nothing_else() -> None:
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    tracked = git("ls-files").stdout.split()
     needed = {file for file in tracked if any((ROOT / file).is_relative_to(path) for path in copied())}
-    assert {"requirements.txt", "batch_assets/database/settings.py", "models/iris_svc.onnx"} <= needed
+    assert {"requirements.txt", "batch_assets/settings/database.py", "models/iris_svc.onnx"} <= needed
     assert {file for file in tracked if let_in(file)} == needed
 
 
@@ -209,11 +210,8 @@ def test_no_password_stands_in_an_environment() -> None:
 def test_passwords_lie_in_files_that_git_ignores_and_that_have_an_example() -> None:
     for name, secret in COMPOSE["secrets"].items():
         assert secret == {"file": f"${{SECRETS_FOLDER:-./secrets}}/{name}"}
-        ignored = subprocess.run(["git", "check-ignore", "--quiet", f"deploy/secrets/{name}"], cwd=ROOT, check=False)
-        assert ignored.returncode == 0
-    tracked = subprocess.run(
-        ["git", "ls-files", "deploy/secrets"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+        assert git("check-ignore", f"deploy/secrets/{name}").returncode == 0
+    tracked = git("ls-files", "deploy/secrets")
     assert set(tracked.stdout.split()) == {f"deploy/secrets/{name}.example" for name in COMPOSE["secrets"]}
 
 

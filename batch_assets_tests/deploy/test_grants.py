@@ -41,7 +41,8 @@ from batch_assets_tests.support.pipeline import (
     predictions_of,
     run_job,
 )
-from batch_assets_tests.support.servers import PrivateServer, Server, apt_install
+from batch_assets_tests.support.programs import find_program
+from batch_assets_tests.support.servers import PrivateServer, Server, try_to_install
 
 # https://dev.mysql.com/doc/mysql-errors/9.7/en/server-error-reference.html: no right to a database, a table, a column,
 # or of the kind that belongs to a whole server.
@@ -327,7 +328,8 @@ def test_the_files_are_for_the_servers_own_client_too(
     private: PrivateServer, shop: Installation, tmp_path: Path
 ) -> None:
     if shutil.which("mariadb") is None:
-        apt_install("mariadb-client-core")
+        try_to_install("mariadb-client-core")
+    client = find_program("mariadb", "install it (on Debian: apt-get install mariadb-client-core)")
     options = tmp_path / "administrator.cnf"
     server = private.server
     options.write_text(
@@ -336,5 +338,5 @@ def test_the_files_are_for_the_servers_own_client_too(
     options.chmod(0o600)
     for file, database in ((ROLES, shop.items), (DAGSTER, shop.dagster), (TABLES, shop.items)):
         with file.open() as statements:
-            subprocess.run(["mariadb", f"--defaults-file={options}", database], stdin=statements, check=True)
+            subprocess.run([client, f"--defaults-file={options}", database], stdin=statements, check=True)
     assert shop.run("migrations", BATCH_ASSETS, "init-db") == "nothing to do\n"

@@ -40,6 +40,7 @@ from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.instance import Instance, running_instance, running_process
 from batch_assets_tests.support.manifests import FOLDER, Manifest, built, container, copied, of_kind, rights, weaknesses
 from batch_assets_tests.support.pipeline import GOOD, Counts, assert_hour_adds_up, insert_items, predictions_of
+from batch_assets_tests.support.programs import find_program
 from batch_assets_tests.support.servers import Server, free_port, run_to_end
 
 NAMESPACE = "batch-assets"
@@ -65,7 +66,7 @@ def accounts(server_environment: dict[str, str], server: Server) -> Iterator[dic
         environment |= {name.replace("MYSQL", role.upper()): value for name, value in account.items()}
     # What the image would hand to the server, which here is this one.
     script = f"docker_process_sql() {{ cat; }}; source {FOLDER / 'mysql' / 'accounts.sh'}"
-    statements = run_to_end(["bash", "-euc", script], env=environment)
+    statements = run_to_end([find_program("bash", "install bash"), "-euc", script], env=environment)
     try:
         for statement in statements.strip().split(";\n"):
             server.execute(statement.rstrip(";"))

@@ -1,6 +1,5 @@
 """What must hold of deploy/k8s that no schema says; see test_kubernetes.py for what it does."""
 
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from batch_assets_tests.support.manifests import (
     rights,
     weaknesses,
 )
+from batch_assets_tests.support.programs import git
 
 MANAGED = "managed"
 IMAGE = "registry.example.com/batch-assets:0.1.0"
@@ -315,13 +315,7 @@ def selects(selector: Mapping[str, Any], labels: Mapping[str, str] | None) -> bo
 
 
 def test_no_secret_is_in_git() -> None:
-    files = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "deploy/k8s"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split()
+    files = git("ls-files", "--cached", "--others", "--exclude-standard", "deploy/k8s").stdout.split()
     assert len(files) > 10
     for name in files:
         text = (ROOT / name).read_text()
@@ -329,6 +323,5 @@ def test_no_secret_is_in_git() -> None:
         if name.endswith(".env.example"):
             values = dict(line.split("=") for line in text.splitlines() if not line.startswith("#"))
             assert not any(values[key] for key in values if key.endswith(("PASSWORD", "KEY"))), name
-            ignored = subprocess.run(["git", "check-ignore", name.removesuffix(".example")], cwd=ROOT, check=False)
-            assert ignored.returncode == 0, name
+            assert git("check-ignore", name.removesuffix(".example")).returncode == 0, name
     assert FOLDER.is_dir()

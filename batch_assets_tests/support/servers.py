@@ -1,13 +1,14 @@
 """Real MySQL and MariaDB servers for the tests, started and stopped by the tests themselves.
 
 A stand-in would prove nothing here: what has to hold (locks, transactions, JSON, time zones, cut connections)
-is what servers differ in. So the tests never skip for want of a server: they use the one in MYSQL_SERVER,
-or start a private one, or install one, or fail with a sentence that says how to get one.
+is what servers differ in. So the tests use the server in MYSQL_SERVER, or start a private one, or install one.
+Where none can be had, a test that needs one is skipped with a sentence that says how to get one; in CI it fails.
 """
 
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import os
 import pwd
 import re
@@ -24,8 +25,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from batch_assets_tests.support.programs import MissingProgramError
+
 STARTUP_SECONDS = 120
 SHUTDOWN_SECONDS = 120
+COMMAND_SECONDS = 900
 USER = "batch"
 # Far from UTC and not a whole hour: a connection that forgets SET time_zone lands in another hour at once.
 TIME_ZONE = "+05:30"
@@ -207,7 +211,10 @@ class PrivateServer:
         if self._is_mariadb:
             installer = shutil.which("mariadb-install-db", path=_path())
             if installer is None:
-                raise RuntimeError(f"{self._binary} came without mariadb-install-db: install mariadb-server")
+                raise MissingProgramError(
+                    "mariadb-install-db",
+                    f"{self._binary} came without it (on Debian: apt-get install mariadb-server-core)",
+                )
             self._run(
                 installer,
                 "--no-defaults",
@@ -368,22 +375,32 @@ def find_server() -> str | None:
 def install_server() -> str:
     """Installs MariaDB's server where that is a matter of one command, and returns its path.
 
-    Only the programs: these packages bring no service, so that nothing starts and nothing is set up.
+    Raises:
+        MissingProgramError: That cannot be done here, or has failed.
     """
-    advice = (
-        "set MYSQL_SERVER, MYSQL_USER and MYSQL_PASSWORD to a MySQL or MariaDB server on which the tests may"
-        " create databases, or install one (on Debian: apt-get install mariadb-server)"
-    )
-    if os.geteuid() != 0 or not {"debian", "ubuntu"} & set(_like()):
-        raise RuntimeError(f"The tests need a MySQL or MariaDB server: {advice}.")
-    try:
-        apt_install("mariadb-server-core", "mariadb-client-core")
-    except RuntimeError as fault:
-        raise RuntimeError(f"The tests need a database server, and apt-get failed: {advice}.\n{fault}") from fault
+    try_to_install("mariadb-server-core", "mariadb-client-core")
     binary = find_server()
     if binary is None:
-        raise RuntimeError(f"mariadb-server-core is installed, mariadbd is not on the path: {advice}.")
+        raise MissingProgramError(
+            "a MySQL or MariaDB server",
+            "install one (on Debian: apt-get install mariadb-server-core mariadb-client-core), or set MYSQL_SERVER,"
+            " MYSQL_USER and MYSQL_PASSWORD to one on which the tests may create databases",
+        )
     return binary
+
+
+@functools.cache
+def try_to_install(*packages: str) -> None:
+    """Installs packages of Debian where that can be done, and not again for each test where it has failed.
+
+    Args:
+        packages: Those of programs: they bring no service, so that nothing starts and nothing is set up.
+    """
+    if os.geteuid() == 0 and {"debian", "ubuntu"} & set(_like()):
+        try:
+            apt_install(*packages)
+        except RuntimeError as fault:
+            print(f"{' and '.join(packages)} could not be installed: {fault}", file=sys.stderr)  # noqa: T201
 
 
 def apt_install(*packages: str) -> None:
@@ -473,18 +490,31 @@ def _like() -> list[str]:
     return re.findall(r"[a-z]+", " ".join(re.findall(r"^(?:ID|ID_LIKE)=(.*)$", text, re.MULTILINE)))
 
 
-def run_to_end(command: list[str], **options: Any) -> str:
-    """Runs a command to its end and returns what it printed; a failure is raised with that."""
-    done = subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-        **options,
-    )
+def run_to_end(command: list[str], timeout: float = COMMAND_SECONDS, **options: Any) -> str:
+    """Runs a command to its end and returns what it printed; a failure is raised with that.
+
+    Args:
+        command: The program and its arguments.
+        timeout: The command is killed and has failed after these seconds.
+        options: Others of `subprocess.run`.
+
+    Raises:
+        RuntimeError: The command failed.
+    """
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            timeout=timeout,
+            **options,
+        )
+    except subprocess.TimeoutExpired as fault:
+        raise RuntimeError(f"{' '.join(command)} has not ended within {timeout:.0f} s") from fault
     if done.returncode != 0:
         tail = "\n".join(done.stdout.splitlines()[-30:])
         raise RuntimeError(f"{' '.join(command)} failed with status {done.returncode}:\n{tail}")

@@ -42,13 +42,14 @@ def _answer(listener: Listener, start: Callable[[], Server]) -> None:
             try:
                 connection.send(start())
             except (OSError, RuntimeError) as fault:
-                connection.send(str(fault))
+                connection.send(fault)
 
 
 def server_of_run(address: Address) -> Server:
     """Returns the server that all workers share.
 
     Raises:
+        MissingProgramError: There is none to be had.
         RuntimeError: It could not be started, or has not been within a quarter of an hour.
     """
     where, key = address
@@ -58,4 +59,4 @@ def server_of_run(address: Address) -> Server:
         answer = connection.recv()
     if isinstance(answer, Server):
         return answer
-    raise RuntimeError(answer)
+    raise answer

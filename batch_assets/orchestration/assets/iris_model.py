@@ -3,7 +3,8 @@
 import dagster as dg
 
 from batch_assets.orchestration.failures import as_dagster_failure
-from batch_assets.settings.folders import root_folder
+from batch_assets.settings.environment import environment
+from batch_assets.settings.folders import trained_model_folder
 
 
 @dg.asset(group_name="model", kinds={"scikitlearn", "onnx"})
@@ -12,11 +13,12 @@ def iris_model() -> dg.MaterializeResult[None]:
     """The support vector classifier of the iris flowers, in `models/`.
 
     Trains it with scikit-learn, exports it to ONNX, and writes nothing unless both give the same probabilities.
-    The files are in the repository: materialise this only to train anew.
+    The files are in the repository and in the wheel: materialise this only to train anew. Without a checkout they go
+    into `models/` of BATCH_ASSETS_HOME, and are used from then on.
     """
     from batch_assets.iris.training import train_iris_model  # noqa: PLC0415 - imports scikit-learn
 
-    report = train_iris_model(root_folder() / "models")
+    report = train_iris_model(trained_model_folder(environment()))
     return dg.MaterializeResult(
         metadata={
             "model_version": report.version,
