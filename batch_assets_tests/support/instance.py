@@ -19,6 +19,11 @@ from typing import Any
 from batch_assets_tests.support.servers import free_port, run_to_end
 
 ROOT = Path(__file__).parents[2]
+# The dagster.yaml of an instance in which the tests record runs. What a step prints is nobody's to read, and to keep it
+# takes four processes a step.
+INSTANCE_OF_TESTS = """telemetry: {enabled: false}
+compute_logs: {module: dagster._core.storage.noop_compute_log_manager, class: NoOpComputeLogManager}
+"""
 ASSETS = ("raw_items", "predictions", "run_summary")
 LAUNCH_BACKFILL = """mutation Launch($parameters: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $parameters) {
@@ -105,7 +110,7 @@ def running_instance(
     port = free_port()
     commands = {
         "webserver": ["dagster_webserver", "--host", "127.0.0.1", "--port", str(port)],
-        "daemon": ["dagster._daemon", "run"],
+        "daemon": ["batch_assets_tests.support.daemon", "run"],
     }
     env = {**os.environ, **environment, "DAGSTER_HOME": str(home)}
     # Both would create the tables of an instance on SQLite at the same time, and one of them fail.
