@@ -14,12 +14,13 @@ import hypothesis
 import pytest
 
 from batch_assets_tests.support.database import DatabaseOfTest, Sql
-from batch_assets_tests.support.instance import INSTANCE_OF_TESTS
+from batch_assets_tests.support.instance import INSTANCE_OF_TESTS, ROOT
 from batch_assets_tests.support.processes import MARK, kill_marked, new_mark, watch_run
 from batch_assets_tests.support.servers import Server, server_for_tests
 from batch_assets_tests.support.shared_server import answering_workers, server_of_run
 
 if TYPE_CHECKING:
+    import dagster as dg
     import numpy as np
     from numpy.typing import NDArray
 
@@ -182,6 +183,33 @@ def tables(
     home = tmp_path / "dagster"
     shutil.copytree(_empty_instance, home)
     return database_environment | _set(monkeypatch, {"DAGSTER_HOME": str(home)})
+
+
+@pytest.fixture
+def instance(tables: dict[str, str]) -> Iterator["dg.DagsterInstance"]:
+    """The Dagster instance of `tables`."""
+    import dagster as dg
+
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+@pytest.fixture
+def shipped(
+    tables: dict[str, str], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator["dg.DagsterInstance"]:
+    """The Dagster instance as the package ships it: with the embedded settings, or on a server with dagster.yaml."""
+    from batch_assets.orchestration.old_runs import opened_instance
+
+    settings = Path(tables["DAGSTER_HOME"]) / "dagster.yaml"
+    with contextlib.ExitStack() as stack:
+        if "MYSQL_SERVER" in tables:
+            shutil.copy(ROOT / "dagster.yaml", settings)
+            server: Server = request.getfixturevalue("server")
+            monkeypatch.setenv("MYSQL_DAGSTER_DATABASE", stack.enter_context(server.database()))
+        else:
+            shutil.copy(ROOT / "batch_assets" / "embedded_dagster.yaml", settings)
+        yield stack.enter_context(opened_instance(os.environ))
 
 
 @pytest.fixture(scope="session")

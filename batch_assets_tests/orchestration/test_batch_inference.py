@@ -3,10 +3,9 @@
 import datetime
 import hashlib
 import json
-import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import dagster as dg
 import numpy as np
@@ -44,13 +43,6 @@ pytestmark = pytest.mark.usefixtures("tables")
 
 VERSION = hashlib.sha256((root_folder() / "models" / "iris_svc.onnx").read_bytes()).hexdigest()
 BAD = "[5.1, null, 1.4, 0.2]"
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    """The instance in which the commands of the test record their runs."""
-    with dg.DagsterInstance.from_config(os.environ["DAGSTER_HOME"]) as instance:
-        yield instance
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ LAUNCH_BACKFILL = """mutation Launch($parameters: LaunchBackfillParams!) {
 
 
 @dataclass(frozen=True)
-class Instance:
+class RunningInstance:
     """A running instance.
 
     Args:
@@ -95,7 +95,7 @@ def running_instance(
     environment: Mapping[str, str],
     workspace: str = "workspace.yaml",
     own: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
-) -> Iterator[Instance]:
+) -> Iterator[RunningInstance]:
     """Starts webserver and daemon, and ends them.
 
     Args:
@@ -121,7 +121,7 @@ def running_instance(
             logs.append(home / f"{name}.log")
             command = [sys.executable, "-m", module, *arguments, "-w", workspace]
             stack.enter_context(running_process(command, {**env, **own.get(name, {})}, logs[-1]))
-        instance = Instance(f"http://127.0.0.1:{port}", tuple(logs))
+        instance = RunningInstance(f"http://127.0.0.1:{port}", tuple(logs))
         _await_answer(instance)
         yield instance
 
@@ -152,7 +152,7 @@ def running_process(command: list[str], env: Mapping[str, str], log: Path) -> It
             process.wait()
 
 
-def _await_answer(instance: Instance) -> None:
+def _await_answer(instance: RunningInstance) -> None:
     end = time.monotonic() + 90
     while True:
         try:

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -90,6 +91,23 @@ def run_job(hour: str | None = HOUR, **environment: str | None) -> Job:
         except click.ClickException as refusal:  # which the command prints
             return Job(1, refusal.format_message(), None)
     return Job(int(not result.success), "\n".join(_sentences(result)), result.run_id)
+
+
+def run_in(instance: dg.DagsterInstance, first: str = HOUR, last: str | None = None, **config: Any) -> str:
+    """The job for an hour, or for a range of them; returns the run, whatever became of it."""
+    from batch_assets.definitions import defs
+
+    range_tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last or first}
+    return (
+        defs.resolve_job_def("batch_inference")
+        .execute_in_process(
+            tags=range_tags if last else {"dagster/partition": first},
+            run_config=config,
+            instance=instance,
+            raise_on_error=False,
+        )
+        .run_id
+    )
 
 
 def _sentences(result: dg.ExecuteInProcessResult) -> Iterator[str]:
@@ -237,6 +255,14 @@ def meddling(meddle: Callable[[], object]) -> Any:
             return model
 
     return MeddlingModel()
+
+
+def wait_for_the_first_prediction(sql: Sql, start: str = START) -> None:
+    scored = "SELECT id FROM items WHERE created_datetime >= %s AND prediction IS NOT NULL LIMIT 1"
+    end = time.monotonic() + JOB_SECONDS
+    while not sql(scored, start):
+        assert time.monotonic() < end, "nothing is scored"
+        time.sleep(0.01)
 
 
 def iris_probabilities(texts: Sequence[str]) -> np.ndarray:
