@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from oracle_mysql import make_root, mysql_root, prepared_root
 
-from batch_assets_tests.support.instance import ROOT, Instance
+from batch_assets_tests.support.instance import ROOT, RunningInstance
 from batch_assets_tests.support.servers import Server, apt_install, free_port, run_to_end
 
 IMAGE, BASE, MYSQL = "localhost/batch-assets:ci", "localhost/debian:12", "localhost/batch-assets-mysql"
@@ -181,9 +181,9 @@ class Stack:
         self._compose += ["--file", "deploy/compose.yaml", "--file", ".ci/compose.yaml", "--profile", "demo"]
 
     @property
-    def instance(self) -> Instance:
+    def instance(self) -> RunningInstance:
         """The webserver, as the tests ask it."""
-        return Instance(f"http://127.0.0.1:{self._ports['WEBSERVER_PORT']}", ())
+        return RunningInstance(f"http://127.0.0.1:{self._ports['WEBSERVER_PORT']}", ())
 
     @property
     def server(self) -> Server:

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +14,13 @@ import hypothesis
 import pytest
 
 from batch_assets_tests.support.database import DatabaseOfTest, Sql
+from batch_assets_tests.support.instance import INSTANCE_OF_TESTS, ROOT
 from batch_assets_tests.support.processes import MARK, kill_marked, new_mark, watch_run
 from batch_assets_tests.support.servers import Server, server_for_tests
 from batch_assets_tests.support.shared_server import answering_workers, server_of_run
 
 if TYPE_CHECKING:
+    import dagster as dg
     import numpy as np
     from numpy.typing import NDArray
 
@@ -36,6 +39,7 @@ for name in list(os.environ):
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "yes"
 # As often as in production, without the pauses in between.
 os.environ["BATCH_TRANSIENT_RETRY_SECONDS"] = "0.05"
+os.environ["SECONDS_BETWEEN_LOOKS_FOR_BACKFILLS"] = "1"
 
 # A shell that runs the tests in the background has them ignore SIGINT, and with them all that they start and end so.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -158,17 +162,56 @@ def database_environment(
     return _set(monkeypatch, {"BATCH_ASSETS_HOME": str(home)})
 
 
+@pytest.fixture(scope="session")
+def _empty_instance(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of an instance with its tables, to be copied: to make them takes Dagster half a second."""
+    import dagster as dg
+
+    home = tmp_path_factory.mktemp("dagster")
+    (home / "dagster.yaml").write_text(INSTANCE_OF_TESTS)
+    with dg.DagsterInstance.from_config(str(home)):
+        return home
+
+
 @pytest.fixture
-def tables(database_environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def tables(
+    database_environment: dict[str, str], _empty_instance: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
     """The environment of a database with the empty tables, and of a Dagster instance of its own."""
     from batch_assets.database.schema.setup import initialize_database
     from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 
     initialize_database(engine_from_environment(), ITEMS)
     home = tmp_path / "dagster"
-    home.mkdir()
-    (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    shutil.copytree(_empty_instance, home)
     return database_environment | _set(monkeypatch, {"DAGSTER_HOME": str(home)})
+
+
+@pytest.fixture
+def instance(tables: dict[str, str]) -> Iterator["dg.DagsterInstance"]:
+    """The Dagster instance of `tables`."""
+    import dagster as dg
+
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+@pytest.fixture
+def shipped(
+    tables: dict[str, str], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator["dg.DagsterInstance"]:
+    """The Dagster instance as the package ships it: with the embedded settings, or on a server with dagster.yaml."""
+    from batch_assets.orchestration.old_runs import opened_instance
+
+    settings = Path(tables["DAGSTER_HOME"]) / "dagster.yaml"
+    with contextlib.ExitStack() as stack:
+        if "MYSQL_SERVER" in tables:
+            shutil.copy(ROOT / "dagster.yaml", settings)
+            server: Server = request.getfixturevalue("server")
+            monkeypatch.setenv("MYSQL_DAGSTER_DATABASE", stack.enter_context(server.database()))
+        else:
+            shutil.copy(ROOT / "batch_assets" / "embedded_dagster.yaml", settings)
+        yield stack.enter_context(opened_instance(os.environ))
 
 
 @pytest.fixture(scope="session")

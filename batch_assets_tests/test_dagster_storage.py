@@ -32,7 +32,7 @@ def dagster_database(server: Server, server_environment, monkeypatch: pytest.Mon
 
 
 @pytest.fixture
-def instance(dagster_database: str, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+def mysql_instance(dagster_database: str, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     shutil.copy(ROOT / "dagster.yaml", tmp_path / "dagster.yaml")
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         yield instance
@@ -92,7 +92,7 @@ def remembered(instance: dg.DagsterInstance) -> dict[str, Any]:
 
 
 def test_it_remembers_of_a_run_what_dagsters_own_remembers(
-    instance: dg.DagsterInstance, server: Server, server_environment, tmp_path: Path
+    mysql_instance: dg.DagsterInstance, server: Server, server_environment, tmp_path: Path
 ):
     with server.database() as name:
         own = server.environment(name)
@@ -108,68 +108,68 @@ def test_it_remembers_of_a_run_what_dagsters_own_remembers(
         (home / "dagster.yaml").write_text(json.dumps({"storage": {"mysql": {"mysql_db": settings}}}))
         with dg.DagsterInstance.from_config(str(home)) as theirs:
             expected = remembered(theirs)
-    found = remembered(instance)
+    found = remembered(mysql_instance)
     assert found == expected
     assert found["hours"] == set(HOURS)
     assert found["of an hour"] == [7]
     assert found["last"] == (True, HOURS[3], False)
 
 
-def test_a_connection_serves_many_events(instance: dg.DagsterInstance, server: Server, dagster_database: str):
-    assert materialized(instance).success
+def test_a_connection_serves_many_events(mysql_instance: dg.DagsterInstance, server: Server, dagster_database: str):
+    assert materialized(mysql_instance).success
     before = sessions(server, dagster_database)
     assert before
     for key in HOURS:
-        instance.report_runless_asset_event(dg.AssetMaterialization(KEY, partition=key))
+        mysql_instance.report_runless_asset_event(dg.AssetMaterialization(KEY, partition=key))
     assert sessions(server, dagster_database) == before
 
 
 def test_a_connection_that_the_server_has_ended_is_replaced(
-    instance: dg.DagsterInstance, server: Server, dagster_database: str
+    mysql_instance: dg.DagsterInstance, server: Server, dagster_database: str
 ):
-    instance.report_runless_asset_event(dg.AssetMaterialization(KEY, partition=HOURS[0]))
+    mysql_instance.report_runless_asset_event(dg.AssetMaterialization(KEY, partition=HOURS[0]))
     ended = sessions(server, dagster_database)
     assert ended
     for (session,) in ended:
         server.execute(f"KILL {session}")
-    instance.report_runless_asset_event(dg.AssetMaterialization(KEY, partition=HOURS[1]))
-    assert instance.get_materialized_partitions(KEY) == set(HOURS[:2])
+    mysql_instance.report_runless_asset_event(dg.AssetMaterialization(KEY, partition=HOURS[1]))
+    assert mysql_instance.get_materialized_partitions(KEY) == set(HOURS[:2])
 
 
 def test_an_hour_whose_event_is_committed_after_a_later_one_is_not_missing(
-    instance: dg.DagsterInstance,
+    mysql_instance: dg.DagsterInstance,
 ):
     def materialized_hours() -> set[str]:
         """As the UI has them."""
         hours = table_of_hours.partitions_def
-        status = get_and_update_asset_status_cache_value(instance, KEY, hours)
+        status = get_and_update_asset_status_cache_value(mysql_instance, KEY, hours)
         assert status
         return set(status.deserialize_materialized_partition_subsets(hours).get_partition_keys())
 
-    instance.report_runless_asset_event(dg.AssetMaterialization(KEY, partition=HOURS[0]))
+    mysql_instance.report_runless_asset_event(dg.AssetMaterialization(KEY, partition=HOURS[0]))
     assert materialized_hours() == {HOURS[0]}
-    slow = sa.create_engine(instance.event_log_storage.mysql_url)
+    slow = sa.create_engine(mysql_instance.event_log_storage.mysql_url)
     with slow.begin() as connection:
         events = sa.Table("event_logs", sa.MetaData(), autoload_with=connection)
         row = connection.execute(sa.select(events).where(events.c.partition == HOURS[0])).mappings().one()
         connection.execute(sa.insert(events).values({**row, "id": None, "partition": HOURS[1]}))
-        instance.report_runless_asset_event(dg.AssetMaterialization(KEY, partition=HOURS[2]))
+        mysql_instance.report_runless_asset_event(dg.AssetMaterialization(KEY, partition=HOURS[2]))
         assert materialized_hours() == {HOURS[0], HOURS[2]}
     slow.dispose()
     assert materialized_hours() == {HOURS[0], HOURS[1], HOURS[2]}
 
 
-def test_a_run_is_shown_as_failed_to_those_who_look_once_when_its_status_is_there(instance: dg.DagsterInstance):
+def test_a_run_is_shown_as_failed_to_those_who_look_once_when_its_status_is_there(mysql_instance: dg.DagsterInstance):
     def failed(seconds_ago: float) -> str:
-        run_id = create_run_for_test(instance, "hourly").run_id
+        run_id = create_run_for_test(mysql_instance, "hourly").run_id
         event = dg.DagsterEvent(dg.DagsterEventType.RUN_FAILURE.value, "hourly")
         moment = time.time() - seconds_ago
         entry = dg.EventLogEntry(None, "debug", "", run_id, moment, job_name="hourly", dagster_event=event)
-        instance.event_log_storage.store_event(entry)
+        mysql_instance.event_log_storage.store_event(entry)
         return run_id
 
     def shown() -> list[str]:
-        found = instance.event_log_storage.get_logs_for_all_runs_by_log_id(
+        found = mysql_instance.event_log_storage.get_logs_for_all_runs_by_log_id(
             after_cursor=0, dagster_event_type={dg.DagsterEventType.RUN_FAILURE}, limit=10
         )
         assert list(found) == sorted(found)
@@ -182,8 +182,8 @@ def test_a_run_is_shown_as_failed_to_those_who_look_once_when_its_status_is_ther
     assert shown() == [first, ahead]
 
 
-def test_other_processes_make_the_same_storage(instance: dg.DagsterInstance):
-    ref = InstanceRef.from_dict(instance.get_ref().to_dict())
+def test_other_processes_make_the_same_storage(mysql_instance: dg.DagsterInstance):
+    ref = InstanceRef.from_dict(mysql_instance.get_ref().to_dict())
     with dg.DagsterInstance.from_ref(ref) as again:
         assert isinstance(again.event_log_storage._engine.pool, sa.QueuePool)
 

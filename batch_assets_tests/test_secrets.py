@@ -29,7 +29,7 @@ from batch_assets_tests.support.accounts import (
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 from batch_assets_tests.support.instance import ROOT, running_instance
-from batch_assets_tests.support.pipeline import GOOD, insert_items, run_job
+from batch_assets_tests.support.pipeline import GOOD, insert_items, run_command
 from batch_assets_tests.support.servers import Server, free_port
 
 # Letters and digits, which no encoding changes.
@@ -118,7 +118,7 @@ def test_a_run_that_ends_so_writes_no_password(
     text.write_text("This is no certificate.\n")
     known = {"closed": free_port(), "text": text, "server": f"{server.host}:{server.port}"}
     environment = {name: value.format(**known) for name, value in fault.items()}
-    job = run_job(**environment)
+    job = run_command(**environment)
     assert (job.status == 0) == (not fault)
     everything = job.output + written(shop)
     # It is looked for where the fault itself and what Dagster compresses are found.

@@ -46,7 +46,7 @@ from batch_assets.iris.training import iris_items
 from batch_assets.settings.database import database_settings
 from batch_assets.settings.folders import root_folder
 from batch_assets_tests.support.engines import ITEMS
-from batch_assets_tests.support.instance import ASSETS, Instance, running_instance
+from batch_assets_tests.support.instance import ASSETS, RunningInstance, running_instance
 from batch_assets_tests.support.servers import Server, server_for_tests
 from benchmarks.servers import server_of_kind
 
@@ -183,7 +183,7 @@ def ended(backfill: Mapping[str, str]) -> bool:
     return backfill["status"].startswith("COMPLETED")
 
 
-def await_green(instance: Instance, hours: Sequence[Hour]) -> dict[str, int]:
+def await_green(instance: RunningInstance, hours: Sequence[Hour]) -> dict[str, int]:
     """Waits until each hour of each asset has a status, and returns how many are materialised, by asset."""
     keys = {hour.key for hour in hours}
     end, told = time.monotonic() + BACKFILL_SECONDS, 0.0
@@ -198,7 +198,7 @@ def await_green(instance: Instance, hours: Sequence[Hour]) -> dict[str, int]:
         time.sleep(1)
 
 
-def counted(instance: Instance, keys: set[str], status: str) -> dict[str, int]:
+def counted(instance: RunningInstance, keys: set[str], status: str) -> dict[str, int]:
     """Returns how many hours of each asset have a status, as the UI shows them."""
     counts = {}
     for node in instance.query(STATUSES, keys=[{"path": [name]} for name in ASSETS])["assetNodes"]:
@@ -396,7 +396,7 @@ def milliseconds_of_processes(environment: Mapping[str, str], hours: Sequence[Ho
     }
 
 
-def milliseconds_of_launch(where: Place, instance: Instance, hours: Sequence[Hour]) -> dict[str, float]:
+def milliseconds_of_launch(where: Place, instance: RunningInstance, hours: Sequence[Hour]) -> dict[str, float]:
     """Launches a backfill of all hours, and cancels it once its first run is queued."""
     start = time.monotonic()
     backfill_id = instance.launch_backfill([hour.key for hour in hours])

@@ -5,8 +5,6 @@ import datetime
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,13 +25,12 @@ from batch_assets.api.application import application
 from batch_assets.api.bodies import new_item_type
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.inference.item_format import check_values
+from batch_assets_tests.support.api import KEY, process
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import ITEMS, engine_from_environment
-from batch_assets_tests.support.instance import ROOT
 from batch_assets_tests.support.pipeline import END, GOOD, HALF_PAST, HOUR, START, insert_items
 from batch_assets_tests.support.servers import Server, free_port, private_server
 
-KEY = "a key that nobody else has"
 VALUES = [5.1, 3.5, 1.4, 0.2]
 WRITING = {"X-API-Key": KEY}
 
@@ -400,27 +397,6 @@ def answers(url: str) -> bool:
     except httpx.TransportError:
         return False
     return True
-
-
-@contextlib.contextmanager
-def process(environment: dict[str, str], log: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """`batch-assets serve` in a process of its own, and where it answers."""
-    port = str(free_port())
-    environment = {**os.environ, **environment, "API_KEY": KEY, "API_PORT": port, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "batch_assets.cli", "serve"]
-    with log.open("wb") as output, subprocess.Popen(command, env=environment, stderr=output) as started:
-        try:
-            url, end = f"http://127.0.0.1:{port}", time.monotonic() + 60
-            while True:
-                with contextlib.suppress(httpx.TransportError):
-                    if httpx.get(f"{url}/health").status_code == 200:
-                        break
-                assert started.poll() is None, log.read_text()
-                assert time.monotonic() < end
-                time.sleep(0.1)
-            yield started, url
-        finally:
-            started.kill()
 
 
 def test_the_log_has_a_line_of_json_for_each_request_and_no_secret(server: Server, server_environment, tmp_path: Path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 
 from batch_assets.database.schema.setup import initialize_database
-from batch_assets_tests.api.test_api import KEY, process
+from batch_assets_tests.support.api import KEY, process
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 from batch_assets_tests.support.pipeline import GOOD, insert_items

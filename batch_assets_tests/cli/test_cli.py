@@ -19,40 +19,14 @@ import pytest
 
 from batch_assets.database.connection.statements import checksum
 from batch_assets.database.schema.setup import initialize_database
+from batch_assets_tests.support.command_line import COMMAND, batch_assets, misused, refused, succeeded
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 from batch_assets_tests.support.servers import Server, free_port
 
-COMMAND = str(Path(sys.executable).with_name("batch-assets"))
 ITEM = "[5.1,3.5,1.4,0.2]"
 MADE = ["items", "failed_items", "run_summary", "hour_locks", "hour_requests", "registrations"]
 TABLES = {*MADE, "batch_assets_alembic_version"}
-
-
-def batch_assets(*arguments: str, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [COMMAND, *arguments], input=stdin, capture_output=True, check=False, env={**os.environ, **environment}
-    )
-    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
-
-
-def succeeded(done: subprocess.CompletedProcess[str]) -> str:
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
-
-
-def refused(done: subprocess.CompletedProcess[str]) -> str:
-    """The one sentence in which a command said why it did not do it."""
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("Error: ")
-    assert done.stderr.count("\n") == 1
-    return done.stderr.removeprefix("Error: ").rstrip()
-
-
-def misused(done: subprocess.CompletedProcess[str]) -> str:
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "Traceback" not in done.stderr
-    return done.stderr
 
 
 def tables(sql: Sql) -> set[str]:

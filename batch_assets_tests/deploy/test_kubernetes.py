@@ -27,20 +27,20 @@ from dagster_k8s.client import DagsterKubernetesClient
 from dagster_k8s.job import DagsterK8sJobConfig, construct_dagster_k8s_job
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from batch_assets_tests.orchestration.test_backfill import backfilled
-from batch_assets_tests.orchestration.test_crashed_workers import (
-    RUNS,
-    TERMINATE,
-    launched,
-    of_hour,
-    wait_for_the_first_prediction,
-)
 from batch_assets_tests.support.cluster import Cluster, running_cluster
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.instance import Instance, running_instance, running_process
+from batch_assets_tests.support.instance import RunningInstance, running_instance, running_process
 from batch_assets_tests.support.manifests import FOLDER, Manifest, built, container, copied, of_kind, rights, weaknesses
-from batch_assets_tests.support.pipeline import GOOD, Counts, assert_hour_adds_up, insert_items, predictions_of
+from batch_assets_tests.support.pipeline import (
+    GOOD,
+    Counts,
+    assert_hour_adds_up,
+    insert_items,
+    predictions_of,
+    wait_for_the_first_prediction,
+)
 from batch_assets_tests.support.programs import find_program
+from batch_assets_tests.support.runs import RUNS, TERMINATE, backfilled, launched, of_hour
 from batch_assets_tests.support.servers import Server, free_port, run_to_end
 
 NAMESPACE = "batch-assets"
@@ -118,7 +118,7 @@ def cluster(
 
 
 @pytest.fixture
-def instance(cluster: Cluster, manifests: list[Manifest], tmp_path: Path) -> Iterator[Instance]:
+def running(cluster: Cluster, manifests: list[Manifest], tmp_path: Path) -> Iterator[RunningInstance]:
     """Webserver, daemon and code server as the manifests have them."""
     settings = cluster.config_maps["batch-assets"]
     files = {name: tmp_path / name for name in ("dagster.yaml", "workspace.yaml")}
@@ -184,16 +184,16 @@ def posted(cluster: Cluster, runs: list[str]) -> list[Manifest]:
 
 
 def test_a_backfill_of_six_hours_becomes_six_jobs_that_each_score_their_hour(
-    instance: Instance, cluster: Cluster, manifests: list[Manifest], sql: Sql
+    running: RunningInstance, cluster: Cluster, manifests: list[Manifest], sql: Sql
 ) -> None:
     for number, hour in enumerate(HOURS):
         insert_items(sql, (GOOD * 2)[: number + 1], f"{hour[:10]} {hour[11:13]}:30:00")
     resources = {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"cpu": "4", "memory": "4Gi"}}
     tags = {"dagster-k8s/config": json.dumps({"container_config": {"resources": resources}})}
 
-    ended = backfilled(instance, HOURS, **tags)
-    assert ended["status"] == "COMPLETED_SUCCESS", f"{ended}\n{instance.log()}"
-    runs = instance.query(RUNS)
+    ended = backfilled(running, HOURS, **tags)
+    assert ended["status"] == "COMPLETED_SUCCESS", f"{ended}\n{running.log()}"
+    runs = running.query(RUNS)
     assert [len(of_hour(runs, hour)) for hour in HOURS] == [1] * 6
     run_of = {hour: of_hour(runs, hour)[0] for hour in HOURS}
     jobs = posted(cluster, [run["runId"] for run in run_of.values()])
@@ -216,7 +216,7 @@ def test_a_backfill_of_six_hours_becomes_six_jobs_that_each_score_their_hour(
     for run in run_of.values():
         at_once = [other for other in run_of.values() if other["startTime"] <= run["startTime"] < other["endTime"]]
         assert len(at_once) <= 2
-    told = str(cluster.posted) + "".join(file.read_text() for file in (*instance.logs, *cluster.folder.glob("*.log")))
+    told = str(cluster.posted) + "".join(file.read_text() for file in (*running.logs, *cluster.folder.glob("*.log")))
     for secret in cluster.secrets.values():
         # Its beginning: what follows is written differently in different places.
         assert secret["MYSQL_PASSWORD"][:16] not in told
@@ -224,13 +224,13 @@ def test_a_backfill_of_six_hours_becomes_six_jobs_that_each_score_their_hour(
 
     # Who may start runs may not choose what they are.
     evil = {"dagster-k8s/config": json.dumps({"container_config": {"image": "evil"}})}
-    run = launched(instance, HOURS[0], **evil)
-    instance.wait(RUNS, lambda answer: "FAILURE" in str(of_hour(answer, HOURS[0])), seconds=180)
+    run = launched(running, HOURS[0], **evil)
+    running.wait(RUNS, lambda answer: "FAILURE" in str(of_hour(answer, HOURS[0])), seconds=180)
     assert job_of(run) not in {job["metadata"]["name"] for job in cluster.posted}
 
 
 def test_a_run_whose_pod_is_killed_or_moved_or_lost_with_its_job_is_started_again(
-    instance: Instance, cluster: Cluster, sql: Sql, many_items: tuple[list[str], "np.ndarray"]
+    running: RunningInstance, cluster: Cluster, sql: Sql, many_items: tuple[list[str], "np.ndarray"]
 ) -> None:
     texts, probabilities = many_items
     fates = {
@@ -241,14 +241,14 @@ def test_a_run_whose_pod_is_killed_or_moved_or_lost_with_its_job_is_started_agai
     for hour, fate in fates.items():
         start, end = start_of(hour), end_of(hour)
         insert_items(sql, texts, f"{hour[:10]} {hour[11:13]}:30:00")
-        first = launched(instance, hour)
+        first = launched(running, hour)
         wait_for_the_first_prediction(sql, start)
         fate(job_of(first))
         assert 0 < assert_hour_adds_up(sql, start, end).predicted < len(texts)
         within = "created_datetime >= %s AND created_datetime < %s AND prediction IS NOT NULL"
         done = dict(sql(f"SELECT id, updated_datetime FROM items WHERE {within}", start, end))
 
-        answer = instance.wait(RUNS, lambda answer, hour=hour: "SUCCESS" in str(of_hour(answer, hour)), seconds=180)
+        answer = running.wait(RUNS, lambda answer, hour=hour: "SUCCESS" in str(of_hour(answer, hour)), seconds=180)
         assert {run["runId"]: run["status"] for run in of_hour(answer, hour)}[first] == "FAILURE"
         (again,) = [run for run in of_hour(answer, hour) if run["runId"] != first]
         assert again["parentRunId"] == first
@@ -264,7 +264,7 @@ def test_a_run_whose_pod_is_killed_or_moved_or_lost_with_its_job_is_started_agai
 
 
 def test_a_run_whose_pod_lives_while_kubernetes_cannot_be_asked_is_waited_for_by_the_one_in_its_place(
-    instance: Instance, server: Server, cluster: Cluster, sql: Sql, many_items: tuple[list[str], "np.ndarray"]
+    running: RunningInstance, server: Server, cluster: Cluster, sql: Sql, many_items: tuple[list[str], "np.ndarray"]
 ) -> None:
     texts, probabilities = many_items
     last = insert_items(sql, texts)[-1]
@@ -276,21 +276,21 @@ def test_a_run_whose_pod_lives_while_kubernetes_cannot_be_asked_is_waited_for_by
         database=settings["MYSQL_DATABASE"],
     ) as connection:  # fmt: skip
         connection.cursor().execute("SELECT id FROM items WHERE id = %s FOR UPDATE", [last])
-        first = launched(instance)
+        first = launched(running)
         wait_for_the_first_prediction(sql)
         settings["BATCH_MAX_ROWS_PER_SECOND"] = "20000"
         cluster.away = True
-        instance.wait(RUNS, lambda answer: "FAILURE" in str(of_hour(answer)), seconds=180)
+        running.wait(RUNS, lambda answer: "FAILURE" in str(of_hour(answer)), seconds=180)
         cluster.away = False
         pod = cluster.pod_of(job_of(first))
-        answer = instance.wait(RUNS, lambda answer: len(of_hour(answer)) == 2, seconds=180)
+        answer = running.wait(RUNS, lambda answer: len(of_hour(answer)) == 2, seconds=180)
         (again,) = [run["runId"] for run in of_hour(answer) if run["runId"] != first]
         assert pod.active
 
     def done(answer: Any) -> bool:
         return {run["runId"]: run["status"] for run in of_hour(answer)}[again] == "SUCCESS"
 
-    instance.wait(RUNS, done, seconds=180)
+    running.wait(RUNS, done, seconds=180)
     assert pod.process.wait(60) == 0
     assert assert_hour_adds_up(sql) == Counts(len(texts), len(texts), 0, 0)
     assert np.allclose(np.array(list(predictions_of(sql).values())), probabilities, atol=1e-5)
@@ -299,15 +299,19 @@ def test_a_run_whose_pod_lives_while_kubernetes_cannot_be_asked_is_waited_for_by
 
 
 def test_who_ends_a_run_in_the_ui_ends_its_pod(
-    instance: Instance, cluster: Cluster, manifests: list[Manifest], sql: Sql, many_items: tuple[list[str], object]
+    running: RunningInstance,
+    cluster: Cluster,
+    manifests: list[Manifest],
+    sql: Sql,
+    many_items: tuple[list[str], object],
 ) -> None:
     texts, _ = many_items
     insert_items(sql, texts * 2)
-    run = launched(instance)
+    run = launched(running)
     wait_for_the_first_prediction(sql)
     pod = cluster.pod_of(job_of(run))
-    assert instance.query(TERMINATE, run=run)["terminateRun"]["__typename"] == "TerminateRunSuccess"
-    answer = instance.wait(RUNS, lambda answer: "CANCELED" in str(of_hour(answer)), seconds=180)
+    assert running.query(TERMINATE, run=run)["terminateRun"]["__typename"] == "TerminateRunSuccess"
+    answer = running.wait(RUNS, lambda answer: "CANCELED" in str(of_hour(answer)), seconds=180)
     assert [(found["runId"], found["status"]) for found in of_hour(answer)] == [(run, "CANCELED")]
     pod.process.wait(60)
     assert job_of(run) not in cluster.jobs
@@ -320,10 +324,10 @@ def test_who_ends_a_run_in_the_ui_ends_its_pod(
 
 
 def test_the_probes_of_a_healthy_installation_are_content(
-    instance: Instance, cluster: Cluster, manifests: list[Manifest]
+    running: RunningInstance, cluster: Cluster, manifests: list[Manifest]
 ) -> None:
     probe = container(manifests, "webserver")["readinessProbe"]["httpGet"]
-    with urllib.request.urlopen(f"{instance.url}{probe['path']}", timeout=30) as answer:
+    with urllib.request.urlopen(f"{running.url}{probe['path']}", timeout=30) as answer:
         assert answer.status == 200
     environment = {**os.environ, **cluster.config_maps["batch-assets"], **cluster.secrets["database-batch"]}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
@@ -333,7 +337,7 @@ def test_the_probes_of_a_healthy_installation_are_content(
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             break
-        assert time.monotonic() < end, done.stdout + done.stderr + instance.log()
+        assert time.monotonic() < end, done.stdout + done.stderr + running.log()
 
 
 def test_the_daemon_may_do_what_the_launcher_asks_for_and_nothing_else(

@@ -2,26 +2,19 @@
 
 import contextlib
 import datetime
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import ITEMS, engine_from_environment
-from batch_assets_tests.support.instance import ASSETS, ROOT, Instance, running_instance
+from batch_assets_tests.support.instance import ASSETS, ROOT, RunningInstance, running_instance
 from batch_assets_tests.support.pipeline import GOOD, assert_hour_adds_up, insert_items
+from batch_assets_tests.support.runs import backfilled
 
 HOURS = ["2026-11-01-05:00", "2026-11-01-06:00", "2026-11-01-07:00", "2026-11-01-08:00"]
-BACKFILL = """query Backfill($id: String!) {
-  partitionBackfillOrError(backfillId: $id) {
-    __typename
-    ... on PartitionBackfill { status runs(limit: 100) { status tags { key value } } }
-    ... on PythonError { message }
-  }
-}"""
 STATUSES = """query Statuses($keys: [AssetKeyInput!]!) {
   assetNodes(assetKeys: $keys) {
     assetKey { path }
@@ -36,9 +29,9 @@ SCHEDULES = """{
 
 
 @pytest.fixture
-def instance(
+def running(
     database_environment: dict[str, str], request: pytest.FixtureRequest, tmp_path: Path
-) -> Iterator[Instance]:
+) -> Iterator[RunningInstance]:
     """An instance on the database: with the dagster.yaml of MySQL on the server, else with the embedded one."""
     initialize_database(engine_from_environment(), ITEMS)
     with contextlib.ExitStack() as stack:
@@ -51,20 +44,7 @@ def instance(
         yield stack.enter_context(running_instance(tmp_path / "dagster", settings, environment))
 
 
-def backfilled(instance: Instance, hours: Sequence[str], retry: str = "partial", **tags: str) -> dict[str, Any]:
-    """Starts a backfill, with tags as the UI's form takes them, and returns what became of it."""
-    ended: dict[str, Any] = instance.wait(
-        BACKFILL,
-        lambda answer: (
-            not answer["partitionBackfillOrError"].get("status", "").startswith(("REQUESTED", "CANCEL", "FAILI"))
-        ),
-        seconds=240,
-        id=instance.launch_backfill(hours, {"batch_assets/retry": retry, **tags}),
-    )["partitionBackfillOrError"]
-    return ended
-
-
-def statuses(instance: Instance, last: str) -> dict[str, list[tuple[str, str, str]]]:
+def statuses(instance: RunningInstance, last: str) -> dict[str, list[tuple[str, str, str]]]:
     """The ranges of hours of each asset by status, as the UI shows them."""
     nodes = instance.query(STATUSES, keys=[{"path": [name]} for name in ASSETS])["assetNodes"]
     return {
@@ -79,8 +59,8 @@ def statuses(instance: Instance, last: str) -> dict[str, list[tuple[str, str, st
 
 
 # Without what the sensor would score besides.
-@pytest.mark.parametrize("instance", [{"BATCH_RETRY": "leave"}], indirect=True, ids=["leave"])
-def test_a_backfill_of_several_hours_scores_each_of_them(instance: Instance, sql: Sql) -> None:
+@pytest.mark.parametrize("running", [{"BATCH_RETRY": "leave"}], indirect=True, ids=["leave"])
+def test_a_backfill_of_several_hours_scores_each_of_them(running: RunningInstance, sql: Sql) -> None:
     for hour in ("05:00:00", "05:59:59", "06:30:00", "08:00:00", "09:00:00"):
         sql(
             "INSERT INTO items (`values`, created_datetime) VALUES (%s, %s)",
@@ -89,11 +69,11 @@ def test_a_backfill_of_several_hours_scores_each_of_them(instance: Instance, sql
         )
     sql("INSERT INTO items (`values`, created_datetime) VALUES (%s, %s)", '"bad"', "2026-11-01 06:00:00")
 
-    ended = backfilled(instance, HOURS, retry="whole_batch")
-    assert ended["status"] == "COMPLETED_SUCCESS", f"{ended}\n{instance.log()}"
+    ended = backfilled(running, HOURS, retry="whole_batch")
+    assert ended["status"] == "COMPLETED_SUCCESS", f"{ended}\n{running.log()}"
     # All hours in one run, each of them recorded.
     assert [run["status"] for run in ended["runs"]] == ["SUCCESS"]
-    assert statuses(instance, HOURS[-1]) == {key: [(HOURS[0], HOURS[-1], "MATERIALIZED")] for key in ASSETS}
+    assert statuses(running, HOURS[-1]) == {key: [(HOURS[0], HOURS[-1], "MATERIALIZED")] for key in ASSETS}
     assert sql(
         "SELECT created_datetime < '2026-11-01 09:00:00', COUNT(*), COUNT(prediction) FROM items GROUP BY 1 ORDER BY 1"
     ) == [
@@ -104,7 +84,7 @@ def test_a_backfill_of_several_hours_scores_each_of_them(instance: Instance, sql
     summaries = sql("SELECT items, predicted, failed, pending FROM run_summary WHERE hour < '2026-11-02' ORDER BY hour")
     assert summaries == [(2, 2, 0, 0), (2, 1, 1, 0), (0, 0, 0, 0), (1, 1, 0, 0)]
 
-    [repository] = instance.query(SCHEDULES)["repositoriesOrError"]["nodes"]
+    [repository] = running.query(SCHEDULES)["repositoriesOrError"]["nodes"]
     assert repository["sensors"] == [{"name": "retry_hours", "sensorState": {"status": "RUNNING"}}]
     assert repository["schedules"] == [
         {"name": "hourly_batch_inference", "cronSchedule": "19 * * * *", "scheduleState": {"status": "RUNNING"}}
@@ -114,10 +94,10 @@ def test_a_backfill_of_several_hours_scores_each_of_them(instance: Instance, sql
 # The daemon looks at backfills every 30 seconds only, so the server is enough.
 @pytest.mark.parametrize("database_environment", ["server"], indirect=True)
 @pytest.mark.parametrize(
-    "instance", [{"BATCH_MAX_FAILED_ITEMS": "0", "BATCH_RETRY": "leave"}], indirect=True, ids=["threshold"]
+    "running", [{"BATCH_MAX_FAILED_ITEMS": "0", "BATCH_RETRY": "leave"}], indirect=True, ids=["threshold"]
 )
 def test_of_48_hours_the_one_that_cannot_be_scored_is_red_and_green_once_it_is_mended(
-    instance: Instance, sql: Sql
+    running: RunningInstance, sql: Sql
 ) -> None:
     start = datetime.datetime(2026, 11, 3)  # noqa: DTZ001 - UTC without a zone, as in the table
     moments = [start + datetime.timedelta(hours=number) for number in range(48)]
@@ -127,15 +107,15 @@ def test_of_48_hours_the_one_that_cannot_be_scored_is_red_and_green_once_it_is_m
     bad = 12
     (key,) = insert_items(sql, ["[1, 2]"], f"{moments[bad]:%Y-%m-%d %H:%M:%S}")
 
-    ended = backfilled(instance, hours)
-    assert ended["status"] == "COMPLETED_FAILED", f"{ended}\n{instance.log()}"
+    ended = backfilled(running, hours)
+    assert ended["status"] == "COMPLETED_FAILED", f"{ended}\n{running.log()}"
     assert sorted(run["status"] for run in ended["runs"]) == ["FAILURE", "SUCCESS"]
     others = [
         (hours[0], hours[bad - 1], "MATERIALIZED"),
         (hours[bad], hours[bad], "FAILED"),
         (hours[bad + 1], hours[-1], "MATERIALIZED"),
     ]
-    assert statuses(instance, hours[-1]) == {
+    assert statuses(running, hours[-1]) == {
         "raw_items": [(hours[0], hours[-1], "MATERIALIZED")],
         "predictions": others,
         "run_summary": others,
@@ -145,9 +125,9 @@ def test_of_48_hours_the_one_that_cannot_be_scored_is_red_and_green_once_it_is_m
 
     sql("UPDATE items SET `values` = %s WHERE id = %s", GOOD[0], key)
     before = dict(sql("SELECT id, updated_datetime FROM items WHERE id <> %s", key))
-    again = backfilled(instance, [hours[bad]])
-    assert again["status"] == "COMPLETED_SUCCESS", f"{again}\n{instance.log()}"
-    assert statuses(instance, hours[-1]) == {key: [(hours[0], hours[-1], "MATERIALIZED")] for key in ASSETS}
+    again = backfilled(running, [hours[bad]])
+    assert again["status"] == "COMPLETED_SUCCESS", f"{again}\n{running.log()}"
+    assert statuses(running, hours[-1]) == {key: [(hours[0], hours[-1], "MATERIALIZED")] for key in ASSETS}
     assert dict(sql("SELECT id, updated_datetime FROM items WHERE id <> %s", key)) == before
     for moment in moments:
         counts = assert_hour_adds_up(sql, str(moment), str(moment + datetime.timedelta(hours=1)))

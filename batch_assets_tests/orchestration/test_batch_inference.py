@@ -3,10 +3,9 @@
 import datetime
 import hashlib
 import json
-import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import dagster as dg
 import numpy as np
@@ -34,8 +33,9 @@ from batch_assets_tests.support.pipeline import (
     meddling,
     predictions_of,
     rows_of,
+    run_command,
     run_job,
-    started_job,
+    started_command,
     summary_of,
 )
 
@@ -43,13 +43,6 @@ pytestmark = pytest.mark.usefixtures("tables")
 
 VERSION = hashlib.sha256((root_folder() / "models" / "iris_svc.onnx").read_bytes()).hexdigest()
 BAD = "[5.1, null, 1.4, 0.2]"
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    """The instance in which the commands of the test record their runs."""
-    with dg.DagsterInstance.from_config(os.environ["DAGSTER_HOME"]) as instance:
-        yield instance
 
 
 @pytest.fixture
@@ -93,7 +86,7 @@ def test_the_command_scores_every_item_of_the_hour_and_no_other(sql: Sql):
     elsewhere = insert_items(sql, GOOD, "2026-11-02 10:45:00") + insert_items(sql, GOOD, "2026-11-01 23:45:00")
     others = [row for row in rows_of(sql, "items")["items"] if row[0] not in inside]
     touched = watch_updates(sql)
-    job = run_job(TZ="Asia/Kolkata")
+    job = run_command(TZ="Asia/Kolkata")
     job.assert_succeeded()
     assert assert_hour_adds_up(sql) == Counts(3, 3, 0, 0)
     assert_predicted(sql, dict(zip(inside, iris_probabilities(GOOD), strict=True)))
@@ -165,6 +158,13 @@ def test_what_is_no_closed_hour_is_refused_with_a_sentence_and_nothing_is_writte
     for hour, parts in refusals.items():
         run_job(hour).assert_failed_with(*parts)
         assert rows_of(sql) == before, hour
+
+
+@pytest.mark.parametrize("database_environment", ["sqlite"], indirect=True)
+def test_the_command_says_why_it_refuses_an_hour_before_any_traceback(sql: Sql):
+    for hour, part in {"yesterday": "'yesterday' is not an hour", "2099-01-01-00:00": "lies in the future"}.items():
+        run_command(hour).assert_failed_with(part)
+    assert sql("SELECT * FROM run_summary") == []
 
 
 # Items that cannot be scored
@@ -287,7 +287,7 @@ def test_an_interrupted_run_leaves_right_predictions_and_the_next_run_does_the_r
     bad_every = 1000
     ids = insert_items(sql, [BAD if n % bad_every == 0 else text for n, text in enumerate(texts)])
     by_id = {key: row for n, (key, row) in enumerate(zip(ids, expected, strict=True)) if n % bad_every}
-    with started_job() as process:
+    with started_command() as process:
         while process.poll() is None and not sql("SELECT COUNT(prediction) FROM items")[0][0]:
             time.sleep(0.01)
         process.kill()

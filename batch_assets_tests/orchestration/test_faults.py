@@ -11,6 +11,7 @@ from batch_assets.database.schema.setup import initialize_database
 from batch_assets.settings.folders import root_folder
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import ITEMS, engine_from_environment
+from batch_assets_tests.support.instance import INSTANCE_OF_TESTS
 from batch_assets_tests.support.onnx_models import write_classifier, write_labels
 from batch_assets_tests.support.pipeline import (
     GOOD,
@@ -22,8 +23,9 @@ from batch_assets_tests.support.pipeline import (
     insert_items,
     predictions_of,
     rows_of,
+    run_command,
     run_job,
-    started_job,
+    started_command,
 )
 from batch_assets_tests.support.servers import Server, free_port, private_server
 
@@ -99,7 +101,7 @@ def server_hour(server_environment, sql: Sql, tmp_path: Path, monkeypatch) -> di
     """Good items in the hour of a database on the server."""
     initialize_database(engine_from_environment(), ITEMS)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    (tmp_path / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    (tmp_path / "dagster.yaml").write_text(INSTANCE_OF_TESTS)
     insert_items(sql, GOOD)
     return server_environment
 
@@ -115,7 +117,7 @@ def test_a_wrong_password_is_named(server_hour, sql: Sql):
     user = server_hour["MYSQL_USER"]
     sentence = (f"The MySQL server at {where} refuses user '{user}'", "fix MYSQL_USER or MYSQL_PASSWORD")
     before = rows_of(sql)
-    job = run_job(MYSQL_PASSWORD="no such password")
+    job = run_command(MYSQL_PASSWORD="no such password")
     job.assert_failed_with(*sentence)
     assert "no such password" not in job.output
     assert rows_of(sql) == before
@@ -164,7 +166,7 @@ def test_a_server_that_crashes_while_an_hour_is_scored_costs_the_batch_in_flight
 ):
     texts, probabilities = many_items
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    (tmp_path / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    (tmp_path / "dagster.yaml").write_text(INSTANCE_OF_TESTS)
     with private_server() as private, private.server.database() as database:
         for name, value in private.server.environment(database).items():
             monkeypatch.setenv(name, value)
@@ -176,7 +178,7 @@ def test_a_server_that_crashes_while_an_hour_is_scored_costs_the_batch_in_flight
         ids = insert_items(sql, texts)
         # In another hour of UTC, in which it would be in the server's own zone.
         insert_items(sql, GOOD, "2026-11-02 10:45:00")
-        with started_job() as process:
+        with started_command() as process:
             while process.poll() is None and not sql("SELECT COUNT(prediction) FROM items")[0][0]:
                 time.sleep(0.01)
             private.stop(kill=True)

@@ -4,9 +4,7 @@ import datetime
 import os
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
@@ -18,7 +16,6 @@ from dagster._core.test_utils import create_run_for_test
 
 from batch_assets.database.connection.throttle import Throttle
 from batch_assets.database.records.pruning import Pruning
-from batch_assets.definitions import defs
 from batch_assets.errors import DatabaseUnavailableError, SettingsError
 from batch_assets.hours import Hour, utc_now
 from batch_assets.orchestration.assets.predictions import predictions
@@ -30,48 +27,13 @@ from batch_assets.settings.throttle import ThrottleSettings
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 from batch_assets_tests.support.instance import ROOT
-from batch_assets_tests.support.pipeline import END, GOOD, HOUR, START, correct, insert_items
-from batch_assets_tests.support.servers import Server
+from batch_assets_tests.support.pipeline import END, GOOD, HOUR, START, correct, insert_items, run_in
 
 pytestmark = pytest.mark.usefixtures("tables")
 
 NEXT = "2026-11-02-06:00"
 HOURLY = (raw_items.key, predictions.key, run_summary.key)
 MATERIALIZED, FAILED = AssetPartitionStatus.MATERIALIZED, AssetPartitionStatus.FAILED
-
-
-@pytest.fixture
-def instance(
-    tables: dict[str, str], request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[dg.DagsterInstance]:
-    """The embedded default, or on a server the instance of dagster.yaml."""
-    home = tmp_path / "dagster"
-    if "MYSQL_SERVER" not in tables:
-        shutil.copy(ROOT / "batch_assets" / "embedded_dagster.yaml", home / "dagster.yaml")
-        with opened_instance(os.environ) as instance:
-            yield instance
-        return
-    shutil.copy(ROOT / "dagster.yaml", home / "dagster.yaml")
-    server: Server = request.getfixturevalue("server")
-    with server.database() as name:
-        monkeypatch.setenv("MYSQL_DAGSTER_DATABASE", name)
-        with opened_instance(os.environ) as instance:
-            yield instance
-
-
-def run(instance: dg.DagsterInstance, first: str = HOUR, last: str | None = None, **config: Any) -> str:
-    """The job for an hour, or for a range of them; returns the run, whatever became of it."""
-    range_tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last or first}
-    return (
-        defs.resolve_job_def("batch_inference")
-        .execute_in_process(
-            tags=range_tags if last else {"dagster/partition": first},
-            run_config=config,
-            instance=instance,
-            raise_on_error=False,
-        )
-        .run_id
-    )
 
 
 def old_runs(instance: dg.DagsterInstance, before: datetime.datetime | None = None) -> OldRuns:
@@ -105,99 +67,97 @@ def status(instance: dg.DagsterInstance, *keys: str) -> set[AssetPartitionStatus
 
 
 def test_of_an_hour_that_is_there_the_last_run_stays_and_the_ui_shows_it_as_before(
-    instance: dg.DagsterInstance, sql: Sql
+    shipped: dg.DagsterInstance, sql: Sql
 ):
     insert_items(sql, GOOD)
-    first = run(instance)
+    first = run_in(shipped)
     correct(sql, 1)
     sql("UPDATE items SET prediction = NULL WHERE id = 1")
-    last = run(instance)
+    last = run_in(shipped)
     logs = Path(os.environ["DAGSTER_HOME"]) / "storage"
     assert (logs / first).is_dir()
-    assert status(instance, HOUR) == {MATERIALIZED}
-    assert prune_runs(instance) == [last]
-    assert status(instance, HOUR) == {MATERIALIZED}
-    assert instance.all_logs(first) == []
+    assert status(shipped, HOUR) == {MATERIALIZED}
+    assert prune_runs(shipped) == [last]
+    assert status(shipped, HOUR) == {MATERIALIZED}
+    assert shipped.all_logs(first) == []
     assert not (logs / first).exists()
     assert (logs / last).is_dir()
     # Also from nothing but the events that are left.
-    instance.wipe_asset_cached_status(list(HOURLY))
-    assert status(instance, HOUR) == {MATERIALIZED}
-    assert prune_runs(instance) == [last]
+    shipped.wipe_asset_cached_status(list(HOURLY))
+    assert status(shipped, HOUR) == {MATERIALIZED}
+    assert prune_runs(shipped) == [last]
 
 
-def test_the_runs_of_a_pruned_hour_go_and_the_ui_shows_it_as_missing(instance: dg.DagsterInstance, sql: Sql):
+def test_the_runs_of_a_pruned_hour_go_and_the_ui_shows_it_as_missing(shipped: dg.DagsterInstance, sql: Sql):
     insert_items(sql, GOOD)
     insert_items(sql, GOOD, END)
-    run(instance)
-    run(instance)
-    other = run(instance, NEXT)
-    assert status(instance, HOUR, NEXT) == {MATERIALIZED}
+    run_in(shipped)
+    run_in(shipped)
+    other = run_in(shipped, NEXT)
+    assert status(shipped, HOUR, NEXT) == {MATERIALIZED}
     prune_hour(HOUR)
-    assert prune_runs(instance) == [other]
-    assert status(instance, HOUR) == {None}
-    assert status(instance, NEXT) == {MATERIALIZED}
+    assert prune_runs(shipped) == [other]
+    assert status(shipped, HOUR) == {None}
+    assert status(shipped, NEXT) == {MATERIALIZED}
 
 
-def test_a_run_of_several_hours_stays_until_the_last_of_them_is_pruned(instance: dg.DagsterInstance, sql: Sql):
+def test_a_run_of_several_hours_stays_until_the_last_of_them_is_pruned(shipped: dg.DagsterInstance, sql: Sql):
     for moment in (START, END):
         insert_items(sql, GOOD, moment)
-    several = run(instance, HOUR, NEXT)
-    latest = run(instance, "2026-11-02-07:00")  # which is also the last of the assets
+    several = run_in(shipped, HOUR, NEXT)
+    latest = run_in(shipped, "2026-11-02-07:00")  # which is also the last of the assets
     prune_hour(HOUR)
-    assert prune_runs(instance) == [several, latest]
-    assert status(instance, NEXT) == {MATERIALIZED}
+    assert prune_runs(shipped) == [several, latest]
+    assert status(shipped, NEXT) == {MATERIALIZED}
     prune_hour(NEXT)
-    assert prune_runs(instance) == [latest]
-    assert status(instance, HOUR, NEXT) == {None}
+    assert prune_runs(shipped) == [latest]
+    assert status(shipped, HOUR, NEXT) == {None}
 
 
-def test_an_hour_whose_last_run_failed_is_shown_as_failed_afterwards(instance: dg.DagsterInstance, sql: Sql):
+def test_an_hour_whose_last_run_failed_is_shown_as_failed_afterwards(shipped: dg.DagsterInstance, sql: Sql):
     insert_items(sql, GOOD)
-    first = run(instance)
+    first = run_in(shipped)
     sql("ALTER TABLE items RENAME TO elsewhere")
-    superseded, failed = run(instance), run(instance)
+    superseded, failed = run_in(shipped), run_in(shipped)
     sql("ALTER TABLE elsewhere RENAME TO items")
-    assert status(instance, HOUR) == {FAILED}
-    assert prune_runs(instance) == [first, failed]
-    assert superseded not in {found.run_id for found in instance.get_runs()}
-    assert status(instance, HOUR) == {FAILED}
+    assert status(shipped, HOUR) == {FAILED}
+    assert prune_runs(shipped) == [first, failed]
+    assert superseded not in {found.run_id for found in shipped.get_runs()}
+    assert status(shipped, HOUR) == {FAILED}
 
 
-def test_the_run_that_scored_an_hour_stays_so_that_its_summary_can_be_made_again(
-    instance: dg.DagsterInstance, sql: Sql
-):
+def test_the_run_that_scored_an_hour_stays_so_that_its_summary_can_be_made_again(shipped: dg.DagsterInstance, sql: Sql):
     insert_items(sql, GOOD)
-    scored = run(instance)
-    nothing_left = run(instance)
-    last = run(instance)
-    assert prune_runs(instance) == [scored, last]
-    assert nothing_left not in {found.run_id for found in instance.get_runs()}
+    scored = run_in(shipped)
+    nothing_left = run_in(shipped)
+    last = run_in(shipped)
+    assert prune_runs(shipped) == [scored, last]
+    assert nothing_left not in {found.run_id for found in shipped.get_runs()}
     before = sql("SELECT run_id, model_version, scored FROM run_summary")
     assert before[0][0] == scored
-    run(instance)
+    run_in(shipped)
     assert sql("SELECT run_id, model_version, scored FROM run_summary") == before
 
 
-def test_younger_runs_and_those_that_have_not_ended_stay(instance: dg.DagsterInstance, sql: Sql):
+def test_younger_runs_and_those_that_have_not_ended_stay(shipped: dg.DagsterInstance, sql: Sql):
     insert_items(sql, GOOD)
-    superseded = run(instance)
-    started = create_run_for_test(instance, "batch_inference", status=dg.DagsterRunStatus.STARTED)
+    superseded = run_in(shipped)
+    started = create_run_for_test(shipped, "batch_inference", status=dg.DagsterRunStatus.STARTED)
     time.sleep(0.01)
     between = utc_now()
     time.sleep(0.01)
-    younger = [run(instance), run(instance)]
-    assert prune_runs(instance, between - datetime.timedelta(hours=1)) == [superseded, started.run_id, *younger]
+    younger = [run_in(shipped), run_in(shipped)]
+    assert prune_runs(shipped, between - datetime.timedelta(hours=1)) == [superseded, started.run_id, *younger]
     sql("UPDATE items SET prediction = NULL")
-    latest = run(instance)
-    assert prune_runs(instance, between) == [started.run_id, *younger, latest]
+    latest = run_in(shipped)
+    assert prune_runs(shipped, between) == [started.run_id, *younger, latest]
 
 
-def test_runs_of_a_backfill_that_is_on_its_way_stay(instance: dg.DagsterInstance):
+def test_runs_of_a_backfill_that_is_on_its_way_stay(shipped: dg.DagsterInstance):
     ids = []
     for status_of_backfill in (BulkActionStatus.REQUESTED, BulkActionStatus.COMPLETED):
         ids.append(status_of_backfill.value.lower())
-        instance.add_backfill(
+        shipped.add_backfill(
             PartitionBackfill(
                 backfill_id=ids[-1],
                 status=status_of_backfill,
@@ -208,14 +168,14 @@ def test_runs_of_a_backfill_that_is_on_its_way_stay(instance: dg.DagsterInstance
         )
     kept, _ = [
         create_run_for_test(
-            instance, "other", status=dg.DagsterRunStatus.SUCCESS, tags={"dagster/backfill": backfill}
+            shipped, "other", status=dg.DagsterRunStatus.SUCCESS, tags={"dagster/backfill": backfill}
         ).run_id
         for backfill in ids
     ]
-    assert prune_runs(instance) == [kept]
+    assert prune_runs(shipped) == [kept]
 
 
-def test_the_last_run_of_somebody_elses_asset_stays_for_good(instance: dg.DagsterInstance):
+def test_the_last_run_of_somebody_elses_asset_stays_for_good(shipped: dg.DagsterInstance):
     daily = dg.DailyPartitionsDefinition("2026-11-01")
 
     @dg.asset
@@ -226,26 +186,27 @@ def test_the_last_run_of_somebody_elses_asset_stays_for_good(instance: dg.Dagste
     def report() -> None:
         """Has partitions of another kind."""
 
-    assert dg.materialize([model], instance=instance).success
-    of_model = dg.materialize([model], instance=instance).run_id
-    first_day = dg.materialize([report], partition_key="2026-11-01", instance=instance).run_id
-    assert dg.materialize([report], partition_key="2026-11-02", instance=instance).success
-    second_day = dg.materialize([report], partition_key="2026-11-02", instance=instance).run_id
-    assert prune_runs(instance) == [of_model, first_day, second_day]
-    assert instance.get_materialized_partitions(report.key) == {"2026-11-01", "2026-11-02"}
+    assert dg.materialize([model], instance=shipped).success
+    of_model = dg.materialize([model], instance=shipped).run_id
+    first_day = dg.materialize([report], partition_key="2026-11-01", instance=shipped).run_id
+    assert dg.materialize([report], partition_key="2026-11-02", instance=shipped).success
+    second_day = dg.materialize([report], partition_key="2026-11-02", instance=shipped).run_id
+    assert prune_runs(shipped) == [of_model, first_day, second_day]
+    assert shipped.get_materialized_partitions(report.key) == {"2026-11-01", "2026-11-02"}
 
 
 @pytest.mark.parametrize("step", ["delete_logs", "delete_events", "delete_run"])
 def test_a_removal_that_is_interrupted_is_finished_by_the_next_one(
-    instance: dg.DagsterInstance, sql: Sql, monkeypatch: pytest.MonkeyPatch, step: str
+    shipped: dg.DagsterInstance, sql: Sql, monkeypatch: pytest.MonkeyPatch, step: str
 ):
     insert_items(sql, GOOD)
-    first, last = run(instance), run(instance)
+    first, last = run_in(shipped), run_in(shipped)
     sql("UPDATE items SET prediction = NULL")
-    latest = run(instance)
-    owner = {"delete_logs": instance.compute_log_manager, "delete_events": instance.event_log_storage}.get(
-        step, instance
-    )
+    latest = run_in(shipped)
+    owner = {
+        "delete_logs": shipped.compute_log_manager,
+        "delete_events": shipped.event_log_storage,
+    }.get(step, shipped)
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -253,14 +214,14 @@ def test_a_removal_that_is_interrupted_is_finished_by_the_next_one(
     with monkeypatch.context() as patch:
         patch.setattr(owner, step, interrupted)
         with pytest.raises(KeyboardInterrupt):
-            prune_runs(instance)
-    assert {found.run_id for found in instance.get_runs()} == {first, last, latest}
-    assert prune_runs(instance) == [latest]
-    assert instance.all_logs(first) == instance.all_logs(last) == []
-    assert status(instance, HOUR) == {MATERIALIZED}
+            prune_runs(shipped)
+    assert {found.run_id for found in shipped.get_runs()} == {first, last, latest}
+    assert prune_runs(shipped) == [latest]
+    assert shipped.all_logs(first) == shipped.all_logs(last) == []
+    assert status(shipped, HOUR) == {MATERIALIZED}
 
 
-def test_removing_a_run_waits_for_its_turn_with_all_its_events(instance: dg.DagsterInstance, sql: Sql):
+def test_removing_a_run_waits_for_its_turn_with_all_its_events(shipped: dg.DagsterInstance, sql: Sql):
     waited: list[int] = []
 
     class Waiting(Throttle):
@@ -268,15 +229,15 @@ def test_removing_a_run_waits_for_its_turn_with_all_its_events(instance: dg.Dags
             waited.append(rows)
 
     insert_items(sql, GOOD)
-    first = run(instance)
-    events = len(instance.all_logs(first))
-    old_runs(instance).remove(first, Waiting(engine_from_environment(), ThrottleSettings(), print))
+    first = run_in(shipped)
+    events = len(shipped.all_logs(first))
+    old_runs(shipped).remove(first, Waiting(engine_from_environment(), ThrottleSettings(), print))
     assert waited == [events]
     assert events > 10
 
 
-def test_the_ticks_of_the_sensor_go_by_themselves(instance: dg.DagsterInstance):
-    kept = instance.get_tick_retention_settings(InstigatorType.SENSOR)
+def test_the_ticks_of_the_sensor_go_by_themselves(shipped: dg.DagsterInstance):
+    kept = shipped.get_tick_retention_settings(InstigatorType.SENSOR)
     assert kept == {
         TickStatus.STARTED: -1,
         TickStatus.SKIPPED: 7,

@@ -3,30 +3,24 @@
 import datetime
 import os
 import re
-import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import dagster as dg
 import pytest
 from dagster._core.events import StepMaterializationData
 from dagster._core.test_utils import create_run_for_test
 
+from batch_assets.database.records.hour_lock import HourLock
 from batch_assets.database.records.pruning import LEAST_AGE
+from batch_assets.hours import Hour, hour_of_key
 from batch_assets.orchestration.assets.predictions import predictions
-from batch_assets.orchestration.old_runs import opened_instance
 from batch_assets.orchestration.partitions import hourly_partitions
 from batch_assets.retrying.decision import FAILED_RUNS_AGE, LONGEST_PAUSE
-from batch_assets_tests.cli.test_cli import COMMAND, batch_assets, misused, refused, succeeded
-from batch_assets_tests.database.records.test_hour_lock import lock
-from batch_assets_tests.database.records.test_pruning import failed, predicted, summed_up
-from batch_assets_tests.orchestration.test_old_runs import run
-from batch_assets_tests.orchestration.test_sensor import Tick
+from batch_assets_tests.support.command_line import COMMAND, batch_assets, misused, refused, succeeded
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
-from batch_assets_tests.support.instance import ROOT
 from batch_assets_tests.support.pipeline import (
     END,
     GOOD,
@@ -36,8 +30,11 @@ from batch_assets_tests.support.pipeline import (
     assert_hour_adds_up,
     insert_items,
     rows_of,
+    run_in,
 )
-from batch_assets_tests.support.servers import Server, free_port
+from batch_assets_tests.support.rows import failed, predicted, summed_up
+from batch_assets_tests.support.sensor import Tick
+from batch_assets_tests.support.servers import free_port
 
 pytestmark = pytest.mark.usefixtures("tables")
 
@@ -46,24 +43,6 @@ ALL = ("items", "failed_items", "run_summary", "hour_requests", "hour_locks")
 NO_KEYS = "0 idempotency keys of the web API forgotten."
 STAY = "; 2 as old stay, each the last of an hour or an asset that is there."
 ITEMS, RUNS = ("--items-older-than", "2d"), ("--runs-older-than", "2d")
-
-
-@pytest.fixture
-def instance(
-    tables: dict[str, str], request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[dg.DagsterInstance]:
-    """The instance that the command finds: the embedded default, or that of dagster.yaml."""
-    home = tmp_path / "dagster"
-    if "MYSQL_SERVER" not in tables:
-        with opened_instance(os.environ) as instance:
-            yield instance
-        return
-    shutil.copy(ROOT / "dagster.yaml", home / "dagster.yaml")
-    server: Server = request.getfixturevalue("server")
-    with server.database() as name:
-        monkeypatch.setenv("MYSQL_DAGSTER_DATABASE", name)
-        with opened_instance(os.environ) as instance:
-            yield instance
 
 
 def said(output: str) -> list[str]:
@@ -96,14 +75,19 @@ def materialized(event: dg.AssetMaterialization) -> dg.DagsterEvent:
     )
 
 
-def test_it_removes_old_hours_and_then_their_runs_and_says_so(instance: dg.DagsterInstance, sql: Sql):
+def test_it_removes_old_hours_and_then_their_runs_and_says_so(shipped: dg.DagsterInstance, sql: Sql):
     insert_items(sql, GOOD)
     insert_items(sql, GOOD[:1], END)
     recent = datetime.datetime.now(datetime.UTC).replace(tzinfo=None) - datetime.timedelta(hours=30)
     insert_items(sql, GOOD, str(recent.replace(microsecond=0)))
     last_of_all = f"{recent:%Y-%m-%d-%H}:00"
-    runs = [run(instance), run(instance, NEXT), run(instance, last_of_all), run(instance, last_of_all)]
-    age(instance, runs, days=3)
+    runs = [
+        run_in(shipped),
+        run_in(shipped, NEXT),
+        run_in(shipped, last_of_all),
+        run_in(shipped, last_of_all),
+    ]
+    age(shipped, runs, days=3)
     for moment in (HALF_PAST, str(recent.replace(microsecond=0))):
         sql("INSERT INTO registrations VALUES (%s, 'f', '[1]', %s)", moment, moment)
     assert said(succeeded(batch_assets("prune", *ITEMS, *RUNS, "--dry-run"))) == [
@@ -113,7 +97,7 @@ def test_it_removes_old_hours_and_then_their_runs_and_says_so(instance: dg.Dagst
         f"2 runs with events and logs would be removed{STAY}",
         "Nothing was removed: this was a dry run.",
     ]
-    assert len(instance.get_runs()) == 4
+    assert len(shipped.get_runs()) == 4
     assert sql("SELECT COUNT(*) FROM items") == [(7,)]
     assert said(succeeded(batch_assets("prune", *ITEMS, *RUNS))) == [
         f"{HOUR}: 3 items removed in time",
@@ -125,16 +109,16 @@ def test_it_removes_old_hours_and_then_their_runs_and_says_so(instance: dg.Dagst
     assert sql("SELECT COUNT(*), COUNT(prediction) FROM items") == [(3, 3)]
     assert sql("SELECT COUNT(*) FROM run_summary") == [(1,)]
     assert sql("SELECT COUNT(*) FROM registrations") == [(1,)]
-    assert {found.run_id for found in instance.get_runs()} == set(runs[2:])
-    assert instance.get_materialized_partitions(predictions.key) == {last_of_all}
-    shown = instance.get_status_by_partition(predictions.key, [HOUR, NEXT], hourly_partitions)
+    assert {found.run_id for found in shipped.get_runs()} == set(runs[2:])
+    assert shipped.get_materialized_partitions(predictions.key) == {last_of_all}
+    shown = shipped.get_status_by_partition(predictions.key, [HOUR, NEXT], hourly_partitions)
     assert shown == {HOUR: None, NEXT: None}
-    assert Tick(instance).requests == []
+    assert Tick(shipped).requests == []
     again = said(succeeded(batch_assets("prune", *ITEMS, *RUNS)))
     assert again[0] == "0 hours, 0 items removed in time."
 
 
-def test_a_dry_run_changes_nothing(instance: dg.DagsterInstance, sql: Sql):
+def test_a_dry_run_changes_nothing(shipped: dg.DagsterInstance, sql: Sql):
     predicted(sql)
     failed(sql)
     summed_up(sql, 4)
@@ -145,14 +129,16 @@ def test_a_dry_run_changes_nothing(instance: dg.DagsterInstance, sql: Sql):
     assert rows_of(sql, *ALL) == before
 
 
-def test_it_ends_with_status_1_and_says_which_hours_had_to_stay_and_why(instance: dg.DagsterInstance, sql: Sql):
+def test_it_ends_with_status_1_and_says_which_hours_had_to_stay_and_why(shipped: dg.DagsterInstance, sql: Sql):
     for start in (START, END, "2026-11-02 07:00:00", "2026-11-02 08:00:00", "2026-11-02 09:00:00"):
         predicted(sql, 2, start)
         summed_up(sql, 2, start)
     insert_items(sql, GOOD, END)
     for key, status in ((THIRD, dg.DagsterRunStatus.STARTED), ("2026-11-02-08:00", dg.DagsterRunStatus.FAILURE)):
-        create_run_for_test(instance, "batch_inference", status=status, tags={"dagster/partition": key})
-    with lock(engine_from_environment(), "a-run").held():
+        create_run_for_test(shipped, "batch_inference", status=status, tags={"dagster/partition": key})
+    hour = hour_of_key(HOUR)
+    assert isinstance(hour, Hour)
+    with HourLock(engine_from_environment(), hour, "a-run", wait=False, on_progress=print).held():
         done = batch_assets("prune", *ITEMS)
     assert said(done.stdout) == [
         "2026-11-02-09:00: 2 items removed in time",
@@ -172,28 +158,28 @@ def test_it_ends_with_status_1_and_says_which_hours_had_to_stay_and_why(instance
     assert sql("SELECT COUNT(*) FROM items") == [(4,)]
 
 
-def test_the_sensor_does_not_request_what_was_pruned_nor_take_it_for_missed(instance: dg.DagsterInstance, sql: Sql):
+def test_the_sensor_does_not_request_what_was_pruned_nor_take_it_for_missed(shipped: dg.DagsterInstance, sql: Sql):
     predicted(sql)
     failed(sql)
     summed_up(sql, 4)
     insert_items(sql, GOOD, END)
     run_id = create_run_for_test(
-        instance, "batch_inference", status=dg.DagsterRunStatus.FAILURE, tags={"dagster/partition": HOUR}
+        shipped, "batch_inference", status=dg.DagsterRunStatus.FAILURE, tags={"dagster/partition": HOUR}
     ).run_id
-    age(instance, [run_id], days=3)
+    age(shipped, [run_id], days=3)
     assert said(succeeded(batch_assets("prune", *ITEMS, "--unscored-too"))) == [
         f"{HOUR}: 4 items removed in time",
         f"{NEXT}: 3 items removed in time",
         "2 hours, 7 items removed in time.",
         NO_KEYS,
     ]
-    tick = Tick(instance)
+    tick = Tick(shipped)
     assert tick.requests == []
     assert tick.said == "Nothing is left in any closed hour."
     assert set(map(len, rows_of(sql, *ALL).values())) == {0}
 
 
-def test_it_keeps_to_the_pace_that_is_set_and_may_be_killed_at_any_point(instance: dg.DagsterInstance, sql: Sql):
+def test_it_keeps_to_the_pace_that_is_set_and_may_be_killed_at_any_point(shipped: dg.DagsterInstance, sql: Sql):
     predicted(sql, 5_000)
     summed_up(sql, 5_000)
     with subprocess.Popen(
@@ -213,18 +199,18 @@ def test_it_keeps_to_the_pace_that_is_set_and_may_be_killed_at_any_point(instanc
     assert set(map(len, rows_of(sql, *ALL).values())) == {0}
 
 
-def test_two_at_once_remove_everything_and_neither_says_that_something_stays(instance: dg.DagsterInstance, sql: Sql):
+def test_two_at_once_remove_everything_and_neither_says_that_something_stays(shipped: dg.DagsterInstance, sql: Sql):
     for number in range(6):
         start = f"2026-11-02 {number:02}:00:00"
         predicted(sql, 500, start)
         summed_up(sql, 500, start)
     ids = []
     for _ in range(20):
-        ids.append(create_run_for_test(instance, "other", status=dg.DagsterRunStatus.SUCCESS).run_id)
+        ids.append(create_run_for_test(shipped, "other", status=dg.DagsterRunStatus.SUCCESS).run_id)
         for key in (HOUR, NEXT):
             event = dg.AssetMaterialization(predictions.key, partition=key)
-            instance.report_dagster_event(materialized(event), ids[-1])
-    age(instance, ids, days=3)
+            shipped.report_dagster_event(materialized(event), ids[-1])
+    age(shipped, ids, days=3)
     started = [
         subprocess.Popen(
             [COMMAND, "prune", *ITEMS, *RUNS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
@@ -236,8 +222,8 @@ def test_two_at_once_remove_everything_and_neither_says_that_something_stays(ins
     assert min(process.returncode for process in started) == 0
     assert all(not stderr or "since a run holds them" in stderr for _, stderr in ended)
     # The last materialisation of an asset stays, whatever it is of.
-    assert [found.run_id for found in instance.get_runs()] == ids[-1:]
-    assert [instance.all_logs(run_id) for run_id in ids[:-1]] == [[]] * 19
+    assert [found.run_id for found in shipped.get_runs()] == ids[-1:]
+    assert [shipped.all_logs(run_id) for run_id in ids[:-1]] == [[]] * 19
     assert set(map(len, rows_of(sql, *ALL).values())) == {0}
 
 

@@ -4,7 +4,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
@@ -40,12 +40,6 @@ OLD = [0.5, 0.25, 0.25]
 PARTIAL, WHOLE_BATCH = {"batch_assets/retry": "partial"}, {"batch_assets/retry": "whole_batch"}
 NEXT_HOUR, NEXT_START, NEXT_END = "2026-11-02-06:00", END, "2026-11-02 07:00:00"
 AFTER_NEXT = "2026-11-02-07:00"
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.from_config(os.environ["DAGSTER_HOME"]) as instance:
-        yield instance
 
 
 def run(

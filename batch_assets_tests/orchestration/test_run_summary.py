@@ -1,7 +1,5 @@
 """The summaries of several hours in one run: each of them describes the run that scored its hour."""
 
-from collections.abc import Iterator
-
 import dagster as dg
 import pytest
 
@@ -13,12 +11,6 @@ from batch_assets_tests.support.pipeline import END, GOOD, HALF_PAST, HOUR, inse
 NEXT, LAST = "2026-11-02-06:00", "2026-11-02-07:00"
 
 pytestmark = pytest.mark.usefixtures("tables")
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.get() as instance:
-        yield instance
 
 
 def scored(instance: dg.DagsterInstance, hour: str) -> str:

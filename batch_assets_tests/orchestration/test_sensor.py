@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -20,7 +20,6 @@ from batch_assets.database.records.hour_requests import read_requests, reset_att
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.definitions import defs
 from batch_assets.hours import Hour
-from batch_assets.orchestration import automation
 from batch_assets.orchestration.assets.predictions import predictions
 from batch_assets.orchestration.assets.raw_items import raw_items
 from batch_assets.orchestration.partitions import hourly_partitions
@@ -28,6 +27,7 @@ from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 from batch_assets_tests.support.instance import ROOT, running_instance
 from batch_assets_tests.support.pipeline import END, GOOD, HALF_PAST, HOUR, insert_items
+from batch_assets_tests.support.sensor import Tick
 from batch_assets_tests.support.servers import Server
 
 SUCCESS, FAILURE, CANCELED = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED
@@ -42,30 +42,6 @@ SENSOR = {
     "repositoryName": "__repository__",
     "sensorName": "retry_hours",
 }
-
-
-@pytest.fixture
-def instance(tables: dict[str, str]) -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.get() as instance:
-        yield instance
-
-
-class Tick:
-    """What a tick of the sensor came to."""
-
-    def __init__(self, instance: dg.DagsterInstance, later: datetime.timedelta = datetime.timedelta()) -> None:
-        repository = defs.get_repository_def()
-        context = dg.build_sensor_context(instance=instance, repository_def=repository)
-        now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None) + later
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(automation, "utc_now", lambda: now)
-            data = repository.get_sensor_def("retry_hours").evaluate_tick(context)
-        self.requests = data.run_requests or []
-        self.said = data.skip_message
-
-    @property
-    def hours(self) -> list[str | None]:
-        return [request.partition_key for request in self.requests]
 
 
 def present_hour() -> datetime.datetime:

@@ -19,6 +19,11 @@ from typing import Any
 from batch_assets_tests.support.servers import free_port, run_to_end
 
 ROOT = Path(__file__).parents[2]
+# The dagster.yaml of an instance in which the tests record runs. What a step prints is nobody's to read, and to keep it
+# takes four processes a step.
+INSTANCE_OF_TESTS = """telemetry: {enabled: false}
+compute_logs: {module: dagster._core.storage.noop_compute_log_manager, class: NoOpComputeLogManager}
+"""
 ASSETS = ("raw_items", "predictions", "run_summary")
 LAUNCH_BACKFILL = """mutation Launch($parameters: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $parameters) {
@@ -30,7 +35,7 @@ LAUNCH_BACKFILL = """mutation Launch($parameters: LaunchBackfillParams!) {
 
 
 @dataclass(frozen=True)
-class Instance:
+class RunningInstance:
     """A running instance.
 
     Args:
@@ -90,7 +95,7 @@ def running_instance(
     environment: Mapping[str, str],
     workspace: str = "workspace.yaml",
     own: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
-) -> Iterator[Instance]:
+) -> Iterator[RunningInstance]:
     """Starts webserver and daemon, and ends them.
 
     Args:
@@ -105,7 +110,7 @@ def running_instance(
     port = free_port()
     commands = {
         "webserver": ["dagster_webserver", "--host", "127.0.0.1", "--port", str(port)],
-        "daemon": ["dagster._daemon", "run"],
+        "daemon": ["batch_assets_tests.support.daemon", "run"],
     }
     env = {**os.environ, **environment, "DAGSTER_HOME": str(home)}
     # Both would create the tables of an instance on SQLite at the same time, and one of them fail.
@@ -116,7 +121,7 @@ def running_instance(
             logs.append(home / f"{name}.log")
             command = [sys.executable, "-m", module, *arguments, "-w", workspace]
             stack.enter_context(running_process(command, {**env, **own.get(name, {})}, logs[-1]))
-        instance = Instance(f"http://127.0.0.1:{port}", tuple(logs))
+        instance = RunningInstance(f"http://127.0.0.1:{port}", tuple(logs))
         _await_answer(instance)
         yield instance
 
@@ -147,7 +152,7 @@ def running_process(command: list[str], env: Mapping[str, str], log: Path) -> It
             process.wait()
 
 
-def _await_answer(instance: Instance) -> None:
+def _await_answer(instance: RunningInstance) -> None:
     end = time.monotonic() + 90
     while True:
         try:

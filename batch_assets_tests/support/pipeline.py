@@ -6,11 +6,15 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import click
+import dagster as dg
 import numpy as np
+import pytest
 
 from batch_assets.settings.folders import root_folder
 from batch_assets_tests.support.database import Sql
@@ -42,16 +46,18 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """A run of the real command that has ended."""
+    """A run of the job that has ended.
+
+    Args:
+        status: 0 for a success.
+        output: What it had to say: of a run in this process the sentences with which it failed, of a command all that
+            it printed.
+        run_id: The run, None where none began.
+    """
 
     status: int
     output: str
-
-    @property
-    def run_id(self) -> str:
-        found = re.search(r" - batch_inference - ([0-9a-f-]{36}) - ", self.output)
-        assert found, self.output
-        return found[1]
+    run_id: str | None
 
     def assert_succeeded(self) -> None:
         assert self.status == 0, self.output
@@ -64,9 +70,57 @@ class Job:
         assert any(all(part in line for part in parts) for line in lines), f"{parts} not at the head of {self.output}"
 
 
+def run_job(hour: str | None = HOUR, **environment: str | None) -> Job:
+    """Runs the job in this process, on the instance in DAGSTER_HOME, with the tags that the command would give it.
+
+    Args:
+        hour: The partition; None for a run without one.
+        environment: What is set (or with None unset) for this run only.
+    """
+    from batch_assets.definitions import defs
+
+    with pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.get() as instance:
+        for name, value in environment.items():
+            patch.delenv(name, raising=False) if value is None else patch.setenv(name, value)
+        try:
+            result = defs.resolve_job_def("batch_inference").execute_in_process(
+                instance=instance,
+                tags={"dagster/partition": hour} if hour is not None else None,
+                raise_on_error=False,
+            )
+        except click.ClickException as refusal:  # which the command prints
+            return Job(1, refusal.format_message(), None)
+    return Job(int(not result.success), "\n".join(_sentences(result)), result.run_id)
+
+
+def run_in(instance: dg.DagsterInstance, first: str = HOUR, last: str | None = None, **config: Any) -> str:
+    """The job for an hour, or for a range of them; returns the run, whatever became of it."""
+    from batch_assets.definitions import defs
+
+    range_tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last or first}
+    return (
+        defs.resolve_job_def("batch_inference")
+        .execute_in_process(
+            tags=range_tags if last else {"dagster/partition": first},
+            run_config=config,
+            instance=instance,
+            raise_on_error=False,
+        )
+        .run_id
+    )
+
+
+def _sentences(result: dg.ExecuteInProcessResult) -> Iterator[str]:
+    """The faults of the steps: of a `Failure` its sentence, which is what the run shows first."""
+    for event in result.all_events:
+        if event.is_step_failure:
+            data = event.step_failure_data
+            yield str(data.user_failure_data.description if data.user_failure_data else data.error)
+
+
 @contextlib.contextmanager
-def started_job(hour: str | None = HOUR, **environment: str | None) -> Iterator[subprocess.Popen[str]]:
-    """The real command on its way.
+def started_command(hour: str | None = HOUR, **environment: str | None) -> Iterator[subprocess.Popen[str]]:
+    """`dagster job execute` on its way.
 
     Args:
         hour: The partition; None for a command without one.
@@ -93,16 +147,17 @@ def started_job(hour: str | None = HOUR, **environment: str | None) -> Iterator[
             process.kill()
 
 
-def run_job(hour: str | None = HOUR, **environment: str | None) -> Job:
-    """Runs the real command to its end; see `started_job`."""
-    with started_job(hour, **environment) as process:
+def run_command(hour: str | None = HOUR, **environment: str | None) -> Job:
+    """Runs `dagster job execute` to its end; see `started_command`."""
+    with started_command(hour, **environment) as process:
         return ended(process)
 
 
 def ended(process: subprocess.Popen[str]) -> Job:
     """Waits for the end of the command."""
     output, _ = process.communicate(timeout=JOB_SECONDS)
-    return Job(process.returncode, output)
+    found = re.search(r" - batch_inference - ([0-9a-f-]{36}) - ", output)
+    return Job(process.returncode, output, found and found[1])
 
 
 def insert_items(sql: Sql, texts: Sequence[str], created: str = HALF_PAST) -> list[int]:
@@ -200,6 +255,14 @@ def meddling(meddle: Callable[[], object]) -> Any:
             return model
 
     return MeddlingModel()
+
+
+def wait_for_the_first_prediction(sql: Sql, start: str = START) -> None:
+    scored = "SELECT id FROM items WHERE created_datetime >= %s AND prediction IS NOT NULL LIMIT 1"
+    end = time.monotonic() + JOB_SECONDS
+    while not sql(scored, start):
+        assert time.monotonic() < end, "nothing is scored"
+        time.sleep(0.01)
 
 
 def iris_probabilities(texts: Sequence[str]) -> np.ndarray:

@@ -61,6 +61,8 @@ class Server:
     user: str
     password: str = dataclasses.field(repr=False)
     version: str
+    # Whether to encrypt where the server can: to prepare for it takes a client longer than all else of a connection.
+    tls: bool = True
 
     @property
     def is_mariadb(self) -> bool:
@@ -93,6 +95,7 @@ class Server:
             charset="utf8mb4",
             autocommit=True,
             connect_timeout=10,
+            ssl_disabled=not self.tls,
         )
         with connection, connection.cursor() as cursor:
             cursor.execute("SET time_zone = '+00:00'")
@@ -142,7 +145,8 @@ class PrivateServer:
     @property
     def server(self) -> Server:
         """What the tests need to know to use it."""
-        return Server("127.0.0.1", self.port, USER, self._password, self._version)
+        tls = any(option.startswith(("--ssl", "--require-secure-transport")) for option in self.options)
+        return Server("127.0.0.1", self.port, USER, self._password, self._version, tls)
 
     @property
     def is_running(self) -> bool:
@@ -356,7 +360,8 @@ def server_for_tests(environment: Mapping[str, str] = os.environ) -> Iterator[Se
     if environment.get("MYSQL_SERVER"):
         yield _server_in(environment)
     else:
-        with private_server() as private:
+        # What is committed outlives a server that is killed, though not a machine that loses its power.
+        with private_server("--innodb-flush-log-at-trx-commit=2") as private:
             yield private.server
 
 
