@@ -4,6 +4,7 @@ Times are UTC without an offset. JSON columns are read and written as their text
 """
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
 
 from batch_assets.database.connection.sqlite_time import SQLiteTime
 
@@ -12,6 +13,7 @@ JSON_TEXT = sa.Text()
 IDENTIFIER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 TIME = sa.DateTime().with_variant(SQLiteTime(), "sqlite")  # type: ignore[no-untyped-call]
 TIMESTAMP = sa.TIMESTAMP().with_variant(SQLiteTime(), "sqlite")  # type: ignore[no-untyped-call]
+IDS = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 LONG_CODE = sa.String(64)
 # `items.values` in SQL: a reserved word, which SQLite too takes in these quotes.
 ITEM_VALUES = "items.`values`"
@@ -111,7 +113,7 @@ registrations = sa.Table(
     # SHA-256, in hexadecimal: of a key in any letters and of any length.
     sa.Column("idempotency_key", LONG_CODE, primary_key=True, doc="SHA-256 of the key."),
     sa.Column("fingerprint", LONG_CODE, nullable=False, doc="SHA-256 of the items that were registered under it."),
-    sa.Column("ids", JSON_TEXT, nullable=False, doc="Their ids, which a repeated request gets as its answer."),
+    sa.Column("ids", IDS, nullable=False, doc="Their ids, which a repeated request gets as its answer."),
     sa.Column("registered_at", TIME, nullable=False, doc="When they were registered."),
     info={"doc": "Idempotency keys of the web API."},
 )
