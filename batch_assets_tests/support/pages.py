@@ -8,6 +8,7 @@ What a block of code is, its language says:
 - `shell` needs what a test cannot have, and is only looked at for the names in it.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +63,7 @@ def blocks(page: Path) -> list[Block]:
 
 def expected_outputs(page_blocks: list[Block]) -> Iterator[tuple[int, list[str]]]:
     """Yields the number of each block whose output is shown, with the lines that it must print."""
-    for number, (block, following) in enumerate(zip(page_blocks, page_blocks[1:], strict=False)):
+    for number, (block, following) in enumerate(pairwise(page_blocks)):
         if block.command and following.language == "text":
             yield number, following.text.splitlines()
 
@@ -100,10 +102,8 @@ def run_blocks(page_blocks: Iterable[Block], folder: Path, environment: Mapping[
         try:
             status = process.wait(SECONDS)
         finally:
-            try:
+            with contextlib.suppress(ProcessLookupError):  # nobody of the group is left
                 os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:  # nobody of the group is left
-                pass
             process.wait()
     printed = output.read_text("utf-8")
     assert status == 0, f"exit status {status}\n{printed}\n{errors.read_text('utf-8')}"

@@ -18,7 +18,7 @@ def main() -> None:
     for statement in sys.stdin.read().split(";"):
         if statement.strip():
             for row in server.execute(statement, database=os.environ["MYSQL_DATABASE"]):
-                print(*row)
+                sys.stdout.write(f"{' '.join(map(str, row))}\n")
 
 
 if __name__ == "__main__":
