@@ -39,7 +39,7 @@ RUN cd /opt/batch-assets/lib/python3.11/site-packages \
 
 
 FROM dependencies AS package
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY batch_assets batch_assets
 COPY models models
 RUN PYTHONPATH=/build/backend python3 -m pip --python /opt/batch-assets/bin/python install --quiet --no-cache-dir \

@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test ui lint lock bench
+.PHONY: help demo test ui lint docs lock bench
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 ifeq ($(origin PYTHON),undefined)
@@ -57,6 +57,9 @@ lint: $(DEVELOPMENT) ## check style, formatting, types, and that imports go down
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+docs: $(DEVELOPMENT) ## build the documentation into site/; a broken link fails (ARGS=serve: show it while you write)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet $(or $(ARGS),build --strict)
 
 # The build backend is locked with the rest, so that nothing outside the locks is ever installed.
 # Extras stay in the lock because the pip of Python 3.11 refuses "gql" where a package asks for "gql[requests]".

@@ -6,6 +6,7 @@ Times are UTC without an offset. JSON columns are read and written as their text
 from functools import cache
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
 
 from batch_assets.database.connection.sqlite_time import SQLiteTime
 from batch_assets.pipeline import ItemTable
@@ -15,6 +16,7 @@ JSON_TEXT = sa.Text()
 IDENTIFIER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 TIME = sa.DateTime().with_variant(SQLiteTime(), "sqlite")  # type: ignore[no-untyped-call]
 TIMESTAMP = sa.TIMESTAMP().with_variant(SQLiteTime(), "sqlite")  # type: ignore[no-untyped-call]
+IDS = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 LONG_CODE = sa.String(64)
 
 metadata = sa.MetaData()
@@ -30,77 +32,113 @@ def item_table(names: ItemTable) -> sa.Table:
     return sa.Table(
         names.name,
         sa.MetaData(),
-        sa.Column(names.key, IDENTIFIER, key="id", primary_key=True, autoincrement=True),
-        sa.Column(names.values, JSON_TEXT, key="values", nullable=False),
-        sa.Column(names.prediction, JSON_TEXT, key="prediction", nullable=True),
-        sa.Column(names.created, TIMESTAMP, key="created_datetime", nullable=False),
-        sa.Column(names.updated, TIMESTAMP, key="updated_datetime", nullable=False),
+        sa.Column(names.key, IDENTIFIER, key="id", primary_key=True, autoincrement=True, doc="Numbers the items."),
+        sa.Column(
+            names.values,
+            JSON_TEXT,
+            key="values",
+            nullable=False,
+            doc="What to score, for example `[5.1, 3.5, 1.4, 0.2]`.",
+        ),
+        sa.Column(
+            names.prediction,
+            JSON_TEXT,
+            key="prediction",
+            nullable=True,
+            doc="Class probabilities in label order, for example `[0.97, 0.02, 0.01]`. `NULL` until scored.",
+        ),
+        sa.Column(
+            names.created,
+            TIMESTAMP,
+            key="created_datetime",
+            nullable=False,
+            doc="Decides the hour that the item belongs to.",
+        ),
+        sa.Column(
+            names.updated, TIMESTAMP, key="updated_datetime", nullable=False, doc="Set by the server on every update."
+        ),
+        info={"doc": "What the service writes and the batch scores. Adopted as it is where it exists already."},
     )
 
 
 failed_items = sa.Table(
     "failed_items",
     metadata,
-    sa.Column("item_id", IDENTIFIER, primary_key=True, autoincrement=False),
-    sa.Column("hour", TIME, nullable=False),
-    sa.Column("code", LONG_CODE, nullable=False),
-    sa.Column("message", sa.Text, nullable=False),
-    sa.Column("attempts", sa.Integer, nullable=False),
-    sa.Column("first_failed_at", TIME, nullable=False),
-    sa.Column("last_failed_at", TIME, nullable=False),
-    sa.Column("model_version", LONG_CODE, nullable=False),
-    sa.Column("run_id", LONG_CODE, nullable=False),
-    sa.Column("values_checksum", sa.BigInteger, nullable=False),
+    sa.Column("item_id", IDENTIFIER, primary_key=True, autoincrement=False, doc="The item."),
+    sa.Column("hour", TIME, nullable=False, doc="The hour that it belongs to."),
+    sa.Column("code", LONG_CODE, nullable=False, doc="The kind of fault, for example `wrong_length`."),
+    sa.Column("message", sa.Text, nullable=False, doc="What is wrong, in a sentence."),
+    sa.Column("attempts", sa.Integer, nullable=False, doc="How often the item has failed with the same values."),
+    sa.Column("first_failed_at", TIME, nullable=False, doc="When it failed first."),
+    sa.Column("last_failed_at", TIME, nullable=False, doc="When it failed last."),
+    sa.Column("model_version", LONG_CODE, nullable=False, doc="SHA-256 of the model that it failed with last."),
+    sa.Column("run_id", LONG_CODE, nullable=False, doc="The run in which it failed last."),
+    sa.Column(
+        "values_checksum",
+        sa.BigInteger,
+        nullable=False,
+        doc="CRC-32 of the values that failed: with other values the item is tried again from the start.",
+    ),
+    info={"doc": "Why an item has no prediction. A row exists only while its item has none."},
 )
 
 hour_locks = sa.Table(
     "hour_locks",
     metadata,
-    sa.Column("hour", TIME, primary_key=True),
-    sa.Column("run_id", LONG_CODE, nullable=False),
-    sa.Column("taken_at", TIME, nullable=False),
+    sa.Column("hour", TIME, primary_key=True, doc="The hour."),
+    sa.Column("run_id", LONG_CODE, nullable=False, doc="The run that has taken the lock last."),
+    sa.Column("taken_at", TIME, nullable=False, doc="When it took it."),
+    info={"doc": "Which run wrote an hour last. The lock itself is held by the run's connection and ends with it."},
 )
 
 hour_requests = sa.Table(
     "hour_requests",
     metadata,
-    sa.Column("hour", TIME, primary_key=True),
-    sa.Column("requests", sa.Integer, nullable=False),
-    sa.Column("reason", LONG_CODE, nullable=False),
-    sa.Column("left_over", LONG_CODE, nullable=False),
-    sa.Column("requested_at", TIME, nullable=False),
-    sa.Column("given_up_at", TIME),
-    sa.Column("given_up_because", sa.Text),
+    sa.Column("hour", TIME, primary_key=True, doc="The hour."),
+    sa.Column("requests", sa.Integer, nullable=False, doc="How often it has been requested in a row without progress."),
+    sa.Column("reason", LONG_CODE, nullable=False, doc="Why it was requested last, for example `late items`."),
+    sa.Column("left_over", LONG_CODE, nullable=False, doc="What was left of the hour then, by which progress is told."),
+    sa.Column("requested_at", TIME, nullable=False, doc="When it was requested last."),
+    sa.Column("given_up_at", TIME, doc="Since when the sensor no longer requests it. `NULL` while it does."),
+    sa.Column("given_up_because", sa.Text, doc="Why the sensor has given it up, in a sentence."),
+    info={"doc": "What the sensor has requested, one row for each hour that is not done."},
 )
 
 run_summary = sa.Table(
     "run_summary",
     metadata,
-    sa.Column("hour", TIME, primary_key=True),
-    sa.Column("items", sa.BigInteger, nullable=False),
-    sa.Column("predicted", sa.BigInteger, nullable=False),
-    sa.Column("failed", sa.BigInteger, nullable=False),
-    sa.Column("pending", sa.BigInteger, nullable=False),
-    sa.Column("label_counts", JSON_TEXT, nullable=False),
-    sa.Column("model_version", LONG_CODE),
-    sa.Column("retry", sa.String(16)),
-    sa.Column("run_id", LONG_CODE, nullable=False),
-    sa.Column("started_at", TIME),
-    sa.Column("finished_at", TIME, nullable=False),
-    sa.Column("scored", sa.BigInteger),
-    sa.Column("rows_per_second", sa.Double),
-    sa.Column("read_rows_per_second", sa.Double),
-    sa.Column("check_rows_per_second", sa.Double),
-    sa.Column("score_rows_per_second", sa.Double),
-    sa.Column("write_rows_per_second", sa.Double),
+    sa.Column("hour", TIME, primary_key=True, doc="The hour."),
+    sa.Column("items", sa.BigInteger, nullable=False, doc="Items of the hour: `predicted + failed + pending`."),
+    sa.Column("predicted", sa.BigInteger, nullable=False, doc="Items with a prediction."),
+    sa.Column("failed", sa.BigInteger, nullable=False, doc="Items that cannot be scored."),
+    sa.Column("pending", sa.BigInteger, nullable=False, doc="Items with neither a prediction nor a reason why not."),
+    sa.Column(
+        "label_counts",
+        JSON_TEXT,
+        nullable=False,
+        doc='How many items have each label as the most probable one, for example `{"setosa": 41}`.',
+    ),
+    sa.Column("model_version", LONG_CODE, doc="SHA-256 of the model that scored items of the hour last."),
+    sa.Column("retry", sa.String(16), doc="Retry mode of that run: `partial` or `whole_batch`."),
+    sa.Column("run_id", LONG_CODE, nullable=False, doc="That run."),
+    sa.Column("started_at", TIME, doc="When it began to score the hour."),
+    sa.Column("finished_at", TIME, nullable=False, doc="When it was done with the hour."),
+    sa.Column("scored", sa.BigInteger, doc="Items that it gave a prediction."),
+    sa.Column("rows_per_second", sa.Double, doc="`scored` divided by the seconds that the hour took."),
+    sa.Column("read_rows_per_second", sa.Double, doc="`scored` divided by the seconds that reading took."),
+    sa.Column("check_rows_per_second", sa.Double, doc="`scored` divided by the seconds that checking took."),
+    sa.Column("score_rows_per_second", sa.Double, doc="`scored` divided by the seconds that the model took."),
+    sa.Column("write_rows_per_second", sa.Double, doc="`scored` divided by the seconds that writing took."),
+    info={"doc": "One row for each hour that was scored: its items by outcome and by label, and how they were scored."},
 )
 
 registrations = sa.Table(
     "registrations",
     metadata,
     # SHA-256, in hexadecimal: of a key in any letters and of any length.
-    sa.Column("idempotency_key", LONG_CODE, primary_key=True),
-    sa.Column("fingerprint", LONG_CODE, nullable=False),
-    sa.Column("ids", JSON_TEXT, nullable=False),
-    sa.Column("registered_at", TIME, nullable=False),
+    sa.Column("idempotency_key", LONG_CODE, primary_key=True, doc="SHA-256 of the key."),
+    sa.Column("fingerprint", LONG_CODE, nullable=False, doc="SHA-256 of the items that were registered under it."),
+    sa.Column("ids", IDS, nullable=False, doc="Their ids, which a repeated request gets as its answer."),
+    sa.Column("registered_at", TIME, nullable=False, doc="When they were registered."),
+    info={"doc": "Idempotency keys of the web API."},
 )

@@ -145,7 +145,7 @@ def _write_one_by_one(engine: sa.Engine, batches: Batches, source: Iterator[Prep
     done = Updated()
     written: deque[Future[Updated]] = deque()
     # One connection writes: two took a core more from the others on the server, and were hardly faster, see
-    # docs/facts.md. A second batch waits in line, so that it need not wait for one.
+    # docs/explanation/facts.md. A second batch waits in line, so that it need not wait for one.
     with ThreadPoolExecutor(1, "writer") as executor:
         for made in source:
             while len(written) > 1:

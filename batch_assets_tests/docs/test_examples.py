@@ -1,0 +1,52 @@
+"""The examples of the README and of the documentation run as they stand there, and print what stands there."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from batch_assets_tests.support.pages import PAGES, README, ROOT, Block, blocks, expected_outputs, name_of, run_blocks
+from batch_assets_tests.support.servers import free_port
+
+# Where the database and the API are, the test says.
+SET_BY_THE_TEST = ("export MYSQL_SERVER", "export API_PORT")
+GET_STARTED = ROOT / "docs" / "get-started.md"
+# The guides go on from here.
+STARTED = """batch-assets init-db >&2
+printf '5.1,3.5,1.4,0.2\\n6.7,3.0,5.2,2.3\\n' | batch-assets register - --created-at 2026-11-01T05:30 >&2
+"""
+# Dagster has what a step prints mirrored by a `tail`, which it may end too early.
+INSTANCE = """telemetry: {enabled: false}
+compute_logs: {module: dagster._core.storage.noop_compute_log_manager, class: NoOpComputeLogManager}
+"""
+
+
+def _runs(page: Path) -> bool:
+    return any(block.command for block in blocks(page))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [pytest.param(page, id=name_of(page)) for page in PAGES if _runs(page)])
+def test_the_examples_of_a_page_run_and_print_what_it_shows(
+    page: Path, server_environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    (tmp_path / "dagster.yaml").write_text(INSTANCE)
+    before = [] if page in (README, GET_STARTED) else [Block("bash", "", STARTED)]
+    left_out = [] if shutil.which("curl") else [block for block in blocks(page) if "curl" in block.text]
+    examples = [*before, *(_as_tested(block, left_out) for block in blocks(page))]
+    environment = {"DAGSTER_HOME": str(tmp_path), "API_PORT": str(free_port()), "API_KEY": "a key"}
+    printed = run_blocks(examples, tmp_path, environment)
+    for number, lines in expected_outputs(examples):
+        position = 0
+        for line in lines:
+            position = printed[number].find(line, position)
+            assert position >= 0, f"{line!r} is not printed in this order:\n{printed[number]}"
+    if left_out:
+        pytest.skip(f"curl is missing: the examples of {name_of(page)} that use it were not run.")
+
+
+def _as_tested(block: Block, left_out: list[Block]) -> Block:
+    lines = [line for line in block.text.splitlines(keepends=True) if not line.startswith(SET_BY_THE_TEST)]
+    return replace(block, text="".join(lines), language="shell" if block in left_out else block.language)
