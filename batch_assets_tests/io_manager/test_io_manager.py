@@ -248,6 +248,31 @@ def test_names_may_be_reserved_words_or_odd(sql: Sql) -> None:
     assert load(asset, columns=["x:y", "order"]).to_dict("list") == {"x:y": [5], "order": [2]}
 
 
+ODD = ["tick`", "two``ticks`", 'double"', "50%", "'quote'", "colon:name", "back\\slash", "%s"]
+
+
+@pytest.mark.parametrize(("table", "rows"), [("tick`", 2), ('double" 50%', 1500)], ids=["few", "packed"])
+def test_names_may_have_every_kind_of_quote_in_them(sql: Sql, table: str, rows: int) -> None:
+    key, at = "id`", 'at`%"'
+    columns = {key: "BIGINT NOT NULL", at: "DATETIME NOT NULL", **dict.fromkeys(ODD, "VARCHAR(40)")}
+    hour = pd.Timestamp("2026-01-01 05:00:00")
+    frame = pd.DataFrame({key: range(rows), at: hour, **{name: f"old {name}" for name in ODD}})
+    place: dict[str, Any] = {"table": table, "partition_expr": at, "key": key}
+    asset = stored(lambda _: frame, columns, HOURS, **place)
+    for _ in range(2):
+        store(asset, FIRST)
+    for wanted in (list(columns), [key, *ODD]):
+        loaded = load(asset, partition=FIRST, columns=wanted)
+        assert loaded.sort_values(key).to_dict("list") == frame[wanted].to_dict("list")
+    new = frame.assign(**{name: f"new {name}" for name in ODD[1:]})
+    update: dict[str, Any] = {"update_columns": ODD[1:], "unchanged_columns": ODD[:1]}
+    metadata = store(stored(lambda _: new, columns, HOURS, **place, **update), FIRST)
+    assert (metadata["rows"], metadata["left"]) == (rows, 0)
+    found = sql(f"SELECT * FROM `{table.replace('`', '``')}` ORDER BY 1")
+    assert [row[0] for row in found] == list(range(rows))
+    assert {row[2:] for row in found} == {("old tick`", *(f"new {name}" for name in ODD[1:]))}
+
+
 def test_a_missing_table_without_declared_columns_is_refused() -> None:
     asset = stored(lambda _: orders(FIRST))
     assert "There is no table orders" in refused(asset)

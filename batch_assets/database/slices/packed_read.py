@@ -126,8 +126,9 @@ def _is_text(column: sa.Column[Any]) -> bool:
 
 
 def _packed(connection: sa.Connection, column: sa.Column[Any]) -> str:
-    name = column.compile(dialect=connection.dialect)
-    packed = f"CAST(CONVERT({name} USING utf8mb4) AS BINARY)" if _is_text(column) else str(name)
+    # Compiled for the driver, as the whole statement is once more.
+    name = str(column.compile(dialect=connection.dialect)).replace("%%", "%")
+    packed = f"CAST(CONVERT({name} USING utf8mb4) AS BINARY)" if _is_text(column) else name
     return f"COALESCE({packed}, x'{_NULL.hex()}')" if column.nullable else packed
 
 

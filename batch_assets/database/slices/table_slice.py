@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
+from sqlalchemy.engine.interfaces import ReflectedColumn
 
 from batch_assets.database.connection.sqlite_time import SQLiteTime
 from batch_assets.errors import TableError
@@ -117,7 +118,7 @@ def _definition(connection: sa.Connection, table_slice: TableSlice) -> str | Non
     quote = connection.dialect.identifier_preparer.quote_identifier
     name = ".".join(quote(part) for part in (table_slice.schema, table_slice.table) if part)
     try:
-        found = connection.exec_driver_sql(f"SHOW CREATE TABLE {name.replace('%', '%%')}")
+        found = connection.exec_driver_sql(f"SHOW CREATE TABLE {name}")
     except sa.exc.ProgrammingError:  # the one fault that has no sentence: there is no such table
         return None
     if next(iter(found.keys())) != "Table":
@@ -137,6 +138,7 @@ def _reflect(connection: sa.Connection, table_slice: TableSlice) -> sa.Table:
             schema=table_slice.schema,
             autoload_with=connection,
             resolve_fks=False,
+            listeners=[("column_reflect", _unescape_name)],
         )
     except sa.exc.NoSuchTableError:
         raise TableError(
@@ -149,6 +151,12 @@ def _reflect(connection: sa.Connection, table_slice: TableSlice) -> sa.Table:
         column.type = _type_to_use(connection, column.type)
     table.info["invisible"] = _invisible_columns(connection, table)
     return table
+
+
+def _unescape_name(inspector: sa.Inspector, _table: sa.Table, column: ReflectedColumn) -> None:
+    """Corrects the name of a column, which SQLAlchemy takes as MySQL writes it in a statement: with ` doubled."""
+    if inspector.dialect.name != "sqlite":
+        column["name"] = column["name"].replace("``", "`")
 
 
 def _invisible_columns(connection: sa.Connection, table: sa.Table) -> set[str]:
