@@ -177,7 +177,7 @@ def test_register_refuses_a_malformed_file_by_line_and_reason_and_takes_back_wha
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (gzip.compress(ITEM.encode()), "is compressed with gzip: unpack it"),
+        (gzip.compress(ITEM.encode(), mtime=0), "is compressed with gzip: unpack it"),
         (b"", "the file holds no items"),
         (ITEM.encode("utf-16"), "is UTF-16 text: save it as UTF-8"),
         (b"[[1,2],[3]]", "item 2: has 1 value, the first item has 2"),
