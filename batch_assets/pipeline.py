@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from batch_assets.errors import SettingsError
 from batch_assets.hours import Hour, hour_of_key
-from batch_assets.inference.onnx_model import ModelFiles
 from batch_assets.settings.database import MySQLSettings, SQLiteSettings, database_settings
 from batch_assets.settings.environment import environment
+from batch_assets.settings.model import ModelFiles
 from batch_assets.settings.retry import RetrySettings
 from batch_assets.settings.throttle import ThrottleSettings
 

@@ -20,7 +20,7 @@ from batch_assets.api.routes import router
 from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.schema.tables import item_table
 from batch_assets.errors import BatchAssetsError, DatabaseUnavailableError, IdempotencyError
-from batch_assets.inference.onnx_model import load_model
+from batch_assets.inference.model_files import load_model
 from batch_assets.pipeline import pipeline_from_environment
 from batch_assets.settings.api import ApiSettings
 

@@ -2,8 +2,10 @@
 
 import dagster as dg
 
-from batch_assets.inference.onnx_model import ModelFiles, OnnxModel, load_model
+from batch_assets.inference.model_files import load_model
+from batch_assets.inference.onnx_model import OnnxModel
 from batch_assets.pipeline import Pipeline, pipeline_from_environment
+from batch_assets.settings.model import ModelFiles
 
 
 class CurrentPipeline(dg.ConfigurableResource[Pipeline]):

@@ -46,3 +46,8 @@ def model_folder(environment: Mapping[str, str]) -> Path:
 def is_wheel() -> bool:
     """Returns whether the package was installed from a wheel, and not from a checkout that is still there."""
     return _MODEL_OF_WHEEL.is_dir()
+
+
+def relative_to_root(path: Path) -> Path:
+    """Returns a path as messages show it: without the root folder, where it lies in that."""
+    return path.relative_to(root_folder()) if path.is_relative_to(root_folder()) else path

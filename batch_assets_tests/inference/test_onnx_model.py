@@ -14,8 +14,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from batch_assets.errors import ModelError, ModelRunError
-from batch_assets.inference.onnx_model import ModelFiles, OnnxModel, check_sample, load_model
+from batch_assets.inference.model_check import check_sample
+from batch_assets.inference.model_files import load_model
+from batch_assets.inference.onnx_model import OnnxModel
 from batch_assets.settings.folders import root_folder
+from batch_assets.settings.model import ModelFiles
 from batch_assets_tests.support.onnx_models import (
     write_classifier,
     write_graph,
@@ -494,7 +497,8 @@ def test_the_model_in_the_repository_scores_its_sample():
 def test_nobody_is_told_which_models_are_loaded(tmp_path: Path) -> None:
     code = (
         "import os\n"
-        "from batch_assets.inference.onnx_model import ModelFiles, load_model\n"
+        "from batch_assets.inference.model_files import load_model\n"
+        "from batch_assets.settings.model import ModelFiles\n"
         "load_model(ModelFiles.from_environment(os.environ))"
     )
     # In what calls itself CI, ONNX Runtime tells nothing in any case.

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from batch_assets.errors import ModelError
-from batch_assets.inference.onnx_model import ModelFiles, load_model
+from batch_assets.inference.model_files import load_model
 from batch_assets.iris import training
 from batch_assets.iris.training import TrainingReport, iris_classifier, iris_items, train_iris_model
+from batch_assets.settings.model import ModelFiles
 
 FILES = ["iris_svc.json", "iris_svc.onnx", "label.json", "sample.json"]
 

@@ -8,9 +8,11 @@ from onnx import TensorProto, helper
 
 from batch_assets.database.slices.batch import Batch
 from batch_assets.errors import ModelError
-from batch_assets.inference.onnx_model import ModelFiles, OnnxModel, load_model
+from batch_assets.inference.model_files import load_model
+from batch_assets.inference.onnx_model import OnnxModel
 from batch_assets.pipeline import ITEM_TABLE
 from batch_assets.scoring.batches import Progress, score
+from batch_assets.settings.model import ModelFiles
 from batch_assets_tests.support.onnx_models import write_classifier, write_picky_classifier, write_table_model
 
 COLUMNS = ("id", "values", "prediction")

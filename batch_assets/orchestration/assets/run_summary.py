@@ -12,7 +12,7 @@ from batch_assets.database.schema.tables import item_table
 from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches, BatchesByPartition
 from batch_assets.hours import Hour
-from batch_assets.inference.onnx_model import load_labels
+from batch_assets.inference.model_files import load_labels
 from batch_assets.orchestration.failures import as_dagster_failure, tag_fault
 from batch_assets.orchestration.partitions import backfill_policy, check_closed, closed_hours, hourly_partitions
 from batch_assets.orchestration.resources import CurrentPipeline
