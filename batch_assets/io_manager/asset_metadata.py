@@ -9,10 +9,8 @@ import sqlalchemy as sa
 
 from batch_assets.database.connection.statements import BATCH_ROWS
 from batch_assets.database.slices.batches import Batches, is_frame
-from batch_assets.database.slices.table_slice import (
-    TableSlice,
-    create_table,
-)
+from batch_assets.database.slices.creation import create_table
+from batch_assets.database.slices.table_slice import TableSlice
 from batch_assets.database.slices.updating import ColumnUpdate
 from batch_assets.errors import TableError
 

@@ -15,12 +15,9 @@ from batch_assets.database.connection.engine import engine_for, engine_from_url
 from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches, BatchesByPartition
 from batch_assets.database.slices.reading import count_rows, read_batches, read_columns
+from batch_assets.database.slices.reflection import dtype_of
 from batch_assets.database.slices.replacing import replace_slice
-from batch_assets.database.slices.table_slice import (
-    Partition,
-    TableSlice,
-    dtype_of,
-)
+from batch_assets.database.slices.table_slice import Partition, TableSlice
 from batch_assets.database.slices.updating import update_rows
 from batch_assets.errors import BatchAssetsError, PartitionsError, SettingsError
 from batch_assets.io_manager.asset_metadata import (

@@ -6,12 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from batch_assets.database.slices.table_slice import (
-    AnyOf,
-    Keys,
-    Partition,
-    TimeWindows,
-)
+from batch_assets.database.slices.table_slice import AnyOf, Keys, Partition, TimeWindows
 from batch_assets.errors import HourError, TableError
 
 Context = dg.OutputContext | dg.InputContext

@@ -9,8 +9,10 @@ import sqlalchemy as sa
 from batch_assets.database.connection.engine import snapshot
 from batch_assets.database.connection.statements import BATCH_CHARACTERS, BATCH_ROWS, characters_of
 from batch_assets.database.slices.batch import Batch
+from batch_assets.database.slices.conditions import slice_condition
 from batch_assets.database.slices.packed_read import PackedReader, can_be_packed, key_range
-from batch_assets.database.slices.table_slice import TableSlice, reflect, selected_columns, slice_condition
+from batch_assets.database.slices.reflection import reflect, selected_columns
+from batch_assets.database.slices.table_slice import TableSlice
 from batch_assets.settings.database import READER_PATIENCE_SECONDS
 
 # What is fetched at once may be large without a warning: rows before it were small. So it is not much.

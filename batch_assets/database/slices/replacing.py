@@ -8,7 +8,9 @@ import sqlalchemy as sa
 from batch_assets.database.connection.engine import writing
 from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches
-from batch_assets.database.slices.table_slice import TableSlice, partition_columns, reflect, slice_condition
+from batch_assets.database.slices.conditions import partition_columns, slice_condition
+from batch_assets.database.slices.reflection import reflect
+from batch_assets.database.slices.table_slice import TableSlice
 from batch_assets.database.slices.values import stored_values
 from batch_assets.errors import DatabaseUnavailableError, TableError
 

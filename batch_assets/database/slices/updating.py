@@ -19,8 +19,10 @@ from batch_assets.database.connection.engine import snapshot, writing
 from batch_assets.database.connection.statements import batch_table, checksum_sql, checksums, statement_rows
 from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches
+from batch_assets.database.slices.conditions import slice_condition
 from batch_assets.database.slices.packed_update import PackedUpdate, are_close_together
-from batch_assets.database.slices.table_slice import TableSlice, known_columns, reflect, slice_condition
+from batch_assets.database.slices.reflection import known_columns, reflect
+from batch_assets.database.slices.table_slice import TableSlice
 from batch_assets.database.slices.values import stored_values
 from batch_assets.errors import TableError
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 from batch_assets.database.slices.frames import batch_of, frame_of
-from batch_assets.database.slices.table_slice import dtype_of
+from batch_assets.database.slices.reflection import dtype_of
 from batch_assets.database.slices.values import stored_values
 from batch_assets.errors import TableError
 
