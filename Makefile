@@ -59,7 +59,7 @@ lint: $(DEVELOPMENT) ## check style, formatting, types, and that imports go down
 	@$(BIN)/lint-imports
 
 docs: $(DEVELOPMENT) ## build the documentation into site/; a broken link fails (ARGS=serve: show it while you write)
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet $(or $(ARGS),build --strict)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(or $(ARGS),build --strict)
 
 # The build backend is locked with the rest, so that nothing outside the locks is ever installed.
 # Extras stay in the lock because the pip of Python 3.11 refuses "gql" where a package asks for "gql[requests]".

@@ -5,6 +5,7 @@ The command line and the IO manager have plugins of their own, `mkdocs-click` an
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any
 
 import sqlalchemy as sa
@@ -85,8 +86,14 @@ def _operation(title: str, operation: Schema) -> Iterator[str]:
         yield f"Body: {_content(body)}\n"
     yield from _table(
         ("status", "meaning", "body"),
-        ((status, answer["description"], _content(answer)) for status, answer in operation["responses"].items()),
+        ((status, _meaning(status, answer), _content(answer)) for status, answer in operation["responses"].items()),
     )
+
+
+def _meaning(status: str, answer: Schema) -> str:
+    # What FastAPI says of every good answer says nothing.
+    text: str = answer["description"]
+    return HTTPStatus(int(status)).phrase if text == "Successful Response" else text
 
 
 def _content(message: Schema) -> str:

@@ -16,7 +16,7 @@ from batch_assets.definitions import defs
 from batch_assets.pipeline import pipeline_from_environment
 from batch_assets.settings.api import ApiSettings
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.pages import ROOT
+from batch_assets_tests.support.pages import PAGES, ROOT, blocks
 from batch_assets_tests.support.pipeline import GOOD, HOUR, insert_items
 
 REFERENCE = ROOT / "docs" / "reference"
@@ -58,6 +58,21 @@ def test_to_set_a_variable_to_its_default_changes_nothing(name: str, default: st
     home = {"BATCH_ASSETS_HOME": "/nowhere"}
     assert pipeline_from_environment({**home, name: default}) == pipeline_from_environment(home)
     assert ApiSettings.from_environment({name: default}) == ApiSettings.from_environment({})
+
+
+SHOWN = [
+    found
+    for page in PAGES
+    for block in blocks(page)
+    for found in re.findall(r"\b((?:BATCH|API)_[A-Z_]+)=([^\s']+)", block.text)
+]
+
+
+@pytest.mark.parametrize(("name", "value"), sorted(set(SHOWN)))
+def test_the_values_that_are_shown_for_a_variable_can_be_used(name: str, value: str) -> None:
+    server = {"MYSQL_SERVER": "db", "MYSQL_USER": "batch", "MYSQL_PASSWORD": "secret", "MYSQL_DATABASE": "shop"}
+    pipeline_from_environment({**server, name: value})
+    ApiSettings.from_environment({name: value})
 
 
 def test_every_table_and_column_says_what_it_is() -> None:
@@ -109,6 +124,8 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tm
     for page in pages:
         requests = _Requests()
         requests.feed(page.read_text("utf-8"))
+        # A list that touches a table becomes a part of it.
+        assert "<td>- " not in page.read_text("utf-8"), page
         assert [url for url in requests.urls if re.match(r"(https?:)?//", url)] == [], page
     tables = (tmp_path / "reference" / "tables.html").read_text("utf-8")
     assert all(

@@ -182,7 +182,7 @@ def insert_what_is_taken(tables: dict[str, str], texts: Sequence[str]) -> dict[i
 
 
 def code_by_the_book(text: str) -> str | None:
-    """What the README says of values, in the plainest words there are; None when they are good."""
+    """What the documentation says of values, in the plainest words there are; None when they are good."""
     if len(text) > 4_000_000:
         return "too_long"
     try:

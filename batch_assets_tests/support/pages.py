@@ -4,7 +4,8 @@ What a block of code is, its language says:
 
 - `bash`, `python` and `sql` are run, all of a page in their order;
 - one with a title is the file of that name, whatever its language;
-- `text` is what the block before it prints, line by line, where that one is run;
+- `text` is what the block before it prints, where that one is run: all of its lines in this order, `...` for what may
+  differ;
 - `shell` needs what a test cannot have, and is only looked at for the names in it.
 """
 
