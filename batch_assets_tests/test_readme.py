@@ -27,6 +27,7 @@ def _blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_its_commands_run_one_after_the_other(server_environment: dict[str, str], tmp_path: Path, sql: Sql) -> None:
     (tmp_path / "models").symlink_to(ROOT / "models")
     lines = [line for block in _blocks("bash") for line in block.splitlines()]
@@ -43,6 +44,7 @@ def test_its_commands_run_one_after_the_other(server_environment: dict[str, str]
         capture_output=True,
         text=True,
         check=False,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     assert "2026-11-01-05:00" in done.stdout
@@ -56,6 +58,7 @@ def test_its_commands_run_one_after_the_other(server_environment: dict[str, str]
     assert sql(failed) == []
 
 
+@pytest.mark.slow
 def test_its_example_of_the_io_manager_runs(database_environment: dict[str, str], tmp_path: Path, sql: Sql) -> None:
     [example] = _blocks("python")
     (tmp_path / "example.py").write_text(example)
@@ -68,7 +71,13 @@ def test_its_example_of_the_io_manager_runs(database_environment: dict[str, str]
     environment = {**os.environ, "DAGSTER_HOME": str(tmp_path)}
     for selection in [*(["sales", "--partition", day] for day in days), ["sold_in_all"]]:
         done = subprocess.run(
-            [*materialize, *selection], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+            [*materialize, *selection],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
         )
         assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "16"
@@ -89,7 +98,9 @@ def test_its_variables_are_those_that_the_code_reads() -> None:
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\bmake ([a-z]+)\b(?=`|$)", README, re.MULTILINE))))
 def test_its_make_targets_exist(target: str) -> None:
-    done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -105,6 +116,8 @@ def test_its_links_lead_somewhere() -> None:
         assert target.startswith("http") or (ROOT / target).exists(), target
 
 
+@pytest.mark.slow
+@pytest.mark.daemon
 def test_make_ui_opens_the_ui(tmp_path: Path) -> None:
     port, log = free_port(), tmp_path / "log"
     environment = {**os.environ, "BATCH_ASSETS_HOME": str(tmp_path / "home")}

@@ -16,6 +16,8 @@ from batch_assets_tests.support import servers
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.servers import PrivateServer, Server, free_port, private_server, server_for_tests
 
+pytestmark = pytest.mark.server
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _a_server_is_installed() -> None:

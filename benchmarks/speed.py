@@ -210,7 +210,12 @@ def print_summary(document: dict[str, Any]) -> None:
 def circumstances(server: Server, options: argparse.Namespace) -> dict[str, Any]:
     """Returns what the figures depend on."""
     described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=root_folder(), capture_output=True, text=True, check=False
+        ["git", "describe", "--always", "--dirty"],
+        cwd=root_folder(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
     )
     return {
         "server": server.version,

@@ -82,7 +82,9 @@ def test_all_that_is_copied_is_there() -> None:
 
 
 def test_the_context_of_the_build_is_what_is_copied_and_nothing_else() -> None:
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    ).stdout.split()
     needed = {file for file in tracked if any((ROOT / file).is_relative_to(path) for path in copied())}
     assert {"requirements.txt", "batch_assets/database/settings.py", "models/iris_svc.onnx"} <= needed
     assert {file for file in tracked if let_in(file)} == needed
@@ -209,10 +211,12 @@ def test_no_password_stands_in_an_environment() -> None:
 def test_passwords_lie_in_files_that_git_ignores_and_that_have_an_example() -> None:
     for name, secret in COMPOSE["secrets"].items():
         assert secret == {"file": f"${{SECRETS_FOLDER:-./secrets}}/{name}"}
-        ignored = subprocess.run(["git", "check-ignore", "--quiet", f"deploy/secrets/{name}"], cwd=ROOT, check=False)
+        ignored = subprocess.run(
+            ["git", "check-ignore", "--quiet", f"deploy/secrets/{name}"], cwd=ROOT, check=False, timeout=120
+        )
         assert ignored.returncode == 0
     tracked = subprocess.run(
-        ["git", "ls-files", "deploy/secrets"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", "deploy/secrets"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
     )
     assert set(tracked.stdout.split()) == {f"deploy/secrets/{name}.example" for name in COMPOSE["secrets"]}
 
@@ -223,7 +227,9 @@ def test_passwords_are_made_once_and_nobody_else_gets_at_them(tmp_path: Path) ->
     folder.mkdir()
     for name in COMPOSE["secrets"]:
         (folder / f"{name}.example").touch()
-    subprocess.run([tmp_path / "make-secrets"], check=True, capture_output=True, preexec_fn=lambda: os.umask(0o077))
+    subprocess.run(
+        [tmp_path / "make-secrets"], check=True, capture_output=True, preexec_fn=lambda: os.umask(0o077), timeout=120
+    )
     written = {name: (folder / name).read_text() for name in COMPOSE["secrets"]}
     assert all(re.fullmatch("[0-9a-f]{48}", password) for password in written.values())
     assert len(set(written.values())) == len(written)
@@ -231,7 +237,7 @@ def test_passwords_are_made_once_and_nobody_else_gets_at_them(tmp_path: Path) ->
     # The accounts within the containers are others than the one that has made them.
     assert {(folder / name).stat().st_mode & 0o777 for name in written} == {0o644}
 
-    subprocess.run([tmp_path / "make-secrets"], check=True, capture_output=True)
+    subprocess.run([tmp_path / "make-secrets"], check=True, capture_output=True, timeout=120)
     assert {name: (folder / name).read_text() for name in written} == written
 
 

@@ -321,6 +321,7 @@ def test_no_secret_is_in_git() -> None:
         capture_output=True,
         text=True,
         check=True,
+        timeout=120,
     ).stdout.split()
     assert len(files) > 10
     for name in files:
@@ -329,6 +330,8 @@ def test_no_secret_is_in_git() -> None:
         if name.endswith(".env.example"):
             values = dict(line.split("=") for line in text.splitlines() if not line.startswith("#"))
             assert not any(values[key] for key in values if key.endswith(("PASSWORD", "KEY"))), name
-            ignored = subprocess.run(["git", "check-ignore", name.removesuffix(".example")], cwd=ROOT, check=False)
+            ignored = subprocess.run(
+                ["git", "check-ignore", name.removesuffix(".example")], cwd=ROOT, check=False, timeout=120
+            )
             assert ignored.returncode == 0, name
     assert FOLDER.is_dir()

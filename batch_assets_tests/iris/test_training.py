@@ -13,6 +13,8 @@ from batch_assets.inference.onnx_model import ModelFiles, load_model
 from batch_assets.iris import training
 from batch_assets.iris.training import TrainingReport, iris_classifier, iris_items, train_iris_model
 
+pytestmark = pytest.mark.xdist_group("training")
+
 FILES = ["iris_svc.json", "iris_svc.onnx", "label.json", "sample.json"]
 
 

@@ -26,6 +26,8 @@ from typing import Any, Self
 
 STARTUP_SECONDS = 120
 SHUTDOWN_SECONDS = 120
+# Some of the commands install packages.
+COMMAND_SECONDS = 900
 USER = "batch"
 # Far from UTC and not a whole hour: a connection that forgets SET time_zone lands in another hour at once.
 TIME_ZONE = "+05:30"
@@ -179,11 +181,11 @@ class PrivateServer:
                 process.wait(SHUTDOWN_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait()
+                process.wait(SHUTDOWN_SECONDS)
         watchdog, self._watchdog = self._watchdog, None
         if watchdog is not None:
             with contextlib.suppress(BrokenPipeError):
-                watchdog.communicate(b".")
+                watchdog.communicate(b".", timeout=SHUTDOWN_SECONDS)
 
     def restart(self, *options: str, kill: bool = False) -> None:
         """Stops and starts the server on the same port and data, with new options if any are given."""
@@ -478,10 +480,11 @@ def _like() -> list[str]:
     return re.findall(r"[a-z]+", " ".join(re.findall(r"^(?:ID|ID_LIKE)=(.*)$", text, re.MULTILINE)))
 
 
-def run_to_end(command: list[str], **options: Any) -> str:
+def run_to_end(command: list[str], *, timeout: float = COMMAND_SECONDS, **options: Any) -> str:
     """Runs a command to its end and returns what it printed; a failure is raised with that."""
     done = subprocess.run(
         command,
+        timeout=timeout,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
