@@ -51,7 +51,11 @@ def answers(file: str) -> list[dict[str, Any]]:
     """Returns what pip-audit says of each package of a file; none where it could not ask."""
     command = [sys.executable, "-m", "pip_audit", "--requirement", file, "--disable-pip", "--no-deps"]
     done = subprocess.run(  # noqa: S603 - a command of ours
-        [*command, "--format", "json", "--progress-spinner", "off"], capture_output=True, text=True, check=False
+        [*command, "--format", "json", "--progress-spinner", "off"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
     )
     try:
         said: list[dict[str, Any]] = json.loads(done.stdout)["dependencies"]

@@ -151,7 +151,7 @@ class Podman:
     def status(self, *arguments: str) -> int:
         """Runs a command of podman to its end and returns its exit status."""
         return subprocess.run(
-            ["podman", *arguments], env=self.environment, cwd=ROOT, capture_output=True, check=False
+            ["podman", *arguments], env=self.environment, cwd=ROOT, capture_output=True, check=False, timeout=600
         ).returncode
 
 
@@ -274,7 +274,7 @@ def working_folder() -> Iterator[Path]:
         yield folder
     finally:
         # Podman keeps its storage mounted onto itself.
-        subprocess.run(["umount", "--lazy", folder / "storage/overlay"], capture_output=True, check=False)
+        subprocess.run(["umount", "--lazy", folder / "storage/overlay"], capture_output=True, check=False, timeout=600)
         shutil.rmtree(folder)
 
 
@@ -296,7 +296,9 @@ def import_root(podman: Podman, root: Path, name: str) -> None:
     archive = ["tar", "--create", "--directory", str(root), "--one-file-system", "--exclude=./tmp/*", "."]
     command = ["podman", "import", "--quiet", "-", name]
     with subprocess.Popen(archive, stdout=subprocess.PIPE) as tar:
-        subprocess.run(command, stdin=tar.stdout, stdout=subprocess.DEVNULL, env=podman.environment, check=True)
+        subprocess.run(
+            command, stdin=tar.stdout, stdout=subprocess.DEVNULL, env=podman.environment, check=True, timeout=600
+        )
     expect(tar.returncode == 0, f"tar of {root} failed with status {tar.returncode}")
 
 
@@ -344,7 +346,7 @@ def check_scoring(stack: Stack) -> None:
     command = ["podman", "exec", "--interactive", stack.container("code-server"), "batch-assets", "register", "-"]
     command += ["--created-at", f"{HOUR[:10]}T05:30"]
     registered = subprocess.run(
-        command, input=items, env=stack.podman.environment, capture_output=True, text=True, check=True
+        command, input=items, env=stack.podman.environment, capture_output=True, text=True, check=True, timeout=600
     )
     expect("3 items registered" in registered.stdout, registered.stdout + registered.stderr)
     [location] = stack.instance.query(LOCATIONS)["workspaceOrError"]["locationEntries"]

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,11 @@ hypothesis.settings.load_profile("ci")
 pytest_plugins = ["batch_assets_tests.support.skipping"]
 
 MOST_WORKERS = 8
+# Tests that use one of the fixtures, or have the marker's name as a parameter, have the marker.
+MARKED_BY_FIXTURES = {
+    "server": {"server", "server_environment", "odd_server", "secured"},
+    "daemon": {"running"},
+}
 _MARK = pytest.StashKey[str]()
 
 # What the whole run has, in the process that has started it: ended in the reverse order when the run ends.
@@ -83,9 +89,15 @@ def pytest_unconfigure() -> None:
     _run.close()
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts what takes longest first, so that no worker begins it when the others are done."""
+    """Marks tests by the fixtures that they use, and puts first what takes longest: no worker begins it last."""
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        for marker, fixtures in MARKED_BY_FIXTURES.items():
+            if fixtures & set(item.fixturenames) or marker in parameters:
+                item.add_marker(marker)
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
@@ -119,15 +131,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _processes_end_with_the_test(pytestconfig: pytest.Config) -> Iterator[None]:
-    """Kills what a test has started and not ended."""
-    mark = new_mark(pytestconfig.stash[_MARK])
+def _processes_end_with_the_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Kills what a test has started and not ended, also while a test that has had its time waits for a process."""
+    config = request.config
+    mark = new_mark(config.stash[_MARK])
     os.environ[MARK] = mark
+    marker = request.node.get_closest_marker("timeout")
+    seconds = float(marker.args[0] if marker else config.getini("timeout"))
+    late = threading.Timer(seconds + 5, kill_marked, [mark])
+    late.daemon = True
+    late.start()
     try:
         yield
     finally:
+        late.cancel()
         # What is started from here on belongs to fixtures of a module, which end it themselves.
-        os.environ[MARK] = pytestconfig.stash[_MARK]
+        os.environ[MARK] = config.stash[_MARK]
         kill_marked(mark)
 
 

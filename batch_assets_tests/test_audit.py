@@ -61,5 +61,6 @@ def test_the_audit_is_green_only_where_the_service_has_answered(
         capture_output=True,
         text=True,
         check=False,
+        timeout=120,
     )
     assert (done.returncode, said in done.stdout) == (status, True), done.stdout + done.stderr

@@ -128,7 +128,11 @@ def test_a_run_that_ends_so_writes_no_password(
     assert_nowhere(everything, PASSWORD, WRONG)
     for arguments in (["status"], ["init-db"], ["retry", "4711"]):
         command = subprocess.run(
-            [*BATCH_ASSETS, *arguments], env={**os.environ, **environment}, capture_output=True, check=False
+            [*BATCH_ASSETS, *arguments],
+            env={**os.environ, **environment},
+            capture_output=True,
+            check=False,
+            timeout=120,
         )
         assert_nowhere((command.stdout + command.stderr).decode(), PASSWORD, WRONG)
 
@@ -183,6 +187,7 @@ def test_a_step_that_crashes_with_all_it_knows_writes_no_password(shop: Path, tm
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         check=False,
+        timeout=120,
     )
     assert done.returncode != 0
     assert "crashed with 2 numbers" in done.stdout
@@ -205,6 +210,9 @@ def test_a_password_in_an_url_is_refused_where_dagster_would_show_it() -> None:
     assert "SHOP_URL" in shown(dg.EnvVar("SHOP_URL"))
 
 
+@pytest.mark.slow
+@pytest.mark.daemon
+@pytest.mark.timeout(600)
 def test_webserver_and_daemon_do_their_work_with_the_rights_of_the_batch_and_show_no_password(
     server: Server, tmp_path: Path
 ) -> None:

@@ -24,6 +24,8 @@ from batch_assets_tests.support.servers import (
     server_for_tests,
 )
 
+pytestmark = pytest.mark.server
+
 
 @pytest.fixture
 def _a_server_is_installed() -> None:

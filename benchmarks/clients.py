@@ -127,7 +127,7 @@ def served(environment: Mapping[str, str]) -> Iterator[str]:
             yield url
         finally:
             process.terminate()
-            process.wait()
+            process.wait(30)
 
 
 def _answers(url: str) -> bool:

@@ -288,7 +288,9 @@ def beside(kind: str | None, count: int, items: int, ticks: int) -> dict[str, An
         found: dict[str, Any] = {"server": where.server, "seconds to fill": round(filled, 1)}
         found |= milliseconds_of_processes(environment, hours, ticks)
         inside = [sys.executable, "-m", "benchmarks.many_hours", "inside", "--ticks", str(ticks)]
-        output = subprocess.run(inside, env={**environment, "BATCH_RETRY": "partial"}, check=True, capture_output=True)
+        output = subprocess.run(
+            inside, env={**environment, "BATCH_RETRY": "partial"}, check=True, capture_output=True, timeout=600
+        )
         found |= json.loads(output.stdout.splitlines()[-1])
         if found.pop("materialised hours") != count:
             raise RuntimeError(f"Dagster does not see the {count} hours that were written.")
@@ -317,6 +319,7 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        timeout=600,
     )
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-4000:]}")

@@ -48,6 +48,7 @@ from batch_assets_tests.support.servers import Server, server_for_tests
 from benchmarks.servers import server_of_kind
 
 KINDS = ("insert", "read")
+RUN_SECONDS = 3600
 _STEP = re.compile(r" - predictions - STEP_(START|SUCCESS) - ")
 
 
@@ -202,6 +203,8 @@ def scored(environment: Mapping[str, str], hour: datetime.datetime, items: int, 
         preexec_fn=lambda: _give_way(nice),  # noqa: PLW1509 - this process has no other thread
     ) as process:
         assert process.stdout
+        limit = threading.Timer(RUN_SECONDS, process.kill)
+        limit.start()
         try:
             for line in process.stdout:
                 output.append(line)
@@ -210,6 +213,8 @@ def scored(environment: Mapping[str, str], hour: datetime.datetime, items: int, 
         except BaseException:
             process.kill()  # in its session, Ctrl-C does not reach it
             raise
+        finally:
+            limit.cancel()
     if process.returncode:
         sys.exit(f"The run of {hour} failed:\n{''.join(output[-40:])}")
     return Run(times["START"], times["SUCCESS"], items)

@@ -213,7 +213,12 @@ def circumstances(server: Server, options: argparse.Namespace) -> dict[str, Any]
     commit = None
     if git := shutil.which("git"):
         described = subprocess.run(
-            [git, "describe", "--always", "--dirty"], cwd=root_folder(), capture_output=True, text=True, check=False
+            [git, "describe", "--always", "--dirty"],
+            cwd=root_folder(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
         )
         commit = described.stdout.strip() or None
     return {

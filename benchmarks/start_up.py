@@ -63,6 +63,7 @@ def run(module: str, job: str) -> float:
         [sys.executable, "-m", "dagster", "job", "execute", "-m", module, "-j", job, "--tags", tags],
         check=True,
         capture_output=True,
+        timeout=600,
     )
     return time.perf_counter() - start
 

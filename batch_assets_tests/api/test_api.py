@@ -369,6 +369,7 @@ def test_metrics_say_what_is_left_and_how_old_the_last_hour_is(api: httpx.Client
     assert found[counted.format("(none)", 404)] == 1
 
 
+@pytest.mark.server
 def test_while_the_database_is_away_the_api_says_so_and_is_back_with_it(monkeypatch: pytest.MonkeyPatch):
     with private_server() as private, private.server.database() as name:
         environment = {**os.environ, **private.server.environment(name), "API_KEY": KEY}

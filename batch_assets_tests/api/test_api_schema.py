@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets_tests.support.api import KEY, process
@@ -13,6 +14,8 @@ from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 from batch_assets_tests.support.pipeline import GOOD, insert_items
 from batch_assets_tests.support.servers import Server
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SCHEMATHESIS = str(Path(sys.executable).with_name("schemathesis"))
 # For each operation, within each of the phases in which Schemathesis makes requests.

@@ -5,8 +5,12 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from batch_assets.settings.folders import root_folder
 from batch_assets_tests.support.servers import Server
+
+pytestmark = [pytest.mark.benchmark, pytest.mark.slow, pytest.mark.timeout(600)]
 
 SHORT = ["--clients", "8", "--seconds", "2", "--items", "300", "--hours", "1"]
 

@@ -5,10 +5,14 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from batch_assets.settings.folders import root_folder
 from batch_assets_tests.support.servers import Server
 from benchmarks import speed
 from benchmarks.rivals.programs import Measurement
+
+pytestmark = [pytest.mark.benchmark, pytest.mark.slow, pytest.mark.timeout(600)]
 
 SHORT = ["--rounds", "1", "--settle", "1", "--ray-items", "--pandas-items"]
 

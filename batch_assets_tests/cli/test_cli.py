@@ -19,7 +19,7 @@ import pytest
 
 from batch_assets.database.connection.statements import checksum
 from batch_assets.database.schema.setup import initialize_database
-from batch_assets_tests.support.command_line import COMMAND, batch_assets, misused, refused, succeeded
+from batch_assets_tests.support.command_line import COMMAND, SECONDS, batch_assets, misused, refused, succeeded
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 from batch_assets_tests.support.servers import Server, free_port
@@ -92,7 +92,7 @@ def test_init_db_by_many_processes_at_once_makes_each_table_once(
         subprocess.Popen([COMMAND, "init-db"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
         for _ in range(6)
     ]
-    ended = [process.communicate() for process in started]
+    ended = [process.communicate(timeout=SECONDS) for process in started]
     assert [(process.returncode, stderr) for process, (_, stderr) in zip(started, ended, strict=True)] == [(0, "")] * 6
     said = "".join(stdout for stdout, _ in ended).splitlines()
     for name in MADE:
@@ -147,7 +147,7 @@ def test_register_reads_a_pipe_that_has_a_name(sql: Sql, tmp_path: Path) -> None
     os.mkfifo(pipe)
     with subprocess.Popen([COMMAND, "register", str(pipe)], stdout=subprocess.PIPE, encoding="utf-8") as process:
         pipe.write_text(f"{ITEM}\n")
-        assert process.communicate()[0] == "1 items registered\n"
+        assert process.communicate(timeout=SECONDS)[0] == "1 items registered\n"
     assert stored(sql) == [json.loads(ITEM)]
 
 
@@ -517,7 +517,7 @@ def test_no_command_waits_for_imports_that_it_does_not_need(tmp_path: Path) -> N
         ["init-db"],
     ):
         command = [sys.executable, "-X", "importtime", "-m", "batch_assets.cli", *arguments]
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, check=False)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, check=False, timeout=120)
         assert "sqlalchemy" in done.stderr
         imported = set(heavy.findall(done.stderr))
         assert imported == ({"alembic"} if arguments == ["init-db"] else set())
@@ -569,6 +569,7 @@ def test_a_home_that_cannot_be_made_is_one_sentence(command: list[str], tmp_path
 # demo
 
 
+@pytest.mark.slow
 def test_demo_scores_six_hours_and_leaves_their_runs_in_the_embedded_instance(
     database_environment: dict[str, str], sql: Sql, tmp_path: Path
 ) -> None:

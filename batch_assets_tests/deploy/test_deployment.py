@@ -221,7 +221,9 @@ def test_passwords_are_made_once_and_nobody_else_gets_at_them(tmp_path: Path) ->
     folder.mkdir()
     for name in COMPOSE["secrets"]:
         (folder / f"{name}.example").touch()
-    subprocess.run([tmp_path / "make-secrets"], check=True, capture_output=True, preexec_fn=lambda: os.umask(0o077))
+    subprocess.run(
+        [tmp_path / "make-secrets"], check=True, capture_output=True, preexec_fn=lambda: os.umask(0o077), timeout=120
+    )
     written = {name: (folder / name).read_text() for name in COMPOSE["secrets"]}
     assert all(re.fullmatch("[0-9a-f]{48}", password) for password in written.values())
     assert len(set(written.values())) == len(written)
@@ -229,7 +231,7 @@ def test_passwords_are_made_once_and_nobody_else_gets_at_them(tmp_path: Path) ->
     # The accounts within the containers are others than the one that has made them.
     assert {(folder / name).stat().st_mode & 0o777 for name in written} == {0o644}
 
-    subprocess.run([tmp_path / "make-secrets"], check=True, capture_output=True)
+    subprocess.run([tmp_path / "make-secrets"], check=True, capture_output=True, timeout=120)
     assert {name: (folder / name).read_text() for name in written} == written
 
 

@@ -44,6 +44,8 @@ from batch_assets_tests.support.pipeline import (
 from batch_assets_tests.support.programs import find_program
 from batch_assets_tests.support.servers import PrivateServer, Server, try_to_install
 
+pytestmark = pytest.mark.xdist_group("grants")
+
 # https://dev.mysql.com/doc/mysql-errors/9.7/en/server-error-reference.html: no right to a database, a table, a column,
 # or of the kind that belongs to a whole server.
 REFUSED = {1044, 1142, 1143, 1227}
@@ -338,5 +340,5 @@ def test_the_files_are_for_the_servers_own_client_too(
     options.chmod(0o600)
     for file, database in ((ROLES, shop.items), (DAGSTER, shop.dagster), (TABLES, shop.items)):
         with file.open() as statements:
-            subprocess.run([client, f"--defaults-file={options}", database], stdin=statements, check=True)
+            subprocess.run([client, f"--defaults-file={options}", database], stdin=statements, check=True, timeout=120)
     assert shop.run("migrations", BATCH_ASSETS, "init-db") == "nothing to do\n"

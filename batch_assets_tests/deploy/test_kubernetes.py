@@ -43,6 +43,8 @@ from batch_assets_tests.support.programs import find_program
 from batch_assets_tests.support.runs import RUNS, TERMINATE, backfilled, launched, of_hour
 from batch_assets_tests.support.servers import Server, free_port, run_to_end
 
+pytestmark = pytest.mark.timeout(600)
+
 NAMESPACE = "batch-assets"
 HOURS = [f"2026-11-01-{hour:02}:00" for hour in range(5, 11)]
 PROCESSES = ("webserver", "daemon")
@@ -183,6 +185,7 @@ def posted(cluster: Cluster, runs: list[str]) -> list[Manifest]:
     return [jobs[job_of(run)] for run in runs]
 
 
+@pytest.mark.slow
 def test_a_backfill_of_six_hours_becomes_six_jobs_that_each_score_their_hour(
     running: RunningInstance, cluster: Cluster, manifests: list[Manifest], sql: Sql
 ) -> None:
@@ -229,6 +232,7 @@ def test_a_backfill_of_six_hours_becomes_six_jobs_that_each_score_their_hour(
     assert job_of(run) not in {job["metadata"]["name"] for job in cluster.posted}
 
 
+@pytest.mark.slow
 def test_a_run_whose_pod_is_killed_or_moved_or_lost_with_its_job_is_started_again(
     running: RunningInstance, cluster: Cluster, sql: Sql, many_items: tuple[list[str], "np.ndarray"]
 ) -> None:
@@ -263,6 +267,7 @@ def test_a_run_whose_pod_is_killed_or_moved_or_lost_with_its_job_is_started_agai
     assert cluster.refused == []
 
 
+@pytest.mark.slow
 def test_a_run_whose_pod_lives_while_kubernetes_cannot_be_asked_is_waited_for_by_the_one_in_its_place(
     running: RunningInstance, server: Server, cluster: Cluster, sql: Sql, many_items: tuple[list[str], "np.ndarray"]
 ) -> None:
@@ -298,6 +303,7 @@ def test_a_run_whose_pod_lives_while_kubernetes_cannot_be_asked_is_waited_for_by
     assert sql("SELECT run_id FROM run_summary WHERE items > 0") == [(first,)]
 
 
+@pytest.mark.slow
 def test_who_ends_a_run_in_the_ui_ends_its_pod(
     running: RunningInstance,
     cluster: Cluster,
@@ -334,7 +340,7 @@ def test_the_probes_of_a_healthy_installation_are_content(
     command = container(manifests, "daemon")["livenessProbe"]["exec"]["command"]
     end = time.monotonic() + 90
     while True:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
         if done.returncode == 0:
             break
         assert time.monotonic() < end, done.stdout + done.stderr + running.log()

@@ -217,7 +217,9 @@ def test_checking_loads_neither_onnxruntime_nor_scikit_learn_nor_pandas():
         "import sys, batch_assets.inference.onnx_model, batch_assets.inference.item_format;"
         "print({'onnxruntime', 'sklearn', 'pandas', 'dagster', 'skl2onnx'} & set(sys.modules))"
     )
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    ).stdout
     assert printed.strip() == "set()"
 
 

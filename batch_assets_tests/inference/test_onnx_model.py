@@ -504,6 +504,6 @@ def test_nobody_is_told_which_models_are_loaded(tmp_path: Path) -> None:
     # In what calls itself CI, ONNX Runtime tells nothing in any case.
     environment = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", code], env=environment | home, cwd=root_folder(), check=True)
+    subprocess.run([sys.executable, "-c", code], env=environment | home, cwd=root_folder(), check=True, timeout=120)
     # It keeps what it has to on_progress, and who it is, in files.
     assert list(tmp_path.rglob("*")) == []

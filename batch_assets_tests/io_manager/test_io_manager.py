@@ -392,4 +392,4 @@ def test_a_url_that_is_none_is_refused() -> None:
 
 def test_importing_the_io_manager_imports_no_pandas() -> None:
     code = "import sys, batch_assets.io_manager; sys.exit('pandas' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

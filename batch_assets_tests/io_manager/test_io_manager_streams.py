@@ -65,6 +65,7 @@ def source() -> dg.AssetsDefinition:
     return stored(lambda _: pd.DataFrame(), None, HOURS, partition_expr="at")
 
 
+@pytest.mark.slow
 def test_a_million_rows_go_through_in_little_memory(sql: Sql) -> None:
     orders(sql, ROWS)
     sql("CREATE TABLE copies (id BIGINT PRIMARY KEY, at DATETIME NOT NULL, `values` VARCHAR(60) NOT NULL)")

@@ -14,6 +14,8 @@ from batch_assets.iris import training
 from batch_assets.iris.training import TrainingReport, iris_classifier, iris_items, train_iris_model
 from batch_assets.settings.model import ModelFiles
 
+pytestmark = pytest.mark.xdist_group("training")
+
 FILES = ["iris_svc.json", "iris_svc.onnx", "label.json", "sample.json"]
 
 

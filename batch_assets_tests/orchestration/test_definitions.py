@@ -85,7 +85,7 @@ def test_the_sensor_is_on_by_default_and_looks_every_minute() -> None:
 def test_loading_the_definitions_loads_no_heavy_library() -> None:
     heavy = ["sklearn", "skl2onnx", "pandas", "onnx", "onnxruntime", "scipy", "alembic.command"]
     code = f"import json, sys, batch_assets.definitions; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert json.loads(done.stdout) == []
 
 
@@ -98,18 +98,19 @@ def test_what_lies_downstairs_loads_no_dagster() -> None:
         "        importlib.import_module(module.name)\n"
         "print(json.dumps('dagster' in sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert json.loads(done.stdout) is False
 
 
 def test_the_first_hour_is_set_by_the_environment() -> None:
-    code = "from batch_assets.orchestration.partitions import hourly_partitions; print(hours.get_first_partition_key())"
+    code = "from batch_assets.orchestration.partitions import hourly_partitions; print(hourly_partitions.get_first_partition_key())"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={"BATCH_FIRST_HOUR": "2025-03-30-01:00"},
         capture_output=True,
         text=True,
         check=True,
+        timeout=120,
     )
     assert done.stdout.strip() == "2025-03-30-01:00"
 
@@ -121,6 +122,7 @@ def test_a_first_hour_that_is_none_is_refused_by_name() -> None:
         capture_output=True,
         text=True,
         check=False,
+        timeout=120,
     )
     assert done.returncode != 0
     assert "BATCH_FIRST_HOUR is 'yesterday': write an hour of UTC as 2026-11-01-05:00." in done.stderr

@@ -161,6 +161,8 @@ def test_a_right_that_the_user_lacks_is_named(server_hour, sql: Sql, reader):
     assert failure(**reader).allow_retries is False
 
 
+@pytest.mark.server
+@pytest.mark.slow
 def test_a_server_that_crashes_while_an_hour_is_scored_costs_the_batch_in_flight_at_most(
     tmp_path, monkeypatch, many_items
 ):

@@ -18,7 +18,7 @@ from batch_assets.hours import Hour, hour_of_key
 from batch_assets.orchestration.assets.predictions import predictions
 from batch_assets.orchestration.partitions import hourly_partitions
 from batch_assets.retrying.decision import FAILED_RUNS_AGE, LONGEST_PAUSE
-from batch_assets_tests.support.command_line import COMMAND, batch_assets, misused, refused, succeeded
+from batch_assets_tests.support.command_line import COMMAND, SECONDS, batch_assets, misused, refused, succeeded
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets_tests.support.pipeline import (
@@ -217,7 +217,7 @@ def test_two_at_once_remove_everything_and_neither_says_that_something_stays(shi
         )
         for _ in range(2)
     ]
-    ended = [process.communicate() for process in started]
+    ended = [process.communicate(timeout=SECONDS) for process in started]
     # Whoever is done first may find an hour in the hands of the other.
     assert min(process.returncode for process in started) == 0
     assert all(not stderr or "since a run holds them" in stderr for _, stderr in ended)

@@ -309,6 +309,9 @@ def ticks(answer: dict) -> list[dict]:
     return [tick for tick in every if tick["status"] != "STARTED"]
 
 
+@pytest.mark.slow
+@pytest.mark.daemon
+@pytest.mark.timeout(600)
 def test_a_daemon_that_was_off_catches_up_and_gives_up_what_is_hopeless(
     server: Server, server_environment: dict[str, str], sql: Sql, tmp_path: Path
 ):
@@ -362,4 +365,4 @@ def test_a_daemon_that_was_off_catches_up_and_gives_up_what_is_hopeless(
     assert sql("SELECT COUNT(prediction), COUNT(*) - COUNT(prediction) FROM items") == [(22, 1)]
     assert f"The hour {hopeless} is given up: " in log
     command = [sys.executable, "-m", "batch_assets.cli", "status"]
-    assert f"The hour {hopeless} is given up: " in subprocess.check_output(command, encoding="utf-8")
+    assert f"The hour {hopeless} is given up: " in subprocess.check_output(command, encoding="utf-8", timeout=120)

@@ -212,6 +212,8 @@ def fault_of_element(number: Any) -> str | None:
         return None if np.isfinite(np.float32(float(number))) else "too_large"
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("hostile")
 def test_ten_thousand_hostile_items_end_as_they_must_and_their_neighbours_are_scored(
     tables: dict[str, str], sql: Sql, hostile_texts: list[str]
 ):

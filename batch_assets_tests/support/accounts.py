@@ -66,6 +66,7 @@ class Installation:
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             check=False,
+            timeout=120,
         )
         assert done.returncode == 0, done.stdout
         return done.stdout

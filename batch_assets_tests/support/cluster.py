@@ -53,7 +53,7 @@ class Pod:
     def kill(self) -> None:
         """Ends it as a cluster does that is out of memory."""
         _signal(self.process, signal.SIGKILL)
-        self.process.wait()
+        self.process.wait(GRACE_SECONDS)
 
     def end(self) -> None:
         """Ends it as a cluster does that wants its node back."""

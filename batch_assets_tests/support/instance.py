@@ -149,7 +149,7 @@ def running_process(command: list[str], env: Mapping[str, str], log: Path) -> It
             process.wait(30)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            process.wait(30)
 
 
 def _await_answer(instance: RunningInstance) -> None:

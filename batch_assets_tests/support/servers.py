@@ -183,11 +183,11 @@ class PrivateServer:
                 process.wait(SHUTDOWN_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait()
+                process.wait(SHUTDOWN_SECONDS)
         watchdog, self._watchdog = self._watchdog, None
         if watchdog is not None:
             with contextlib.suppress(BrokenPipeError):
-                watchdog.communicate(b".")
+                watchdog.communicate(b".", timeout=SHUTDOWN_SECONDS)
 
     def restart(self, *options: str, kill: bool = False) -> None:
         """Stops and starts the server on the same port and data, with new options if any are given."""

@@ -12,6 +12,8 @@ from batch_assets.settings.database import database_settings
 from batch_assets_tests.support.certificates import Authority
 from batch_assets_tests.support.servers import PrivateServer
 
+pytestmark = pytest.mark.xdist_group("tls")
+
 
 @dataclass
 class Secured:

@@ -161,7 +161,7 @@ def test_of_many_who_want_an_hour_at_once_one_gets_it(engine, before: HourReques
     if before:
         compare_and_set_request(engine, HOUR, None, before)
     got: list[bool] = []
-    together = threading.Barrier(THREADS)
+    together = threading.Barrier(THREADS, timeout=60)
 
     def want(number: int) -> None:
         together.wait()

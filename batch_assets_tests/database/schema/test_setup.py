@@ -364,6 +364,7 @@ class Interruption(BaseException):
     """As a process that ends here."""
 
 
+@pytest.mark.slow
 def test_what_was_interrupted_anywhere_is_finished_by_the_next_one(engine: sa.Engine, sql: Sql) -> None:
     changes = ("CREATE", "ALTER", "INSERT", "UPDATE", "DELETE")
 

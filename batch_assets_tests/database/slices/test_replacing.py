@@ -31,7 +31,7 @@ def rows_of(number: int) -> Batches:
 
 def at_once(*writes: Callable[[], object]) -> list[str]:
     """Runs functions at the same time and says of each how it ended."""
-    barrier, ends = threading.Barrier(len(writes)), ["lost"] * len(writes)
+    barrier, ends = threading.Barrier(len(writes), timeout=60), ["lost"] * len(writes)
 
     def one(position: int) -> None:
         barrier.wait()
