@@ -2,26 +2,37 @@
 
 This is the one place that says what is retried by whom; `failures.py` hands it on to Dagster. `transient`: the same
 call may succeed by itself a moment later, so the step is tried again. `permanent`: nobody tries again before somebody
-has fixed something. What is neither is left to the sensor, and a worker that crashed to Dagster's `run_retries`.
+has fixed something. `of_run`: the fault lies in how one run was requested or where it ran; it says nothing about the
+hour, for which the run before it counts. What is none of these is left to the sensor, and a worker that crashed to
+Dagster's `run_retries`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 class BatchAssetsError(Exception):
     """A fault whose message names the thing, the value and the next step."""
 
     transient = False
+    of_run = False
     partitions: Sequence[str] = ()
 
     @property
     def permanent(self) -> bool:
         """Whether the fault stays until somebody fixes it."""
-        return not self.transient
+        return not self.transient and not self.of_run
 
 
 class SettingsError(BatchAssetsError):
-    """An environment variable is missing or has a value that cannot be used."""
+    """An environment variable is missing or has a value that cannot be used: another process may have other ones."""
+
+    of_run = True
+
+
+class RunTagError(BatchAssetsError):
+    """A tag of the run has a value that cannot be used."""
+
+    of_run = True
 
 
 class DatabaseError(BatchAssetsError):
@@ -32,6 +43,12 @@ class DatabaseUnavailableError(DatabaseError):
     """The database is away, busy or has dropped the connection: the same statement may succeed later."""
 
     transient = True
+
+
+class DatabaseAccessError(DatabaseError):
+    """The database does not let this process in: another one may have other settings or another address."""
+
+    of_run = True
 
 
 class TableError(BatchAssetsError):
@@ -58,11 +75,13 @@ class ModelRunError(ModelError):
 class HourError(BatchAssetsError):
     """The hour asked for is not a closed hour of this pipeline."""
 
+    of_run = True
+
 
 class HourBusyError(BatchAssetsError):
     """Another run holds the hour, or has taken it over: it is that one's to score."""
 
-    permanent = False
+    of_run = True
 
 
 class ThresholdError(BatchAssetsError):
@@ -74,14 +93,20 @@ class PartitionsError(BatchAssetsError):
 
     Args:
         message: The sentence.
-        partitions: The keys of those that could not.
-        transient: Whether one of them may succeed by itself a moment later.
+        faults: Why each of those that could not, by its key.
     """
 
-    def __init__(self, message: str, partitions: Sequence[str], *, transient: bool) -> None:
+    def __init__(self, message: str, faults: Mapping[str, BatchAssetsError]) -> None:
         super().__init__(message)
-        self.partitions = partitions
-        self.transient = transient
+        self.partitions = list(faults)
+        self.transient = any(fault.transient for fault in faults.values())
+        self.of_run = all(fault.of_run for fault in faults.values())
+        self._permanent = all(fault.permanent for fault in faults.values())
+
+    @property
+    def permanent(self) -> bool:
+        """Whether the fault of each of them stays until somebody fixes it."""
+        return self._permanent
 
 
 class RegistrationError(BatchAssetsError):

@@ -234,8 +234,7 @@ def _partitions_error(faults: Mapping[str, BatchAssetsError], stored: Sequence[s
     count = len(faults) + len(stored)
     return PartitionsError(
         f"{len(faults)} of {count} partitions could not be stored; the others are. {said}",
-        list(faults),
-        transient=any(fault.transient for fault in faults.values()),
+        faults,
     )
 
 

@@ -26,6 +26,7 @@ from batch_assets.retrying.decision import (
     Decisions,
     HourRequest,
     KnownHour,
+    LastRuns,
     Remaining,
     Request,
     decide,
@@ -111,7 +112,7 @@ def _known_hours(
                 hour,
                 left.get(hour, Remaining()),
                 hour in summaries,
-                ended.get(hour),
+                *ended.get(hour, LastRuns()),
                 busy.get(hour),
                 bookkeeping.get(hour),
             )

@@ -3,7 +3,7 @@
 `errors.py` says which fault is which.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -14,10 +14,12 @@ from batch_assets.settings.environment import environment
 from batch_assets.settings.retry import RetrySettings
 
 # What a run that has failed is tagged with: why; whether the fault is permanent, so that the sensor leaves the hour to
-# a person; and which hours of a range it was.
+# a person, or of the run alone, so that the sensor goes by the run before; and which hours of a range it was.
 FAULT_TAG, FAULT_MESSAGE_TAG = "batch_assets/fault", "batch_assets/fault_message"
 FAILED_PARTITIONS_TAG = "batch_assets/failed_partitions"
-PERMANENT = "permanent"
+PERMANENT, OF_RUN = "permanent", "of run"
+# And which run it was: one that is executed again has the tags of the first.
+_FAULTY_RUN_TAG = "batch_assets/faulty_run"
 _TAG_CHARACTERS = 255
 
 _P = ParamSpec("_P")
@@ -40,6 +42,7 @@ def as_dagster_failure(function: Callable[_P, _R]) -> Callable[_P, _R]:
                 metadata={
                     "fault": type(error).__name__,
                     PERMANENT: error.permanent,
+                    OF_RUN: error.of_run,
                     "failed partitions": ", ".join(error.partitions),
                 },
                 allow_retries=error.transient,
@@ -86,10 +89,22 @@ def tag_fault(context: dg.HookContext) -> None:
     failure = context.op_exception
     if not isinstance(failure, dg.Failure) or PERMANENT not in failure.metadata:
         return
-    tags = {FAULT_MESSAGE_TAG: (failure.description or "")[:_TAG_CHARACTERS]}
-    if failure.metadata[PERMANENT].value:
-        tags[FAULT_TAG] = PERMANENT
+    run = context.instance.get_run_by_id(context.run_id)
+    inherited = {FAULT_TAG, FAILED_PARTITIONS_TAG} & (run.tags.keys() if run else set())
+    tags = {
+        **dict.fromkeys(inherited, ""),
+        FAULT_MESSAGE_TAG: (failure.description or "")[:_TAG_CHARACTERS],
+        _FAULTY_RUN_TAG: context.run_id,
+    }
+    for kind in (PERMANENT, OF_RUN):
+        if failure.metadata[kind].value:
+            tags[FAULT_TAG] = kind
     partitions = str(failure.metadata["failed partitions"].value)
     if partitions:
         tags[FAILED_PARTITIONS_TAG] = partitions
     context.instance.add_run_tags(context.run_id, tags)
+
+
+def fault_tags(run: dg.DagsterRun) -> Mapping[str, str]:
+    """Returns the tags of a run, if they say why this run has failed."""
+    return run.tags if run.tags.get(_FAULTY_RUN_TAG, run.run_id) == run.run_id else {}

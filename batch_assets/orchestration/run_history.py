@@ -10,11 +10,27 @@ from collections.abc import Collection, Iterable, Iterator
 import dagster as dg
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
-from batch_assets.hours import Hour, hour_of_key, hours_between
+from batch_assets.hours import Hour, hour_of_key, hours_between, open_hour
 from batch_assets.orchestration.assets.predictions import predictions
-from batch_assets.orchestration.failures import FAILED_PARTITIONS_TAG, FAULT_MESSAGE_TAG, FAULT_TAG, PERMANENT
-from batch_assets.orchestration.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
-from batch_assets.retrying.decision import BUSY_BACKFILL, BUSY_RUN, CANCELED, FAILED, SUCCEEDED, LastRun
+from batch_assets.orchestration.failures import (
+    FAILED_PARTITIONS_TAG,
+    FAULT_MESSAGE_TAG,
+    FAULT_TAG,
+    OF_RUN,
+    PERMANENT,
+    fault_tags,
+)
+from batch_assets.orchestration.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG, hourly_partitions
+from batch_assets.retrying.decision import (
+    BUSY_BACKFILL,
+    BUSY_RUN,
+    CANCELED,
+    FAILED,
+    SUCCEEDED,
+    EndedRun,
+    LastRuns,
+    last_runs_of,
+)
 
 JOB = "batch_inference"
 
@@ -60,14 +76,20 @@ def hours_of_failed_runs(instance: dg.DagsterInstance, since: datetime.datetime)
     return {hour for record in instance.get_run_records(failed) for hour in _hours(record.dagster_run)}
 
 
-def last_runs(instance: dg.DagsterInstance, hours: Collection[Hour]) -> dict[Hour, LastRun]:
-    """Returns the last run that has ended of each of these hours that has had any."""
-    last: dict[Hour, dg.RunRecord] = {}
+def last_runs(instance: dg.DagsterInstance, hours: Collection[Hour]) -> dict[Hour, LastRuns]:
+    """Returns the last runs that have ended of each of these hours that has had any."""
+    ended: dict[Hour, list[dg.RunRecord]] = {hour: [] for hour in hours}
     for record in _records(instance, hours):
         for hour in _hours(record.dagster_run):
-            if hour not in last or last[hour].storage_id < record.storage_id:
-                last[hour] = record
-    return {hour: _last_run(instance, last[hour], hour) for hour in hours if hour in last}
+            if hour in ended:
+                ended[hour].append(record)
+    for records in ended.values():
+        records.sort(key=lambda record: (_ended_at(record), record.storage_id), reverse=True)
+    return {
+        hour: last_runs_of(hour, (_ended_run(instance, record, hour) for record in records))
+        for hour, records in ended.items()
+        if records
+    }
 
 
 def _records(instance: dg.DagsterInstance, hours: Collection[Hour]) -> Iterator[dg.RunRecord]:
@@ -79,26 +101,44 @@ def _records(instance: dg.DagsterInstance, hours: Collection[Hour]) -> Iterator[
             yield from instance.get_run_records(dg.RunsFilter(statuses=list(_ENDED), tags=tags))
 
 
-def _last_run(instance: dg.DagsterInstance, record: dg.RunRecord, hour: Hour) -> LastRun:
+def _ended_run(instance: dg.DagsterInstance, record: dg.RunRecord, hour: Hour) -> EndedRun:
     run = record.dagster_run
-    ended = record.update_timestamp
-    if record.end_time:  # which a run that was canceled in the queue does not have
-        ended = datetime.datetime.fromtimestamp(record.end_time, datetime.UTC)
-    status, permanent, fault = _ENDED[run.status], run.tags.get(FAULT_TAG) == PERMANENT, ""
+    tags, status, fault = fault_tags(run), _ENDED[run.status], ""
+    permanent = tags.get(FAULT_TAG) == PERMANENT
     if status == FAILED and RANGE_START_TAG in run.tags:
-        failed = run.tags.get(FAILED_PARTITIONS_TAG, "")
+        failed = tags.get(FAILED_PARTITIONS_TAG, "")
         if failed and hour.key not in failed.split(", "):  # it was stored and summed up
             status = SUCCEEDED
         permanent = permanent and bool(failed)
     if status == FAILED:
-        fault = run.tags.get(FAULT_MESSAGE_TAG) or _first_error(instance, run.run_id)
-    return LastRun(
+        fault = tags.get(FAULT_MESSAGE_TAG) or _first_error(instance, run.run_id)
+    return EndedRun(
         run.run_id,
         status,
-        ended.astimezone(datetime.UTC).replace(tzinfo=None),
+        _ended_at(record),
         permanent and status == FAILED,
         fault,
+        of_run=_is_of_run(record, hour, status, tags.get(FAULT_TAG)),
     )
+
+
+def _ended_at(record: dg.RunRecord) -> datetime.datetime:
+    ended = record.update_timestamp
+    if record.end_time:  # which a run that was canceled in the queue does not have
+        ended = datetime.datetime.fromtimestamp(record.end_time, datetime.UTC)
+    return _without_zone(ended)
+
+
+def _is_of_run(record: dg.RunRecord, hour: Hour, status: str, fault_tag: str | None) -> bool:
+    """Whether what became of a run lies in the run and not in the hour: see `EndedRun`."""
+    if status == CANCELED:  # maybe because of just that
+        return _without_zone(record.create_timestamp) < hour.end
+    never_started = record.start_time is None  # its config is invalid, or there was nowhere to run it
+    return status == FAILED and (fault_tag == OF_RUN or never_started)
+
+
+def _without_zone(moment: datetime.datetime) -> datetime.datetime:
+    return moment.astimezone(datetime.UTC).replace(tzinfo=None)
 
 
 def _first_error(instance: dg.DagsterInstance, run_id: str) -> str:
@@ -116,14 +156,19 @@ def _first_error(instance: dg.DagsterInstance, run_id: str) -> str:
 
 def _hours(run: dg.DagsterRun) -> list[Hour]:
     """Returns the hours whose predictions a run is for."""
-    if run.job_name != JOB and predictions.key not in (run.asset_selection or ()):
+    selected = predictions.key in run.asset_selection if run.asset_selection else run.job_name == JOB
+    if not selected:
         return []
     if PARTITION_TAG in run.tags:
         return list(_known([run.tags[PARTITION_TAG]]))
     ends = list(_known([run.tags.get(RANGE_START_TAG, ""), run.tags.get(RANGE_END_TAG, "")]))
     if len(ends) < 2:
         return []
-    return hours_between(*ends)
+    # A year that was mistyped would make a range of millions.
+    first, last = Hour(_without_zone(hourly_partitions.start)), open_hour()
+    return hours_between(
+        max(ends[0], first, key=lambda hour: hour.start), min(ends[1], last, key=lambda hour: hour.start)
+    )
 
 
 def _hours_of_backfills(instance: dg.DagsterInstance) -> Iterator[Hour]:

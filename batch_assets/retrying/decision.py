@@ -6,6 +6,7 @@ Times are UTC without a zone.
 import datetime
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from batch_assets.hours import Hour
 from batch_assets.pipeline import Pipeline
@@ -67,8 +68,8 @@ class Remaining:
 
 
 @dataclass(frozen=True)
-class LastRun:
-    """The last run of an hour that has ended.
+class EndedRun:
+    """A run of an hour that has ended.
 
     Args:
         run_id: The run.
@@ -76,6 +77,7 @@ class LastRun:
         ended_at: When it ended.
         permanent: Whether it failed for a fault that stays until somebody fixes it.
         fault: Why it failed, as far as that is known.
+        of_run: Whether what became of it lies in how it was requested or where it ran, and not in the hour.
     """
 
     run_id: str
@@ -83,6 +85,19 @@ class LastRun:
     ended_at: datetime.datetime
     permanent: bool = False
     fault: str = ""
+    of_run: bool = False
+
+
+class LastRuns(NamedTuple):
+    """The last runs of an hour that have ended.
+
+    Args:
+        proper: The last one that tells something about the hour.
+        mistaken: The last of those after it, which do not.
+    """
+
+    proper: EndedRun | None = None
+    mistaken: EndedRun | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +129,8 @@ class KnownHour:
         hour: The hour.
         remaining: What has no prediction.
         has_summary: Whether it has a row in `run_summary`.
-        last_run: Its last run that has ended.
+        last_run: Its last run that has ended and tells something about it.
+        mistaken_run: A later one, which does not.
         busy: What keeps it busy: a run or a backfill that has not ended; None for neither.
         request: Its bookkeeping.
     """
@@ -122,7 +138,8 @@ class KnownHour:
     hour: Hour
     remaining: Remaining = field(default_factory=Remaining)
     has_summary: bool = False
-    last_run: LastRun | None = None
+    last_run: EndedRun | None = None
+    mistaken_run: EndedRun | None = None
     busy: str | None = None
     request: HourRequest | None = None
 
@@ -179,6 +196,24 @@ class Decisions:
     given_up: list[GiveUp] = field(default_factory=list)
     cleared: list[Clear] = field(default_factory=list)
     waiting: list[Wait] = field(default_factory=list)
+
+
+def last_runs_of(hour: Hour, latest_first: Iterable[EndedRun]) -> LastRuns:
+    """Returns the last run that tells something about an hour, and the last one after it, which does not.
+
+    Whoever starts a run by mistake, before the hour has ended or with a tag that means nothing, is not to have the hour
+    given up by it.
+
+    Args:
+        hour: The hour.
+        latest_first: Its runs that have ended; no more of them are looked at than need be.
+    """
+    mistaken = None
+    for run in latest_first:
+        if not run.of_run and run.ended_at >= hour.end:
+            return LastRuns(run, mistaken)
+        mistaken = mistaken or run
+    return LastRuns(None, mistaken)
 
 
 def decide(
@@ -244,7 +279,7 @@ def _is_done(known: KnownHour) -> bool:
     return known.remaining.is_empty and (known.last_run is None or known.last_run.status != FAILED)
 
 
-def _is_answer(run: LastRun, request: HourRequest | None) -> bool:
+def _is_answer(run: EndedRun, request: HourRequest | None) -> bool:
     """Whether the run ended after the last request, and so tells what came of it."""
     return request is None or run.ended_at >= request.requested_at
 
@@ -256,7 +291,7 @@ def _requested_just_now(known: KnownHour, now: datetime.datetime) -> bool:
     return now < request.requested_at + _pause(request.requests)
 
 
-def _starts_anew(run: LastRun | None, remaining: Remaining, request: HourRequest) -> bool:
+def _starts_anew(run: EndedRun | None, remaining: Remaining, request: HourRequest) -> bool:
     """Whether an hour that was given up has been run by somebody since, or has got new items after a success."""
     if run is None or request.given_up_at is None:
         return False
@@ -319,6 +354,9 @@ def _hopeless(known: KnownHour, without_progress: int, max_attempts: int) -> str
     if without_progress < max_attempts:
         return None
     often = f"it was requested {without_progress} time{'' if without_progress == 1 else 's'} without progress"
+    mistaken = known.mistaken_run
+    if mistaken and mistaken.status == FAILED and _is_answer(mistaken, request):
+        answer = mistaken
     if answer is None:
         return f"{often}: no run of it was ever started"
     if answer.status == FAILED:

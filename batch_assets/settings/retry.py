@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum, auto
 from typing import Self
 
-from batch_assets.errors import SettingsError
+from batch_assets.errors import RunTagError, SettingsError
 from batch_assets.settings.environment import number, one_of
 
 
@@ -71,11 +71,11 @@ def retry_mode(config: RetryMode | None, tag: str | None, settings: RetrySetting
     """Returns the retry mode of a run: what its config says, else its tag, else the policy in force.
 
     Raises:
-        SettingsError: The tag is no retry mode.
+        RunTagError: The tag is no retry mode.
     """
     mode = config.value if config else tag or (WHOLE_BATCH if settings.policy == WHOLE_BATCH else PARTIAL)
     if mode not in MODES:
-        raise SettingsError(f"The tag batch_assets/retry of this run is {mode!r}: set it to {' or '.join(MODES)}.")
+        raise RunTagError(f"The tag batch_assets/retry of this run is {mode!r}: set it to {' or '.join(MODES)}.")
     return mode
 
 

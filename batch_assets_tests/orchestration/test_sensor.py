@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -14,7 +13,6 @@ import pytest
 from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
 from dagster._core.execution.asset_backfill import AssetBackfillData
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
-from dagster._core.test_utils import create_run_for_test
 
 from batch_assets.database.records.hour_requests import read_requests, reset_attempts
 from batch_assets.database.schema.setup import initialize_database
@@ -27,12 +25,11 @@ from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 from batch_assets_tests.support.instance import ROOT, running_instance
 from batch_assets_tests.support.pipeline import END, GOOD, HALF_PAST, HOUR, insert_items
-from batch_assets_tests.support.sensor import Tick
+from batch_assets_tests.support.sensor import MINUTE, Tick, over, run_of_hour
 from batch_assets_tests.support.servers import Server
 
 SUCCESS, FAILURE, CANCELED = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED
 NEXT = "2026-11-02-06:00"
-MINUTE = datetime.timedelta(minutes=1)
 RUNS = """{ runsOrError { ... on Runs { results { status creationTime tags { key value } } } } }"""
 TICKS = """query Ticks($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor) { ... on Sensor {
   sensorState { ticks(limit: 20) { status runIds skipReason error { message } } }
@@ -48,27 +45,7 @@ def present_hour() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC).replace(tzinfo=None, minute=0, second=0, microsecond=0)
 
 
-def ended(
-    instance: dg.DagsterInstance,
-    status: dg.DagsterRunStatus,
-    *,
-    job_name: str = "batch_inference",
-    assets: Sequence[dg.AssetsDefinition] = (),
-    **tags: str,
-) -> str:
-    """A run of an hour, as Dagster remembers it."""
-    named = {name.replace("__", "/"): value for name, value in tags.items()}
-    selection = frozenset(asset.key for asset in assets) or None
-    tags_of_hour = {} if "dagster/asset_partition_range_start" in named else {"dagster/partition": HOUR}
-    run = create_run_for_test(instance, job_name, status=status, tags=tags_of_hour | named, asset_selection=selection)
-    return run.run_id
-
-
-def over(first: str, last: str) -> dict[str, str]:
-    return {"dagster__asset_partition_range_start": first, "dagster__asset_partition_range_end": last}
-
-
-# ItemFilter hours
+# Which hours
 
 
 def test_a_tick_says_that_nothing_is_left(instance):
@@ -137,15 +114,15 @@ def test_late_items_of_an_hour_that_was_scored_are_requested_in_the_mode_of_the_
 @pytest.mark.parametrize("status", ["NOT_STARTED", "STARTING", "STARTED", "CANCELING"])
 def test_an_hour_with_a_run_that_has_not_ended_waits(instance, sql: Sql, status: str):
     insert_items(sql, GOOD)
-    ended(instance, dg.DagsterRunStatus(status))
+    run_of_hour(instance, dg.DagsterRunStatus(status))
     assert Tick(instance).said == "No hour is requested. Hours that wait for a run queued or in progress: 1"
 
 
 def test_an_hour_does_not_wait_for_a_run_that_was_killed_and_never_ends(instance, sql: Sql):
     insert_items(sql, GOOD)
-    ended(instance, dg.DagsterRunStatus.STARTED)
+    run_of_hour(instance, dg.DagsterRunStatus.STARTED)
     insert_items(sql, GOOD, END)
-    ended(instance, dg.DagsterRunStatus.NOT_STARTED, dagster__partition=NEXT)
+    run_of_hour(instance, dg.DagsterRunStatus.NOT_STARTED, dagster__partition=NEXT)
     assert Tick(instance, 23 * 60 * MINUTE).hours == []
     assert Tick(instance, 25 * 60 * MINUTE).hours == [HOUR]
 
@@ -154,10 +131,10 @@ def test_hours_within_the_range_of_a_run_wait_for_it(instance, sql: Sql):
     for moment in (HALF_PAST, END, "2026-11-02 07:30:00", "2026-11-02 08:30:00"):
         insert_items(sql, GOOD, moment)
     started = dg.DagsterRunStatus.STARTED
-    ended(instance, started, job_name="__ASSET_JOB", assets=[predictions], **over(NEXT, "2026-11-02-07:00"))
+    run_of_hour(instance, started, job_name="__ASSET_JOB", assets=[predictions], **over(NEXT, "2026-11-02-07:00"))
     # Runs of other things do not score the hour.
-    ended(instance, started, job_name="__ASSET_JOB", assets=[raw_items], **over(HOUR, NEXT))
-    ended(instance, started, job_name="somebody_elses")
+    run_of_hour(instance, started, job_name="__ASSET_JOB", assets=[raw_items], **over(HOUR, NEXT))
+    run_of_hour(instance, started, job_name="somebody_elses")
     assert Tick(instance).hours == [HOUR, "2026-11-02-08:00"]
 
 
@@ -186,21 +163,21 @@ def test_hours_of_a_backfill_whose_runs_are_not_there_yet_wait_for_it(instance, 
 
 
 def test_a_failed_run_is_repeated_after_five_minutes_also_where_no_item_is_left(instance):
-    ended(instance, FAILURE)
+    run_of_hour(instance, FAILURE)
     assert (
         Tick(instance, 4 * MINUTE).said
         == "No hour is requested. Hours that wait for a pause before the next attempt: 1"
     )
     (request,) = Tick(instance, 6 * MINUTE).requests
     assert request.tags["batch_assets/reason"] == "failed run"
-    ended(instance, SUCCESS)
+    run_of_hour(instance, SUCCESS)
     assert Tick(instance, 30 * MINUTE).said == "Nothing is left in any closed hour."
 
 
 def test_every_hour_of_a_failed_range_is_requested_by_itself(instance, sql: Sql):
     insert_items(sql, GOOD)
     fault = {"batch_assets__fault": "permanent", "batch_assets__fault_message": "Too many failed items."}
-    ended(instance, FAILURE, job_name="__ASSET_JOB", assets=[predictions], **over(HOUR, NEXT), **fault)
+    run_of_hour(instance, FAILURE, job_name="__ASSET_JOB", assets=[predictions], **over(HOUR, NEXT), **fault)
     assert Tick(instance, 6 * MINUTE).hours == [HOUR, NEXT]
 
 
@@ -208,7 +185,9 @@ def test_an_hour_that_failed_for_good_is_named_once_and_requested_when_it_was_pu
     instance, sql: Sql, capfd: pytest.CaptureFixture[str]
 ):
     insert_items(sql, GOOD)
-    ended(instance, FAILURE, batch_assets__fault="permanent", batch_assets__fault_message="The model does not fit.")
+    run_of_hour(
+        instance, FAILURE, batch_assets__fault="permanent", batch_assets__fault_message="The model does not fit."
+    )
     said = f"The hour {HOUR} is given up: The model does not fit. Fix that and materialise the hour, or have it "
     assert Tick(instance).said == "Nothing is left in any closed hour."
     assert said in capfd.readouterr().err
@@ -229,7 +208,7 @@ def test_an_hour_that_keeps_failing_is_given_up_with_the_fault_of_its_last_run(
     insert_items(sql, GOOD)
     monkeypatch.setenv("BATCH_MAX_ATTEMPTS", "1")
     assert Tick(instance, -MINUTE).hours == [HOUR]
-    run_id = ended(instance, dg.DagsterRunStatus.STARTED)
+    run_id = run_of_hour(instance, dg.DagsterRunStatus.STARTED)
     instance.report_run_failed(instance.get_run_by_id(run_id), "The worker is gone.")
     assert Tick(instance, 60 * MINUTE).requests == []
     (row,) = read_requests(engine_from_environment()).values()
@@ -240,7 +219,7 @@ def test_an_hour_that_keeps_failing_is_given_up_with_the_fault_of_its_last_run(
 
 def test_an_hour_whose_run_was_canceled_waits_for_somebody(instance, sql: Sql):
     insert_items(sql, GOOD)
-    ended(instance, CANCELED)
+    run_of_hour(instance, CANCELED)
     assert Tick(instance, 60 * MINUTE).requests == []
     (row,) = read_requests(engine_from_environment()).values()
     assert row.given_up_because == "its run was canceled"

@@ -29,10 +29,10 @@ from batch_assets.retrying.decision import (
     TOO_MANY,
     Clear,
     Decisions,
+    EndedRun,
     GiveUp,
     HourRequest,
     KnownHour,
-    LastRun,
     Remaining,
     Request,
     Wait,
@@ -55,8 +55,8 @@ NOTHING = Remaining()
 
 def run(
     status: str = SUCCEEDED, ended: datetime.datetime = ENDED, *, fault: str = "", permanent: bool = False
-) -> LastRun:
-    return LastRun("4711", status, ended, permanent, fault)
+) -> EndedRun:
+    return EndedRun("4711", status, ended, permanent, fault)
 
 
 def requested(
@@ -278,7 +278,7 @@ def test_an_hour_whose_run_somebody_canceled_waits_for_somebody():
 @pytest.mark.parametrize(
     "last_run", [run(FAILED), run(FAILED, permanent=True, fault="The model is missing."), run(CANCELED), run(), None]
 )
-def test_an_hour_that_was_given_up_is_neither_requested_nor_given_up_again(last_run: LastRun | None):
+def test_an_hour_that_was_given_up_is_neither_requested_nor_given_up_again(last_run: EndedRun | None):
     for now in (NOW, NOW + datetime.timedelta(days=30)):
         assert decided(KnownHour(HOUR, PENDING, last_run=last_run, request=given_up()), now) == Wait(HOUR, GIVEN_UP)
 
@@ -327,7 +327,7 @@ def test_new_items_after_a_success_let_an_hour_that_was_given_up_be_requested_ag
     ],
 )
 def test_an_hour_that_was_put_back_is_requested_at_once_whatever_its_last_run_was(
-    last_run: LastRun | None, reason: str
+    last_run: EndedRun | None, reason: str
 ):
     reset_attempts = HourRequest(0, RESET, "", ENDED + SECOND)
     assert reason_of(KnownHour(HOUR, PENDING, last_run=last_run, request=reset_attempts), ENDED + SECOND) == reason

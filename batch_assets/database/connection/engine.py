@@ -14,7 +14,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import ExceptionContext
 
 from batch_assets.database.connection.statements import checksum
-from batch_assets.errors import DatabaseError, DatabaseUnavailableError, SettingsError
+from batch_assets.errors import DatabaseAccessError, DatabaseError, DatabaseUnavailableError, SettingsError
 from batch_assets.settings.database import (
     READER_PATIENCE_SECONDS,
     MySQLSettings,
@@ -223,7 +223,7 @@ def _mysql_fault(settings: MySQLSettings, error: BaseException) -> DatabaseError
     number = error.args[0] if error.args and isinstance(error.args[0], int) else 0
     reason = str(error.args[-1]) if error.args else str(error)
     if _is_tls_fault(number, error):
-        return DatabaseError(
+        return DatabaseAccessError(
             f"No trusted connection to {settings.server}:{settings.port} ({reason}): fix MYSQL_SSL_MODE (now "
             f"{settings.tls.mode}), MYSQL_SSL_CA, MYSQL_SSL_CERT or MYSQL_SSL_KEY."
         )
@@ -238,24 +238,28 @@ def _mysql_fault(settings: MySQLSettings, error: BaseException) -> DatabaseError
             f"The server of {settings} {what} ({number}: {reason}). What was committed stays; the same run may "
             "succeed later."
         )
+    access = {
+        1044: f"User {settings.user!r} may not use {settings} ({reason}): grant it, or fix MYSQL_DATABASE.",
+        1045: f"The MySQL server at {settings.server}:{settings.port} refuses user {settings.user!r} "
+        f"({reason}): fix MYSQL_USER or MYSQL_PASSWORD, or set MYSQL_SSL_MODE, MYSQL_SSL_CERT and "
+        "MYSQL_SSL_KEY if it demands encryption or a certificate.",
+        1049: f"There is no {settings}: create it, or fix MYSQL_DATABASE.",
+        1130: f"The MySQL server at {settings.server}:{settings.port} takes no connections from this machine "
+        f"({reason}): allow it there.",
+        1698: f"The MySQL server at {settings.server}:{settings.port} refuses user {settings.user!r} "
+        f"({reason}): fix MYSQL_USER or MYSQL_PASSWORD.",
+    }
+    if number in access:
+        return DatabaseAccessError(access[number])
     return DatabaseError(
         {
-            1044: f"User {settings.user!r} may not use {settings} ({reason}): grant it, or fix MYSQL_DATABASE.",
-            1045: f"The MySQL server at {settings.server}:{settings.port} refuses user {settings.user!r} "
-            f"({reason}): fix MYSQL_USER or MYSQL_PASSWORD, or set MYSQL_SSL_MODE, MYSQL_SSL_CERT and "
-            "MYSQL_SSL_KEY if it demands encryption or a certificate.",
-            1049: f"There is no {settings}: create it, or fix MYSQL_DATABASE.",
             1054: f"A column is missing in {settings} ({reason}): run `batch-assets init-db`, which adds it "
             "or says what it must look like.",
-            1130: f"The MySQL server at {settings.server}:{settings.port} takes no connections from this machine "
-            f"({reason}): allow it there.",
             1142: f"User {settings.user!r} lacks a right in {settings} ({reason}): grant it.",
             1143: f"User {settings.user!r} lacks a right in {settings} ({reason}): grant it.",
             1146: f"A table is missing in {settings} ({reason}): run `batch-assets init-db`.",
             1153: f"{settings} takes no statement as large as that ({reason}): raise max_allowed_packet on the "
             "server. Nothing of it was stored.",
-            1698: f"The MySQL server at {settings.server}:{settings.port} refuses user {settings.user!r} "
-            f"({reason}): fix MYSQL_USER or MYSQL_PASSWORD.",
         }.get(number, f"{settings} refused a statement ({number}: {reason}). Nothing of it was stored.")
     )
 
@@ -284,13 +288,13 @@ def _sqlite_fault(settings: SQLiteSettings, error: BaseException) -> DatabaseErr
     if "unable to open" in reason:
         return _unusable_folder(settings, reason)
     if "not a database" in reason:
-        return DatabaseError(
+        return DatabaseAccessError(
             f"{settings} is something else ({reason}): move it away, or set BATCH_ASSETS_HOME to another folder."
         )
     return DatabaseError(f"{settings} refused a statement ({reason}). Nothing of it was stored.")
 
 
-def _unusable_folder(settings: SQLiteSettings, reason: str) -> DatabaseError:
-    return DatabaseError(
+def _unusable_folder(settings: SQLiteSettings, reason: str) -> DatabaseAccessError:
+    return DatabaseAccessError(
         f"{settings} cannot be opened ({reason}): make its folder writable, or set BATCH_ASSETS_HOME to another one."
     )
