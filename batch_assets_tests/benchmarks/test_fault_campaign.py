@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 from batch_assets.settings.folders import root_folder
 from batch_assets_tests.support.servers import Server
 from benchmarks.faults.plan import KINDS
 
 
-def test_a_small_fault_campaign_finds_no_violation(server: Server, tmp_path):
+def test_a_small_fault_campaign_finds_no_violation(server: Server, tmp_path: Path) -> None:
     counts = tmp_path / "counts.json"
     kind = "mariadb" if server.is_mariadb else "mysql"
     command = [sys.executable, "-m", "benchmarks.faults", "--faults", "12", "--seed", "3", "--server", kind]
