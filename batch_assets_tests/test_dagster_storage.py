@@ -25,7 +25,9 @@ KEY = dg.AssetKey("table")
 
 
 @pytest.fixture
-def dagster_database(server: Server, server_environment, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def dagster_database(
+    server: Server, server_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
     with server.database() as name:
         monkeypatch.setenv("MYSQL_DAGSTER_DATABASE", name)
         yield name
@@ -92,8 +94,8 @@ def remembered(instance: dg.DagsterInstance) -> dict[str, Any]:
 
 
 def test_it_remembers_of_a_run_what_dagsters_own_remembers(
-    mysql_instance: dg.DagsterInstance, server: Server, server_environment, tmp_path: Path
-):
+    mysql_instance: dg.DagsterInstance, server: Server, server_environment: dict[str, str], tmp_path: Path
+) -> None:
     with server.database() as name:
         own = server.environment(name)
         settings = {
@@ -115,7 +117,9 @@ def test_it_remembers_of_a_run_what_dagsters_own_remembers(
     assert found["last"] == (True, HOURS[3], False)
 
 
-def test_a_connection_serves_many_events(mysql_instance: dg.DagsterInstance, server: Server, dagster_database: str):
+def test_a_connection_serves_many_events(
+    mysql_instance: dg.DagsterInstance, server: Server, dagster_database: str
+) -> None:
     assert materialized(mysql_instance).success
     before = sessions(server, dagster_database)
     assert before
@@ -126,7 +130,7 @@ def test_a_connection_serves_many_events(mysql_instance: dg.DagsterInstance, ser
 
 def test_a_connection_that_the_server_has_ended_is_replaced(
     mysql_instance: dg.DagsterInstance, server: Server, dagster_database: str
-):
+) -> None:
     mysql_instance.report_runless_asset_event(dg.AssetMaterialization(KEY, partition=HOURS[0]))
     ended = sessions(server, dagster_database)
     assert ended
@@ -138,7 +142,7 @@ def test_a_connection_that_the_server_has_ended_is_replaced(
 
 def test_an_hour_whose_event_is_committed_after_a_later_one_is_not_missing(
     mysql_instance: dg.DagsterInstance,
-):
+) -> None:
     def materialized_hours() -> set[str]:
         """As the UI has them."""
         hours = table_of_hours.partitions_def
@@ -159,7 +163,9 @@ def test_an_hour_whose_event_is_committed_after_a_later_one_is_not_missing(
     assert materialized_hours() == {HOURS[0], HOURS[1], HOURS[2]}
 
 
-def test_a_run_is_shown_as_failed_to_those_who_look_once_when_its_status_is_there(mysql_instance: dg.DagsterInstance):
+def test_a_run_is_shown_as_failed_to_those_who_look_once_when_its_status_is_there(
+    mysql_instance: dg.DagsterInstance,
+) -> None:
     def failed(seconds_ago: float) -> str:
         run_id = create_run_for_test(mysql_instance, "hourly").run_id
         event = dg.DagsterEvent(dg.DagsterEventType.RUN_FAILURE.value, "hourly")
@@ -182,7 +188,7 @@ def test_a_run_is_shown_as_failed_to_those_who_look_once_when_its_status_is_ther
     assert shown() == [first, ahead]
 
 
-def test_other_processes_make_the_same_storage(mysql_instance: dg.DagsterInstance):
+def test_other_processes_make_the_same_storage(mysql_instance: dg.DagsterInstance) -> None:
     ref = InstanceRef.from_dict(mysql_instance.get_ref().to_dict())
     with dg.DagsterInstance.from_ref(ref) as again:
         assert isinstance(again.event_log_storage._engine.pool, sa.QueuePool)
@@ -212,7 +218,7 @@ def connected(private: PrivateServer, home: Path, **environment: str) -> str:
             return str(connection.execute(sa.text("SHOW STATUS LIKE 'Ssl_cipher'")).one()[1])
 
 
-def test_its_connections_check_the_server_as_the_others_do(certified: Certified, tmp_path: Path):
+def test_its_connections_check_the_server_as_the_others_do(certified: Certified, tmp_path: Path) -> None:
     private, authority, other = certified
     ours = {"MYSQL_SSL_CA": str(authority.file)}
     named = {"MYSQL_SERVER": "localhost", **ours}
@@ -229,7 +235,7 @@ def test_its_connections_check_the_server_as_the_others_do(certified: Certified,
             connected(private, tmp_path, **environment)
 
 
-def test_its_connections_give_the_certificate_that_an_account_asks_for(certified: Certified, tmp_path: Path):
+def test_its_connections_give_the_certificate_that_an_account_asks_for(certified: Certified, tmp_path: Path) -> None:
     private, authority, _ = certified
     certificate, key = authority.issue("client", "client.example.com")
     user = {"MYSQL_USER": "certified", "MYSQL_PASSWORD": "Secret-pa55"}
@@ -243,7 +249,7 @@ def test_its_connections_give_the_certificate_that_an_account_asks_for(certified
 
 def test_a_server_that_does_not_encrypt_is_refused_where_its_certificate_is_to_be_checked(
     certified: Certified, server: Server, tmp_path: Path
-):
+) -> None:
     _, authority, _ = certified
     with private_server_like(server) as private:
         private.restart("--disable-ssl" if server.is_mariadb else "--tls-version=")
@@ -253,8 +259,8 @@ def test_a_server_that_does_not_encrypt_is_refused_where_its_certificate_is_to_b
 
 
 def test_its_account_is_that_of_the_items_also_where_a_file_holds_the_password(
-    dagster_database: str, server_environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+    dagster_database: str, server_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     secret = tmp_path / "secret"
     secret.write_text(f"{server_environment['MYSQL_PASSWORD']}\n")
     monkeypatch.delenv("MYSQL_PASSWORD")
@@ -265,7 +271,9 @@ def test_its_account_is_that_of_the_items_also_where_a_file_holds_the_password(
         assert instance.get_materialized_partitions(KEY) == {HOURS[0]}
 
 
-def test_without_a_server_it_says_what_to_set(dagster_database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_without_a_server_it_says_what_to_set(
+    dagster_database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("MYSQL_SERVER")
     shutil.copy(ROOT / "dagster.yaml", tmp_path / "dagster.yaml")
     with pytest.raises(SettingsError, match=f"in the MySQL database '{dagster_database}', but MYSQL_SERVER is not set"):

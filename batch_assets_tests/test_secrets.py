@@ -46,7 +46,9 @@ REPOSITORY = {"repositoryLocationName": "batch_assets.definitions", "repositoryN
 
 
 @pytest.fixture
-def shop(server: Server, server_environment: dict[str, str], sql: Sql, tmp_path: Path, monkeypatch) -> Iterator[Path]:
+def shop(
+    server: Server, server_environment: dict[str, str], sql: Sql, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
     """The folder of a Dagster instance, items in an hour, and an account with a password that can be searched for."""
     initialize_database(engine_from_environment(), ITEMS)
     insert_items(sql, GOOD)

@@ -90,7 +90,7 @@ def values_of(sql: Sql) -> list[tuple[int, list[float]]]:
 # Registering
 
 
-def test_an_item_or_a_list_of_items_is_registered_in_the_open_hour(api: httpx.Client, sql: Sql):
+def test_an_item_or_a_list_of_items_is_registered_in_the_open_hour(api: httpx.Client, sql: Sql) -> None:
     before = datetime.datetime.now(datetime.UTC).replace(tzinfo=None, microsecond=0)
     (first,) = registered(api.post("/data", json={"values": VALUES}))
     rest = registered(api.post("/data", json=[{"values": [n, 2, 3, 4.5]} for n in range(3)]))
@@ -102,7 +102,7 @@ def test_an_item_or_a_list_of_items_is_registered_in_the_open_hour(api: httpx.Cl
         assert str(updated) == str(created)
 
 
-def test_ten_thousand_items_come_with_their_ids_in_their_order(api: httpx.Client, sql: Sql):
+def test_ten_thousand_items_come_with_their_ids_in_their_order(api: httpx.Client, sql: Sql) -> None:
     ids = registered(api.post("/data", json=[{"values": [n, 0, 0, 0]} for n in range(10_000)]))
     assert values_of(sql) == [(key, [n, 0, 0, 0]) for n, key in enumerate(ids)]
     problem = refused(api.post("/data", json=[{"values": VALUES}] * 10_001), 422)
@@ -110,7 +110,7 @@ def test_ten_thousand_items_come_with_their_ids_in_their_order(api: httpx.Client
     assert sql("SELECT COUNT(*) FROM items") == [(10_000,)]
 
 
-def test_one_malformed_item_keeps_all_of_its_list_out_and_is_named(api: httpx.Client, sql: Sql):
+def test_one_malformed_item_keeps_all_of_its_list_out_and_is_named(api: httpx.Client, sql: Sql) -> None:
     lists = {"values": [1, 2, 3]}, {"values": [1, "2", True, None]}, {"values": [1, 2, 3, 1e39]}, {}, 7
     problem = refused(api.post("/data", json=[{"values": VALUES}, *lists, {"values": VALUES, "id": 3}]), 422)
     assert [(fault["index"], fault["reason"]) for fault in problem["faults"]] == [
@@ -132,7 +132,7 @@ def test_one_malformed_item_keeps_all_of_its_list_out_and_is_named(api: httpx.Cl
     assert sql("SELECT COUNT(*) FROM items") == [(0,)]
 
 
-def test_nobody_writes_without_the_key(start: Start, sql: Sql):
+def test_nobody_writes_without_the_key(start: Start, sql: Sql) -> None:
     api = start()
     (key,) = registered(api.post("/data", json={"values": VALUES}))
     for given in ({"X-API-Key": "another"}, {"X-API-Key": ""}):
@@ -146,7 +146,7 @@ def test_nobody_writes_without_the_key(start: Start, sql: Sql):
     assert len(values_of(sql)) == 1
 
 
-def test_a_body_that_is_too_large_is_refused_before_it_is_read(start: Start, sql: Sql):
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(start: Start, sql: Sql) -> None:
     api = start(API_MAX_BODY_BYTES="1000")
     items = json.dumps([{"values": VALUES}] * 100).encode()
     kind = {"content-type": "application/json"}
@@ -160,7 +160,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(start: Start, sql
 # Repeating
 
 
-def test_a_request_that_is_sent_again_with_its_key_registers_nothing_more(api: httpx.Client, sql: Sql):
+def test_a_request_that_is_sent_again_with_its_key_registers_nothing_more(api: httpx.Client, sql: Sql) -> None:
     items, again = [{"values": [n, 0, 0, 0]} for n in range(3)], {"Idempotency-Key": "a"}
     ids = registered(api.post("/data", json=items, headers=again))
     assert registered(api.post("/data", json=items, headers=again)) == ids
@@ -169,7 +169,7 @@ def test_a_request_that_is_sent_again_with_its_key_registers_nothing_more(api: h
     assert len(values_of(sql)) == 6
 
 
-def test_a_key_serves_no_other_items(api: httpx.Client, sql: Sql):
+def test_a_key_serves_no_other_items(api: httpx.Client, sql: Sql) -> None:
     again = {"Idempotency-Key": "a"}
     registered(api.post("/data", json={"values": VALUES}, headers=again))
     problem = refused(api.post("/data", json={"values": [1, 2, 3, 4]}, headers=again), 409)
@@ -177,7 +177,7 @@ def test_a_key_serves_no_other_items(api: httpx.Client, sql: Sql):
     assert len(values_of(sql)) == 1
 
 
-def test_of_requests_with_one_key_at_the_same_time_one_registers(api: httpx.Client, sql: Sql):
+def test_of_requests_with_one_key_at_the_same_time_one_registers(api: httpx.Client, sql: Sql) -> None:
     items = [{"values": [n, 0, 0, 0]} for n in range(100)]
     with ThreadPoolExecutor(16) as pool:
         answers = list(
@@ -190,7 +190,7 @@ def test_of_requests_with_one_key_at_the_same_time_one_registers(api: httpx.Clie
 # Correcting
 
 
-def test_a_corrected_item_is_pending_again(api: httpx.Client, sql: Sql):
+def test_a_corrected_item_is_pending_again(api: httpx.Client, sql: Sql) -> None:
     key, other = insert_items(sql, GOOD[:2])
     sql("UPDATE items SET prediction = '[1.0, 0.0, 0.0]'")
     item = api.patch(f"/data/{key}", json={"values": [1, 2, 3, 4]}).json()
@@ -208,7 +208,7 @@ def test_a_corrected_item_is_pending_again(api: httpx.Client, sql: Sql):
 # Showing
 
 
-def test_an_item_is_shown_as_it_stands(api: httpx.Client, sql: Sql):
+def test_an_item_is_shown_as_it_stands(api: httpx.Client, sql: Sql) -> None:
     (key,) = insert_items(sql, GOOD[:1])
     sql("UPDATE items SET prediction = '[0.9, 0.1, 0.0]', updated_datetime = %s", END)
     assert api.get(f"/data/{key}").json() == {
@@ -225,7 +225,7 @@ def test_an_item_is_shown_as_it_stands(api: httpx.Client, sql: Sql):
     assert api.delete(f"/data/{key}").headers["allow"] == "GET, PATCH"
 
 
-def test_whatever_the_service_has_written_is_shown(api: httpx.Client, sql: Sql):
+def test_whatever_the_service_has_written_is_shown(api: httpx.Client, sql: Sql) -> None:
     texts = ['"bad"', "{}", "null", "[1, null]", "[[1e300]]", "[123456789012345678901234567890]"]
     insert_items(sql, texts)
     shown = [item["values"] for item in api.get("/data/all").json()]
@@ -233,7 +233,7 @@ def test_whatever_the_service_has_written_is_shown(api: httpx.Client, sql: Sql):
 
 
 @pytest.mark.parametrize("which", ["all", "predicted", "unpredicted"])
-def test_pages_show_every_item_once_the_newest_first(api: httpx.Client, sql: Sql, which: str):
+def test_pages_show_every_item_once_the_newest_first(api: httpx.Client, sql: Sql, which: str) -> None:
     ids = [*insert_items(sql, GOOD * 4, START), *insert_items(sql, GOOD * 4, HALF_PAST)]
     late = insert_items(sql, GOOD, START)
     sql("UPDATE items SET prediction = '[1, 0, 0]' WHERE id % 2 = 0")
@@ -253,7 +253,7 @@ def test_pages_show_every_item_once_the_newest_first(api: httpx.Client, sql: Sql
     assert found == expected
 
 
-def test_a_page_is_bounded(api: httpx.Client, sql: Sql):
+def test_a_page_is_bounded(api: httpx.Client, sql: Sql) -> None:
     insert_items(sql, GOOD * 400)
     assert len(api.get("/data/all").json()) == 100
     assert len(api.get("/data/all", params={"limit": 1000}).json()) == 1000
@@ -261,7 +261,7 @@ def test_a_page_is_bounded(api: httpx.Client, sql: Sql):
         refused(api.get("/data/all", params=parameters), 422)
 
 
-def test_a_page_reads_what_it_shows(server: Server, server_environment, sql: Sql):
+def test_a_page_reads_what_it_shows(server: Server, server_environment: dict[str, str], sql: Sql) -> None:
     initialize_database(engine_from_environment(), ITEMS)
     insert_items(sql, GOOD * 3000)
     sql("UPDATE items SET prediction = '[1, 0, 0]' WHERE id > 4500")
@@ -289,7 +289,7 @@ def rows_read(action: Callable[[], object]) -> int:
     return handled() - before
 
 
-def test_hours_are_shown_as_they_were_summed_up(api: httpx.Client, sql: Sql):
+def test_hours_are_shown_as_they_were_summed_up(api: httpx.Client, sql: Sql) -> None:
     for number in range(3):
         sql(
             "INSERT INTO run_summary (hour, items, predicted, failed, pending, label_counts, run_id, finished_at,"
@@ -326,7 +326,7 @@ def test_hours_are_shown_as_they_were_summed_up(api: httpx.Client, sql: Sql):
         refused(api.get("/hours", params={"before": key}), 422)
 
 
-def test_metadata_say_what_an_item_must_be(api: httpx.Client):
+def test_metadata_say_what_an_item_must_be(api: httpx.Client) -> None:
     metadata = api.get("/metadata").json()
     assert metadata.pop("model_version") == "dd55621127ea4c12ca1ac315b1b52e990b625218be74633f8d19d1610029830f"
     assert metadata == {"labels": ["setosa", "versicolor", "virginica"], "number_of_values": 4, "type": "float32"}
@@ -340,7 +340,7 @@ def metrics_of(api: httpx.Client) -> dict[str, float]:
     return {name: float(value) for name, value in lines if name.startswith("batch_assets_")}
 
 
-def test_metrics_say_what_is_left_and_how_old_the_last_hour_is(api: httpx.Client, sql: Sql):
+def test_metrics_say_what_is_left_and_how_old_the_last_hour_is(api: httpx.Client, sql: Sql) -> None:
     assert "batch_assets_last_scored_hour_age_seconds" not in metrics_of(api)
     ids = insert_items(sql, GOOD)
     insert_items(sql, GOOD[:1], str(datetime.datetime.now(datetime.UTC).replace(tzinfo=None, microsecond=0)))
@@ -370,7 +370,7 @@ def test_metrics_say_what_is_left_and_how_old_the_last_hour_is(api: httpx.Client
 
 
 @pytest.mark.server
-def test_while_the_database_is_away_the_api_says_so_and_is_back_with_it(monkeypatch: pytest.MonkeyPatch):
+def test_while_the_database_is_away_the_api_says_so_and_is_back_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with private_server() as private, private.server.database() as name:
         environment = {**os.environ, **private.server.environment(name), "API_KEY": KEY}
         for variable, value in environment.items():
@@ -400,7 +400,9 @@ def answers(url: str) -> bool:
     return True
 
 
-def test_the_log_has_a_line_of_json_for_each_request_and_no_secret(server: Server, server_environment, tmp_path: Path):
+def test_the_log_has_a_line_of_json_for_each_request_and_no_secret(
+    server: Server, server_environment: dict[str, str], tmp_path: Path
+) -> None:
     initialize_database(engine_from_environment(), ITEMS)
     with process(server_environment, tmp_path / "log") as (api, url):
         named = {**WRITING, "X-Request-ID": "request 7"}
@@ -419,7 +421,9 @@ def test_the_log_has_a_line_of_json_for_each_request_and_no_secret(server: Serve
     assert "0.123456" not in output
 
 
-def test_told_to_end_it_answers_what_it_has_begun(server: Server, server_environment, sql: Sql, tmp_path: Path):
+def test_told_to_end_it_answers_what_it_has_begun(
+    server: Server, server_environment: dict[str, str], sql: Sql, tmp_path: Path
+) -> None:
     initialize_database(engine_from_environment(), ITEMS)
     (key,) = insert_items(sql, GOOD[:1])
     with process(server_environment, tmp_path / "log") as (api, url), ThreadPoolExecutor(1) as pool:
@@ -438,7 +442,9 @@ def test_told_to_end_it_answers_what_it_has_begun(server: Server, server_environ
     assert values_of(sql) == [(key, VALUES)]
 
 
-def test_a_kill_loses_no_item_that_was_acknowledged(server: Server, server_environment, sql: Sql, tmp_path: Path):
+def test_a_kill_loses_no_item_that_was_acknowledged(
+    server: Server, server_environment: dict[str, str], sql: Sql, tmp_path: Path
+) -> None:
     initialize_database(engine_from_environment(), ITEMS)
     acknowledged: list[int] = []
     with process(server_environment, tmp_path / "log") as (api, url), ThreadPoolExecutor(8) as pool:
@@ -467,7 +473,7 @@ def test_a_kill_loses_no_item_that_was_acknowledged(server: Server, server_envir
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
 @hypothesis.given(data=st.data())
 @hypothesis.settings(max_examples=500)
-def test_what_is_registered_can_be_scored(dtype: type, data: st.DataObject):
+def test_what_is_registered_can_be_scored(dtype: type, data: st.DataObject) -> None:
     class Model:
         """Stands for a model of another type, of which the repository has none."""
 

@@ -29,7 +29,9 @@ def conforms(url: str, examples: int, folder: Path) -> subprocess.CompletedProce
     return subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", check=False, timeout=900)
 
 
-def test_no_request_brings_it_to_break_its_word(server: Server, server_environment, sql: Sql, tmp_path: Path):
+def test_no_request_brings_it_to_break_its_word(
+    server: Server, server_environment: dict[str, str], sql: Sql, tmp_path: Path
+) -> None:
     initialize_database(engine_from_environment(), ITEMS)
     insert_items(sql, GOOD)
     with process(server_environment, tmp_path / "log") as (_, url):

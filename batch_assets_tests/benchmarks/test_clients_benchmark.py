@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ pytestmark = [pytest.mark.benchmark, pytest.mark.slow, pytest.mark.timeout(600)]
 SHORT = ["--clients", "8", "--seconds", "2", "--items", "300", "--hours", "1"]
 
 
-def test_a_short_run_counts_what_was_acknowledged_and_what_is_there(server: Server, tmp_path):
+def test_a_short_run_counts_what_was_acknowledged_and_what_is_there(server: Server, tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.clients", *SHORT, "--json", str(figures)],

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,7 @@ from benchmarks.faults.plan import KINDS
 pytestmark = [pytest.mark.benchmark, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def test_a_small_fault_campaign_finds_no_violation(server: Server, tmp_path):
+def test_a_small_fault_campaign_finds_no_violation(server: Server, tmp_path: Path) -> None:
     counts = tmp_path / "counts.json"
     kind = "mariadb" if server.is_mariadb else "mysql"
     command = [sys.executable, "-m", "benchmarks.faults", "--faults", "12", "--seed", "3", "--server", kind]

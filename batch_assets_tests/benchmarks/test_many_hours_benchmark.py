@@ -25,7 +25,9 @@ def figures(server: Server, tmp_path: Path, *arguments: str) -> dict[str, Any]:
     return found
 
 
-def test_a_backfill_is_measured_until_every_hour_is_green(server: Server, tmp_path: Path, monkeypatch):
+def test_a_backfill_is_measured_until_every_hour_is_green(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BATCH_BACKFILL_HOURS", "2")
     found = figures(server, tmp_path, "backfill", "--hours", "3", "--items", "7")
     assert (found["runs"], found["runs green"], found["hours green"], found["all predicted"]) == (2, 2, 3, True)
@@ -33,7 +35,7 @@ def test_a_backfill_is_measured_until_every_hour_is_green(server: Server, tmp_pa
     assert all(seconds > 0 for seconds in found["median seconds of a run"].values())
 
 
-def test_everything_else_is_measured_beside_so_many_hours(server: Server, tmp_path: Path):
+def test_everything_else_is_measured_beside_so_many_hours(server: Server, tmp_path: Path) -> None:
     found = figures(server, tmp_path, "year", "--hours", "5", "--items", "3", "--ticks", "1")["5 hours"]
     measured = [value for value in found.values() if isinstance(value, float)]
     assert len(measured) >= 14

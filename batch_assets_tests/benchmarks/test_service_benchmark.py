@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,9 @@ pytestmark = [pytest.mark.benchmark, pytest.mark.slow, pytest.mark.timeout(600)]
 SHORT = ["--items", "3000", "--rounds", "1", "--rate", "400", "--seconds", "1", "--settle", "0"]
 
 
-def test_a_short_run_measures_the_service_and_the_run_beside_each_other_and_alone(server: Server, tmp_path):
+def test_a_short_run_measures_the_service_and_the_run_beside_each_other_and_alone(
+    server: Server, tmp_path: Path
+) -> None:
     figures = tmp_path / "figures.json"
     environment = {**os.environ, **server.environment("mysql"), "BATCH_MAX_ROWS_PER_SECOND": "1000000"}
     done = subprocess.run(

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +18,7 @@ pytestmark = [pytest.mark.benchmark, pytest.mark.slow, pytest.mark.timeout(600)]
 SHORT = ["--rounds", "1", "--settle", "1", "--ray-items", "--pandas-items"]
 
 
-def test_a_short_run_measures_and_verifies_every_side(server: Server, tmp_path):
+def test_a_short_run_measures_and_verifies_every_side(server: Server, tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     sizes = [
         "--items",
@@ -60,7 +61,9 @@ def test_a_short_run_measures_and_verifies_every_side(server: Server, tmp_path):
     assert document["table_ratio"] > 0
 
 
-def test_a_side_that_leaves_an_item_without_a_prediction_fails_the_benchmark(server: Server, monkeypatch, capsys):
+def test_a_side_that_leaves_an_item_without_a_prediction_fails_the_benchmark(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def lazy(_programs, table):
         table.sql("UPDATE items SET prediction = '[0.1, 0.2, 0.7]' WHERE id <> 7")
         return Measurement(0.001, 0.001, 1)
@@ -70,7 +73,9 @@ def test_a_side_that_leaves_an_item_without_a_prediction_fails_the_benchmark(ser
     )
 
 
-def test_a_side_that_writes_something_else_than_the_model_says_fails_the_benchmark(server: Server, monkeypatch, capsys):
+def test_a_side_that_writes_something_else_than_the_model_says_fails_the_benchmark(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def wrong(_programs, table):
         table.sql("UPDATE items SET prediction = '[0.1, 0.2, 0.7]'")
         return Measurement(0.001, 0.001, 1)
@@ -80,7 +85,7 @@ def test_a_side_that_writes_something_else_than_the_model_says_fails_the_benchma
     )
 
 
-def failure_with(broken, server, monkeypatch, capsys):
+def failure_with(broken, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """Runs the benchmark with a broken side in the place of the pipeline, and returns the last thing that it says."""
     for name, value in environment(server).items():
         monkeypatch.setenv(name, value)

@@ -46,14 +46,16 @@ def refusal(files: ModelFiles) -> str:
 
 
 @pytest.fixture
-def sampleless(tmp_path) -> OnnxModel:
+def sampleless(tmp_path: Path) -> OnnxModel:
     return load_model(write_classifier(tmp_path, sample=False))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
 @pytest.mark.parametrize("zipmap", [None, "int64", "string"])
 @pytest.mark.parametrize("label_output", ["first", "last", "absent"])
-def test_probabilities_come_in_label_order_from_every_kind_of_classifier(tmp_path, dtype, zipmap, label_output):
+def test_probabilities_come_in_label_order_from_every_kind_of_classifier(
+    tmp_path: Path, dtype: str, zipmap: str | None, label_output: str
+) -> None:
     labels = ["zebra", "ape", "mole"]  # not in alphabetical order
     files = write_classifier(tmp_path, labels=labels, dtype=dtype, zipmap=zipmap, label_output=label_output)
     model = load_model(files)
@@ -68,7 +70,7 @@ def test_probabilities_come_in_label_order_from_every_kind_of_classifier(tmp_pat
 
 @pytest.mark.parametrize("zipmap", [None, "int64", "string"])
 @pytest.mark.parametrize("labels", [1, 2, 12])
-def test_any_number_of_classes_works(tmp_path, zipmap, labels):
+def test_any_number_of_classes_works(tmp_path: Path, zipmap: str | None, labels: int) -> None:
     model = load_model(write_classifier(tmp_path, width=12, labels=labels, zipmap=zipmap))
     features = np.arange(24, dtype=np.float32).reshape(2, 12) / 10
     np.testing.assert_allclose(model.probabilities(features), softmax(features, labels), atol=1e-6)
@@ -76,7 +78,9 @@ def test_any_number_of_classes_works(tmp_path, zipmap, labels):
 
 @pytest.mark.parametrize("zipmap", [True, False])
 @pytest.mark.parametrize("names", [None, ["c", "a", "b"]])
-def test_a_model_that_skl2onnx_made_gives_what_scikit_learn_gives(tmp_path, zipmap, names):
+def test_a_model_that_skl2onnx_made_gives_what_scikit_learn_gives(
+    tmp_path: Path, zipmap: bool, names: list[str] | None
+) -> None:
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType
     from sklearn.linear_model import LogisticRegression
@@ -98,25 +102,25 @@ def test_a_model_that_skl2onnx_made_gives_what_scikit_learn_gives(tmp_path, zipm
 
 
 @pytest.mark.parametrize("zipmap", [None, "int64", "string"])
-def test_no_items_give_no_rows_of_all_columns(tmp_path, zipmap):
+def test_no_items_give_no_rows_of_all_columns(tmp_path: Path, zipmap: str | None) -> None:
     model = load_model(write_classifier(tmp_path, zipmap=zipmap))
     probabilities = model.probabilities(np.empty((0, 4), np.float32))
     assert probabilities.shape == (0, 3)
     assert probabilities.dtype == np.float32
 
 
-def test_the_version_is_the_hash_of_the_file(tmp_path):
+def test_the_version_is_the_hash_of_the_file(tmp_path: Path) -> None:
     files = write_classifier(tmp_path)
     assert load_model(files).version == hashlib.sha256(files.model_filepath.read_bytes()).hexdigest()
 
 
-def test_a_batch_of_the_wrong_width_is_a_model_error(sampleless):
+def test_a_batch_of_the_wrong_width_is_a_model_error(sampleless: OnnxModel) -> None:
     with pytest.raises(ModelError, match=r"model\.onnx fails on 2 items: .*Got: 3 Expected: 4"):
         sampleless.probabilities(np.zeros((2, 3), np.float32))
 
 
 @pytest.mark.parametrize("which", ["model", "label", "sample"])
-def test_a_missing_file_is_named_with_the_variable_that_points_at_it(tmp_path, which):
+def test_a_missing_file_is_named_with_the_variable_that_points_at_it(tmp_path: Path, which: str) -> None:
     files = write_classifier(tmp_path)
     (tmp_path / f"{which}{'.onnx' if which == 'model' else '.json'}").unlink()
     message = refusal(files)
@@ -125,13 +129,15 @@ def test_a_missing_file_is_named_with_the_variable_that_points_at_it(tmp_path, w
     assert {"model": "MODEL_FILEPATH", "label": "LABEL_FILEPATH", "sample": "SAMPLE_DATA_PATH"}[which] in message
 
 
-def test_a_folder_in_place_of_the_model_is_refused(tmp_path):
+def test_a_folder_in_place_of_the_model_is_refused(tmp_path: Path) -> None:
     files = write_classifier(tmp_path)
     assert "Is a directory" in refusal(ModelFiles(tmp_path, files.label_filepath, None))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.9, 0.99])
-def test_a_truncated_model_is_refused_without_noise(tmp_path, share, capfd):
+def test_a_truncated_model_is_refused_without_noise(
+    tmp_path: Path, share: float, capfd: pytest.CaptureFixture[str]
+) -> None:
     files = write_classifier(tmp_path)
     whole = files.model_filepath.read_bytes()
     files.model_filepath.write_bytes(whole[: int(len(whole) * share)])
@@ -142,7 +148,7 @@ def test_a_truncated_model_is_refused_without_noise(tmp_path, share, capfd):
 
 
 @pytest.mark.parametrize("content", [b"hello world", b'{"0": "setosa"}', b"\x80\x04pickle", b"\0" * 1000])
-def test_a_file_of_another_format_is_refused(tmp_path, content, capfd):
+def test_a_file_of_another_format_is_refused(tmp_path: Path, content, capfd: pytest.CaptureFixture[str]) -> None:
     files = write_classifier(tmp_path)
     files.model_filepath.write_bytes(content)
     assert "is not an ONNX model" in refusal(files)
@@ -151,7 +157,9 @@ def test_a_file_of_another_format_is_refused(tmp_path, content, capfd):
 
 @pytest.mark.parametrize("location", ["weights.bin", "./weights.bin", "../{folder}/weights.bin", "{absolute}"])
 @pytest.mark.parametrize("beside", ["the working folder", "the model"])
-def test_a_model_that_would_read_another_file_is_refused(tmp_path, monkeypatch, location, beside):
+def test_a_model_that_would_read_another_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str, beside: str
+) -> None:
     files = write_classifier(tmp_path)
     working = tmp_path / "working"
     working.mkdir()
@@ -168,7 +176,7 @@ def test_a_model_that_would_read_another_file_is_refused(tmp_path, monkeypatch, 
     assert "External data path" in refusal(files)
 
 
-def test_a_model_with_operators_of_its_own_is_refused(tmp_path):
+def test_a_model_with_operators_of_its_own_is_refused(tmp_path: Path) -> None:
     files = write_table_model(
         tmp_path, [helper.make_node("Shell", ["values"], ["probabilities"], domain="com.example")]
     )
@@ -178,13 +186,13 @@ def test_a_model_with_operators_of_its_own_is_refused(tmp_path):
     assert "com.example:Shell(-1) is not a registered function/op" in refusal(files)
 
 
-def test_a_fixed_batch_size_is_refused_with_how_to_export_a_free_one(tmp_path):
+def test_a_fixed_batch_size_is_refused_with_how_to_export_a_free_one(tmp_path: Path) -> None:
     message = refusal(write_classifier(tmp_path, batch=8))
     assert "batches of exactly 8 items" in message
     assert "FloatTensorType([None, width])" in message
 
 
-def test_two_inputs_are_refused_by_name(tmp_path):
+def test_two_inputs_are_refused_by_name(tmp_path: Path) -> None:
     inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 4]) for name in ("left", "right")]
     output = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [None, 4])
     nodes = [helper.make_node("Add", ["left", "right"], ["probabilities"])]
@@ -195,7 +203,7 @@ def test_two_inputs_are_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize(("dtype", "shape"), [(TensorProto.STRING, [None, 4]), (TensorProto.FLOAT, [None, 3, 8, 8])])
-def test_an_input_that_no_list_of_numbers_fits_is_refused(tmp_path, dtype, shape):
+def test_an_input_that_no_list_of_numbers_fits_is_refused(tmp_path: Path, dtype, shape: list[int | None]) -> None:
     values = helper.make_tensor_value_info("values", dtype, shape)
     output = helper.make_tensor_value_info("probabilities", dtype, shape)
     path = write_graph(
@@ -217,19 +225,19 @@ def two_tables(folder: Path, first: str, second: str) -> ModelFiles:
 
 
 @pytest.mark.parametrize("name", ["probabilities", "output_probability"])
-def test_of_several_tables_the_one_named_probabilities_is_taken(tmp_path, name):
+def test_of_several_tables_the_one_named_probabilities_is_taken(tmp_path: Path, name: str) -> None:
     model = load_model(two_tables(tmp_path, name, "scores"))
     assert model.probabilities(np.zeros((1, 3), np.float32)).sum() == pytest.approx(1)
 
 
-def test_several_tables_without_such_a_name_are_refused_by_name(tmp_path):
+def test_several_tables_without_such_a_name_are_refused_by_name(tmp_path: Path) -> None:
     message = refusal(two_tables(tmp_path, "one", "other"))
     assert "several outputs" in message
     assert "one (tensor(float)" in message
     assert "other (tensor(float)" in message
 
 
-def test_a_model_with_labels_only_is_refused(tmp_path):
+def test_a_model_with_labels_only_is_refused(tmp_path: Path) -> None:
     values = helper.make_tensor_value_info("values", TensorProto.FLOAT, [None, 4])
     label = helper.make_tensor_value_info("label", TensorProto.INT64, [None])
     nodes = [helper.make_node("ArgMax", ["values"], ["label"], axis=1, keepdims=0)]
@@ -239,14 +247,14 @@ def test_a_model_with_labels_only_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("sample", [True, False])
-def test_too_few_labels_are_refused_with_both_numbers(tmp_path, sample):
+def test_too_few_labels_are_refused_with_both_numbers(tmp_path: Path, sample: bool) -> None:
     files = write_classifier(tmp_path, labels=3, sample=sample)
     write_labels(files.label_filepath, ["a", "b"])
     assert "has 3 classes, the labels name 2: a, b." in refusal(files)
 
 
 @pytest.mark.parametrize(("zipmap", "labels"), [("int64", ["a", "b"]), ("string", ["class_0", "class_1", "other"])])
-def test_a_zipmap_whose_classes_are_not_the_labels_is_refused(tmp_path, zipmap, labels):
+def test_a_zipmap_whose_classes_are_not_the_labels_is_refused(tmp_path: Path, zipmap: str, labels: list[str]) -> None:
     files = write_classifier(tmp_path, labels=3, zipmap=zipmap)
     write_labels(files.label_filepath, labels)
     message = refusal(files)
@@ -273,7 +281,7 @@ def test_a_zipmap_whose_classes_are_not_the_labels_is_refused(tmp_path, zipmap, 
         ("[" * 100_000, "recursion"),
     ],
 )
-def test_a_malformed_labels_file_is_refused_with_the_reason(tmp_path, content, reason):
+def test_a_malformed_labels_file_is_refused_with_the_reason(tmp_path: Path, content, reason: str) -> None:
     files = write_classifier(tmp_path)
     files.label_filepath.write_text(content)
     message = refusal(files)
@@ -281,19 +289,19 @@ def test_a_malformed_labels_file_is_refused_with_the_reason(tmp_path, content, r
     assert reason in message
 
 
-def test_a_labels_file_that_is_not_text_is_refused(tmp_path):
+def test_a_labels_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     files = write_classifier(tmp_path)
     files.label_filepath.write_bytes(b'{"0": "caf\xe9"}')
     assert "labels file" in refusal(files)
 
 
-def test_labels_may_stand_in_any_order_and_any_script(tmp_path):
+def test_labels_may_stand_in_any_order_and_any_script(tmp_path: Path) -> None:
     files = write_classifier(tmp_path)
     files.label_filepath.write_text('{"2": "鸢尾", "0": "a", "1": "b"}', encoding="utf-8")
     assert load_model(files).labels == ("a", "b", "鸢尾")
 
 
-def test_a_sample_of_another_width_is_refused_with_both_widths(tmp_path):
+def test_a_sample_of_another_width_is_refused_with_both_widths(tmp_path: Path) -> None:
     files = write_classifier(tmp_path, width=3)
     files.sample_data_path.write_text("[[5.1, 3.5, 1.4, 0.2]]")
     message = refusal(files)
@@ -313,7 +321,7 @@ def test_a_sample_of_another_width_is_refused_with_both_widths(tmp_path):
         ("[[1, 2, 3, 4]", "Expecting ',' delimiter"),
     ],
 )
-def test_a_sample_with_anything_bad_in_it_is_refused(tmp_path, sample, reason):
+def test_a_sample_with_anything_bad_in_it_is_refused(tmp_path: Path, sample: str, reason: str) -> None:
     files = write_classifier(tmp_path)
     files.sample_data_path.write_text(sample)
     message = refusal(files)
@@ -321,18 +329,18 @@ def test_a_sample_with_anything_bad_in_it_is_refused(tmp_path, sample, reason):
     assert reason in message
 
 
-def test_a_sample_of_fractions_does_not_fit_a_model_that_takes_integers(tmp_path):
+def test_a_sample_of_fractions_does_not_fit_a_model_that_takes_integers(tmp_path: Path) -> None:
     files = write_classifier(tmp_path, dtype="int64")
     files.sample_data_path.write_text("[[5.1, 3.5, 1.4, 0.2]]")
     assert "value 1 is 5.1, the model takes integers" in refusal(files)
 
 
-def test_the_sample_sets_a_width_that_the_model_leaves_open(tmp_path):
+def test_the_sample_sets_a_width_that_the_model_leaves_open(tmp_path: Path) -> None:
     model = load_model(write_classifier(tmp_path, width=None))
     assert model.width == 4
 
 
-def test_a_sample_that_the_model_cannot_multiply_is_refused_when_the_width_is_open(tmp_path):
+def test_a_sample_that_the_model_cannot_multiply_is_refused_when_the_width_is_open(tmp_path: Path) -> None:
     files = write_classifier(tmp_path, width=None)
     files.sample_data_path.write_text("[[1, 2, 3]]")
     assert "model.onnx fails on 2 items" in refusal(files)
@@ -349,7 +357,9 @@ def test_a_sample_that_the_model_cannot_multiply_is_refused_when_the_width_is_op
         pytest.param([("MatMul", "values", "weights")], {"weights": np.zeros((4, 3), np.float32)}, id="sum of zero"),
     ],
 )
-def test_an_output_that_is_not_class_probabilities_is_refused_with_a_row_of_it(tmp_path, nodes, constants):
+def test_an_output_that_is_not_class_probabilities_is_refused_with_a_row_of_it(
+    tmp_path: Path, nodes: list[tuple[str, str, str]], constants
+) -> None:
     made = [helper.make_node(kind, [left, right], ["probabilities"]) for kind, left, right in nodes]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -370,21 +380,23 @@ def summed_rows(folder: Path) -> ModelFiles:
 
 
 @pytest.mark.parametrize("sample", ["[[1, 2, 3, 4], [5, 6, 7, 8]]", "[[1, 2, 3, 4]]"])
-def test_a_model_that_returns_another_number_of_rows_is_refused(tmp_path, sample, capfd):
+def test_a_model_that_returns_another_number_of_rows_is_refused(
+    tmp_path: Path, sample: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     files = summed_rows(tmp_path)
     files.sample_data_path.write_text(sample)
     assert "returns an array of shape (1, 3) for 2 items and 3 labels, not (2, 3)" in refusal(files)
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_model_that_scores_single_items_only_does_not_pass_with_an_hour(tmp_path):
+def test_a_model_that_scores_single_items_only_does_not_pass_with_an_hour(tmp_path: Path) -> None:
     files = summed_rows(tmp_path)
     model = load_model(ModelFiles(files.model_filepath, files.label_filepath, None))
     with pytest.raises(ModelError, match="returns an array of shape"):
         check_sample(model, ["[1, 2, 3, 4]", "[5, 6, 7, 8]"], HOUR)
 
 
-def test_numbers_below_zero_are_no_probabilities_although_their_sum_is_one(tmp_path):
+def test_numbers_below_zero_are_no_probabilities_although_their_sum_is_one(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("MatMul", ["values", "weights"], ["zeros"]),
         helper.make_node("Add", ["zeros", "row"], ["probabilities"]),
@@ -399,7 +411,9 @@ def picky(folder: Path) -> OnnxModel:
     return load_model(ModelFiles(files.model_filepath, files.label_filepath, None))
 
 
-def test_a_batch_that_the_model_fails_on_is_a_model_error_without_noise(tmp_path, capfd):
+def test_a_batch_that_the_model_fails_on_is_a_model_error_without_noise(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     model = picky(tmp_path)
     assert model.probabilities(np.zeros((2, 4), np.float32)).tolist() == [[1, 0, 0]] * 2
     with pytest.raises(ModelRunError, match=r"model\.onnx fails on 1 item: .*out of data bounds") as caught:
@@ -409,7 +423,7 @@ def test_a_batch_that_the_model_fails_on_is_a_model_error_without_noise(tmp_path
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_item_for_which_the_memory_does_not_suffice_is_one_that_the_model_fails_on(tmp_path):
+def test_an_item_for_which_the_memory_does_not_suffice_is_one_that_the_model_fails_on(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("ReduceMax", ["values"], ["top"], keepdims=0),
         helper.make_node("Cast", ["top"], ["size"], to=TensorProto.INT64),
@@ -427,52 +441,52 @@ def test_an_item_for_which_the_memory_does_not_suffice_is_one_that_the_model_fai
         model.probabilities(np.full((1, 4), 1e18, np.float32))
 
 
-def test_an_input_that_cannot_be_handed_over_is_no_fault_of_the_items(sampleless):
+def test_an_input_that_cannot_be_handed_over_is_no_fault_of_the_items(sampleless: OnnxModel) -> None:
     with pytest.raises(ModelError, match=r"model\.onnx cannot be run: Could not create tensor") as caught:
         sampleless.probabilities([["a"]])
     assert type(caught.value) is ModelError
 
 
-def test_the_items_of_an_hour_serve_as_a_sample_although_some_are_bad(sampleless):
+def test_the_items_of_an_hour_serve_as_a_sample_although_some_are_bad(sampleless: OnnxModel) -> None:
     texts = ["oops", None, "[1, 2]", "[1, 2, 3, 4]", "[1, 2, null, 4]", "[5, 6, 7, 8]"]
     assert check_sample(sampleless, texts, HOUR) == 2
 
 
-def test_items_of_an_hour_on_which_the_model_fails_do_not_spoil_the_sample(tmp_path):
+def test_items_of_an_hour_on_which_the_model_fails_do_not_spoil_the_sample(tmp_path: Path) -> None:
     assert check_sample(picky(tmp_path), ["[7, 0, 0, 0]", "[1, 0, 0, 0]"], HOUR) == 2
 
 
-def test_a_sample_on_which_the_model_always_fails_is_refused(tmp_path):
+def test_a_sample_on_which_the_model_always_fails_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="fails on 2 items"):
         check_sample(picky(tmp_path), ["[7, 0, 0, 0]", "[8, 0, 0, 0]"], HOUR)
 
 
-def test_an_hour_of_items_of_another_width_does_not_fit_the_model(sampleless):
+def test_an_hour_of_items_of_another_width_does_not_fit_the_model(sampleless: OnnxModel) -> None:
     with pytest.raises(ModelError, match="takes 4 values an item, not 3 as in the items of the hour: "):
         check_sample(sampleless, ["null", "[1, 2, 3]", "[4, 5, 6]"], HOUR)
 
 
 @pytest.mark.parametrize("texts", [[], [None, "oops"], ["[]", '["a"]']])
-def test_an_hour_without_a_list_of_numbers_says_nothing_about_a_model_of_open_width(tmp_path, texts):
+def test_an_hour_without_a_list_of_numbers_says_nothing_about_a_model_of_open_width(tmp_path: Path, texts) -> None:
     model = load_model(write_classifier(tmp_path, width=None, sample=False))
     assert check_sample(model, texts, HOUR) == 0
     assert model.width is None
 
 
-def test_the_first_list_of_numbers_of_an_hour_sets_an_open_width(tmp_path):
+def test_the_first_list_of_numbers_of_an_hour_sets_an_open_width(tmp_path: Path) -> None:
     model = load_model(write_classifier(tmp_path, width=None, sample=False))
     assert model.width is None
     assert check_sample(model, ["oops", "[1, 2, 3, 4]", "[1, 2]"], HOUR) == 1
     assert model.width == 4
 
 
-def test_a_list_that_is_too_long_to_be_read_sets_no_width(tmp_path):
+def test_a_list_that_is_too_long_to_be_read_sets_no_width(tmp_path: Path) -> None:
     model = load_model(write_classifier(tmp_path, width=None, sample=False))
     assert check_sample(model, [f"[1,{' ' * 4_000_000}2]", "[1, 2, 3, 4]"], HOUR) == 1
     assert model.width == 4
 
 
-def test_an_unset_or_empty_environment_means_the_iris_model():
+def test_an_unset_or_empty_environment_means_the_iris_model() -> None:
     folder = root_folder() / "models"
     expected = ModelFiles(folder / "iris_svc.onnx", folder / "label.json", folder / "sample.json")
     assert ModelFiles.from_environment({}) == expected
@@ -481,13 +495,13 @@ def test_an_unset_or_empty_environment_means_the_iris_model():
     assert named.sample_data_path == expected.sample_data_path
 
 
-def test_a_model_of_ones_own_has_no_sample_unless_one_is_named():
+def test_a_model_of_ones_own_has_no_sample_unless_one_is_named() -> None:
     own = {"MODEL_FILEPATH": "other.onnx", "LABEL_FILEPATH": "labels.json"}
     assert ModelFiles.from_environment(own) == ModelFiles(Path("other.onnx"), Path("labels.json"), None)
     assert ModelFiles.from_environment(own | {"SAMPLE_DATA_PATH": "s.json"}).sample_data_path == Path("s.json")
 
 
-def test_the_model_in_the_repository_scores_its_sample():
+def test_the_model_in_the_repository_scores_its_sample() -> None:
     model = load_model(ModelFiles.from_environment({}))
     assert model.labels == ("setosa", "versicolor", "virginica")
     described = json.loads((root_folder() / "models" / "iris_svc.json").read_text())

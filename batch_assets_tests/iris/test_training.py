@@ -20,7 +20,7 @@ FILES = ["iris_svc.json", "iris_svc.onnx", "label.json", "sample.json"]
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory) -> TrainingReport:
+def report(tmp_path_factory: pytest.TempPathFactory) -> TrainingReport:
     return train_iris_model(tmp_path_factory.mktemp("training") / "models")
 
 
@@ -28,14 +28,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_the_written_model_loads_with_its_labels_and_its_sample(report):
+def test_the_written_model_loads_with_its_labels_and_its_sample(report: TrainingReport) -> None:
     model = load_model(ModelFiles(report.model_filepath, report.label_filepath, report.sample_data_path))
     assert model.version == report.version
     assert model.labels == ("setosa", "versicolor", "virginica")
     assert model.width == 4
 
 
-def test_the_report_is_plain_numbers_of_a_good_model(report):
+def test_the_report_is_plain_numbers_of_a_good_model(report: TrainingReport) -> None:
     assert report.rows == 150
     assert 0.9 < report.accuracy < 1
     assert 0 < report.log_loss < 0.3
@@ -43,7 +43,7 @@ def test_the_report_is_plain_numbers_of_a_good_model(report):
     assert {type(value) for value in vars(report).values()} <= {int, float, str, type(report.model_filepath)}
 
 
-def test_training_twice_writes_the_same_bytes_and_leaves_nothing_else(report, tmp_path):
+def test_training_twice_writes_the_same_bytes_and_leaves_nothing_else(report: TrainingReport, tmp_path: Path) -> None:
     again = train_iris_model(tmp_path)
     assert again.version == report.version
     assert list(contents(tmp_path)) == FILES
@@ -52,7 +52,7 @@ def test_training_twice_writes_the_same_bytes_and_leaves_nothing_else(report, tm
     assert list(contents(tmp_path)) == FILES
 
 
-def test_what_is_written_can_be_read_by_another_user(report):
+def test_what_is_written_can_be_read_by_another_user(report: TrainingReport) -> None:
     modes = {stat.S_IMODE(path.stat().st_mode) & 0o044 for path in report.model_filepath.parent.iterdir()}
     reference = report.model_filepath.parent / "reference"
     reference.touch()
@@ -62,7 +62,7 @@ def test_what_is_written_can_be_read_by_another_user(report):
         reference.unlink()
 
 
-def test_the_description_holds_metrics_and_the_distribution_of_every_feature(report):
+def test_the_description_holds_metrics_and_the_distribution_of_every_feature(report: TrainingReport) -> None:
     described = json.loads(report.description_filepath.read_text())
     assert described["version"] == report.version
     assert described["metrics"] == {"accuracy": report.accuracy, "log_loss": report.log_loss}
@@ -75,27 +75,31 @@ def test_the_description_holds_metrics_and_the_distribution_of_every_feature(rep
         assert distribution["std"] > 0
 
 
-def test_onnx_runtime_gives_what_scikit_learn_gives_for_new_items(report):
+def test_onnx_runtime_gives_what_scikit_learn_gives_for_new_items(report: TrainingReport) -> None:
     model = load_model(ModelFiles(report.model_filepath, report.label_filepath, None))
     items = np.array(iris_items(1000, seed=3))
     probabilities = model.probabilities(items.astype(np.float32))
     np.testing.assert_allclose(probabilities, iris_classifier().predict_proba(items), atol=1e-5)
 
 
-def test_a_model_that_onnx_runtime_computes_otherwise_is_not_written(tmp_path, monkeypatch):
+def test_a_model_that_onnx_runtime_computes_otherwise_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(training, "LARGEST_DIFFERENCE_ALLOWED", 0.0)
     with pytest.raises(ModelError, match="Nothing was written"):
         train_iris_model(tmp_path)
     assert contents(tmp_path) == {}
 
 
-def test_a_folder_that_cannot_be_made_is_a_model_error(tmp_path):
+def test_a_folder_that_cannot_be_made_is_a_model_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ModelError, match="Cannot write the iris model into"):
         train_iris_model(tmp_path / "file")
 
 
-def test_a_write_that_fails_midway_leaves_the_old_files_and_no_temporary_ones(report, tmp_path, monkeypatch):
+def test_a_write_that_fails_midway_leaves_the_old_files_and_no_temporary_ones(
+    report: TrainingReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train_iris_model(tmp_path)
     (tmp_path / "label.json").write_text("old")
     before = contents(tmp_path)
@@ -112,7 +116,7 @@ def test_a_write_that_fails_midway_leaves_the_old_files_and_no_temporary_ones(re
     assert contents(tmp_path) == before
 
 
-def test_demo_items_look_like_irises():
+def test_demo_items_look_like_irises() -> None:
     items = iris_items(500, seed=1)
     assert items == iris_items(500, seed=1)
     assert items != iris_items(500, seed=2)

@@ -6,10 +6,12 @@ import json
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import dagster as dg
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from batch_assets.orchestration.resources import Model
 from batch_assets.settings.folders import root_folder
@@ -77,7 +79,7 @@ def watch_updates(sql: Sql) -> Callable[[], set[int]]:
 # The hour
 
 
-def test_the_command_scores_every_item_of_the_hour_and_no_other(sql: Sql):
+def test_the_command_scores_every_item_of_the_hour_and_no_other(sql: Sql) -> None:
     before = insert_items(sql, GOOD, "2026-11-02 04:59:59")
     moments = (START, HALF_PAST, "2026-11-02 05:59:59")
     inside = [insert_items(sql, [text], moment)[0] for text, moment in zip(GOOD, moments, strict=True)]
@@ -115,7 +117,9 @@ def test_the_command_scores_every_item_of_the_hour_and_no_other(sql: Sql):
     assert all(speed is None or speed > 0 for speed in sql(f"SELECT {speeds} FROM run_summary")[0])
 
 
-def test_every_one_of_many_items_gets_what_scikit_learn_says_of_it(sql: Sql, many_items):
+def test_every_one_of_many_items_gets_what_scikit_learn_says_of_it(
+    sql: Sql, many_items: tuple[list[str], NDArray[np.float64]]
+) -> None:
     texts, expected = many_items
     ids = insert_items(sql, texts)
     run_job().assert_succeeded()
@@ -125,7 +129,7 @@ def test_every_one_of_many_items_gets_what_scikit_learn_says_of_it(sql: Sql, man
     assert summary_of(sql)["label_counts"] == dict(zip(LABELS, winners, strict=True))
 
 
-def test_an_hour_without_items_is_a_success_with_a_summary_of_zeros(sql: Sql):
+def test_an_hour_without_items_is_a_success_with_a_summary_of_zeros(sql: Sql) -> None:
     insert_items(sql, GOOD, END)
     job = run_job()
     job.assert_succeeded()
@@ -136,7 +140,7 @@ def test_an_hour_without_items_is_a_success_with_a_summary_of_zeros(sql: Sql):
     assert summary["run_id"] == job.run_id
 
 
-def test_what_is_no_closed_hour_is_refused_with_a_sentence_and_nothing_is_written(sql: Sql):
+def test_what_is_no_closed_hour_is_refused_with_a_sentence_and_nothing_is_written(sql: Sql) -> None:
     # In this very hour too, so that it would be scored.
     moment = datetime.datetime.now(datetime.UTC)
     insert_items(sql, GOOD)
@@ -161,7 +165,7 @@ def test_what_is_no_closed_hour_is_refused_with_a_sentence_and_nothing_is_writte
 
 
 @pytest.mark.parametrize("database_environment", ["sqlite"], indirect=True)
-def test_the_command_says_why_it_refuses_an_hour_before_any_traceback(sql: Sql):
+def test_the_command_says_why_it_refuses_an_hour_before_any_traceback(sql: Sql) -> None:
     for hour, part in {"yesterday": "'yesterday' is not an hour", "2099-01-01-00:00": "lies in the future"}.items():
         run_command(hour).assert_failed_with(part)
     assert sql("SELECT * FROM run_summary") == []
@@ -206,7 +210,7 @@ BAD_VALUES = [
 ]
 
 
-def test_every_kind_of_bad_value_fails_by_itself_and_its_neighbours_are_scored(sql: Sql, database: str):
+def test_every_kind_of_bad_value_fails_by_itself_and_its_neighbours_are_scored(sql: Sql, database: str) -> None:
     bad = [rest for where, *rest in BAD_VALUES if database in where]
     good, expected = {}, {}
     for number, (text, *reason) in enumerate(bad):
@@ -232,7 +236,9 @@ def test_every_kind_of_bad_value_fails_by_itself_and_its_neighbours_are_scored(s
 # Again
 
 
-def test_a_second_run_costs_only_what_failed_and_a_third_scores_what_was_corrected(sql: Sql, instance):
+def test_a_second_run_costs_only_what_failed_and_a_third_scores_what_was_corrected(
+    sql: Sql, instance: dg.DagsterInstance
+) -> None:
     good, bad = insert_items(sql, GOOD), insert_items(sql, [BAD, "[1, 2]", '"x"'])
     first = run_job()
     first.assert_succeeded()
@@ -265,7 +271,7 @@ def test_a_second_run_costs_only_what_failed_and_a_third_scores_what_was_correct
     assert touched() == {*bad[:2]}
 
 
-def test_items_that_come_late_are_scored_by_the_next_run(sql: Sql):
+def test_items_that_come_late_are_scored_by_the_next_run(sql: Sql) -> None:
     early = insert_items(sql, GOOD[:2])
     run_job().assert_succeeded()
     late = insert_items(sql, [GOOD[2], BAD])
@@ -282,7 +288,9 @@ def test_items_that_come_late_are_scored_by_the_next_run(sql: Sql):
     assert summary["run_id"] == job.run_id
 
 
-def test_an_interrupted_run_leaves_right_predictions_and_the_next_run_does_the_rest(sql: Sql, many_items):
+def test_an_interrupted_run_leaves_right_predictions_and_the_next_run_does_the_rest(
+    sql: Sql, many_items: tuple[list[str], NDArray[np.float64]]
+) -> None:
     texts, expected = many_items
     bad_every = 1000
     ids = insert_items(sql, [BAD if n % bad_every == 0 else text for n, text in enumerate(texts)])
@@ -309,7 +317,9 @@ def test_an_interrupted_run_leaves_right_predictions_and_the_next_run_does_the_r
 # What the service does meanwhile
 
 
-def test_an_item_that_was_changed_or_deleted_meanwhile_does_not_get_the_stale_prediction(sql: Sql, instance):
+def test_an_item_that_was_changed_or_deleted_meanwhile_does_not_get_the_stale_prediction(
+    sql: Sql, instance: dg.DagsterInstance
+) -> None:
     changed, deleted, scored, kept = insert_items(sql, [GOOD[0], GOOD[0], GOOD[0], GOOD[1]])
 
     def meddle() -> None:
@@ -327,7 +337,9 @@ def test_an_item_that_was_changed_or_deleted_meanwhile_does_not_get_the_stale_pr
     assert_predicted(sql, dict(zip([changed, kept], iris_probabilities([GOOD[2], GOOD[1]]), strict=True)))
 
 
-def test_a_bad_item_that_was_corrected_or_deleted_meanwhile_is_not_recorded_as_failed(sql: Sql, instance):
+def test_a_bad_item_that_was_corrected_or_deleted_meanwhile_is_not_recorded_as_failed(
+    sql: Sql, instance: dg.DagsterInstance
+) -> None:
     good, corrected, deleted, still_bad = insert_items(sql, [GOOD[0], BAD, BAD, BAD])
 
     def meddle() -> None:
@@ -341,7 +353,7 @@ def test_a_bad_item_that_was_corrected_or_deleted_meanwhile_is_not_recorded_as_f
     assert_predicted(sql, dict(zip([good, corrected], iris_probabilities(GOOD[:2]), strict=True)))
 
 
-def test_a_failed_item_that_the_service_deletes_or_scores_itself_is_failed_no_more(sql: Sql):
+def test_a_failed_item_that_the_service_deletes_or_scores_itself_is_failed_no_more(sql: Sql) -> None:
     deleted, scored, _ = insert_items(sql, [BAD, BAD, GOOD[0]])
     run_job().assert_succeeded()
     sql("DELETE FROM items WHERE id = %s", deleted)
@@ -354,7 +366,7 @@ def test_a_failed_item_that_the_service_deletes_or_scores_itself_is_failed_no_mo
 # Assets one at a time
 
 
-def test_predictions_and_run_summary_can_be_materialised_by_themselves(sql: Sql, instance):
+def test_predictions_and_run_summary_can_be_materialised_by_themselves(sql: Sql, instance: dg.DagsterInstance) -> None:
     ids = insert_items(sql, [*GOOD, BAD])
     run = materialized(instance, "predictions")
     assert run.success
@@ -369,7 +381,9 @@ def test_predictions_and_run_summary_can_be_materialised_by_themselves(sql: Sql,
     assert summary_of(sql) == summary
 
 
-def test_a_summary_after_a_run_that_scored_nothing_describes_the_run_that_scored(sql: Sql, instance):
+def test_a_summary_after_a_run_that_scored_nothing_describes_the_run_that_scored(
+    sql: Sql, instance: dg.DagsterInstance
+) -> None:
     insert_items(sql, GOOD)
     scoring = run_job()
     assert materialized(instance, "predictions").success
@@ -378,7 +392,7 @@ def test_a_summary_after_a_run_that_scored_nothing_describes_the_run_that_scored
     assert (summary["run_id"], summary["scored"], summary["model_version"]) == (scoring.run_id, 3, VERSION)
 
 
-def test_an_hour_in_which_every_item_fails_has_a_summary_of_the_run_that_tried(sql: Sql):
+def test_an_hour_in_which_every_item_fails_has_a_summary_of_the_run_that_tried(sql: Sql) -> None:
     insert_items(sql, [BAD, BAD])
     job = run_job()
     job.assert_succeeded()
@@ -387,7 +401,7 @@ def test_an_hour_in_which_every_item_fails_has_a_summary_of_the_run_that_tried(s
     assert (summary["run_id"], summary["scored"], summary["model_version"]) == (job.run_id, 0, VERSION)
 
 
-def test_raw_items_takes_stock_of_the_hour(sql: Sql, instance):
+def test_raw_items_takes_stock_of_the_hour(sql: Sql, instance: dg.DagsterInstance) -> None:
     ids = insert_items(sql, [*GOOD, "[1, 2]", '"x"'])
     assert materialized(instance, "predictions").success
     late = insert_items(sql, [GOOD[0]], "2026-11-02 05:59:59")
@@ -400,7 +414,7 @@ def test_raw_items_takes_stock_of_the_hour(sql: Sql, instance):
     assert "| list of 4 | 4 | 66.7 % |" in found["shapes of a sample"]
 
 
-def test_the_checks_are_red_while_items_are_left_and_green_afterwards(sql: Sql, instance):
+def test_the_checks_are_red_while_items_are_left_and_green_afterwards(sql: Sql, instance: dg.DagsterInstance) -> None:
     from batch_assets.definitions import defs
 
     def checked() -> dict[str, tuple[bool, int]]:
@@ -439,7 +453,9 @@ def test_the_checks_are_red_while_items_are_left_and_green_afterwards(sql: Sql, 
         ("float64", "string", "absent", False),
     ],
 )
-def test_the_job_scores_with_models_of_every_form(sql: Sql, tmp_path, *, dtype, zipmap, label_output, sample):
+def test_the_job_scores_with_models_of_every_form(
+    sql: Sql, tmp_path: Path, *, dtype: str, zipmap: str | None, label_output: str, sample: bool
+) -> None:
     files = write_classifier(
         tmp_path, labels=["zebra", "ape", "mole"], dtype=dtype, zipmap=zipmap, label_output=label_output
     )

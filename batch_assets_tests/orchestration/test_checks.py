@@ -19,7 +19,7 @@ def checked(check: dg.AssetChecksDefinition) -> tuple[bool, str | None]:
     return result.passed, result.description
 
 
-def test_pending_items_are_those_of_closed_hours_from_the_first_on(sql: Sql):
+def test_pending_items_are_those_of_closed_hours_from_the_first_on(sql: Sql) -> None:
     open_hour = datetime.datetime.now(datetime.UTC).replace(minute=0, second=0, microsecond=0)
     insert_items(sql, GOOD, f"{open_hour:%Y-%m-%d %H:%M:%S}")
     insert_items(sql, GOOD, "2026-10-31 23:59:59")
@@ -33,7 +33,7 @@ def test_pending_items_are_those_of_closed_hours_from_the_first_on(sql: Sql):
     assert checked(no_pending_items) == (True, "0 items pending in 0 hours; expected none")
 
 
-def test_failed_items_are_those_that_may_be_tried_again_and_those_that_are_given_up(sql: Sql):
+def test_failed_items_are_those_that_may_be_tried_again_and_those_that_are_given_up(sql: Sql) -> None:
     keys = insert_items(sql, GOOD, HALF_PAST)
     for key, attempts in zip(keys, (1, 3, 9), strict=True):
         sql(

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.settings.folders import root_folder
@@ -70,7 +72,7 @@ def failure(**environment: str) -> dg.Failure:
 # The tables
 
 
-def test_a_table_that_is_missing_is_named(hour, sql: Sql):
+def test_a_table_that_is_missing_is_named(hour: dict[str, str], sql: Sql) -> None:
     sql("DROP TABLE failed_items")
     kept = rows_of(sql, "items", "run_summary")
     run_job().assert_failed_with("A table is missing in", "failed_items", "run `batch-assets init-db`")
@@ -82,7 +84,7 @@ def test_a_table_that_is_missing_is_named(hour, sql: Sql):
 
 
 @pytest.mark.parametrize("column", ["values", "prediction", "created_datetime"])
-def test_a_column_that_is_missing_is_named(hour, sql: Sql, column):
+def test_a_column_that_is_missing_is_named(hour: dict[str, str], sql: Sql, column: str) -> None:
     if "MYSQL_SERVER" not in hour:  # which drops no column that a trigger or an index mentions
         sql("DROP TRIGGER items_updated_datetime")
         sql("DROP INDEX ix_items_created_datetime")
@@ -97,7 +99,9 @@ def test_a_column_that_is_missing_is_named(hour, sql: Sql, column):
 
 
 @pytest.fixture
-def server_hour(server_environment, sql: Sql, tmp_path: Path, monkeypatch) -> dict[str, str]:
+def server_hour(
+    server_environment: dict[str, str], sql: Sql, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
     """Good items in the hour of a database on the server."""
     initialize_database(engine_from_environment(), ITEMS)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
@@ -106,13 +110,13 @@ def server_hour(server_environment, sql: Sql, tmp_path: Path, monkeypatch) -> di
     return server_environment
 
 
-def test_a_setting_that_is_missing_or_no_port_is_named(server_hour, sql: Sql):
+def test_a_setting_that_is_missing_or_no_port_is_named(server_hour: dict[str, str], sql: Sql) -> None:
     assert_refused(sql, "MYSQL_USER is not set: set it too, or unset MYSQL_SERVER", MYSQL_USER=None)
     assert_refused(sql, "MYSQL_PORT is '33o6': set it to a port number", MYSQL_PORT="33o6")
     assert failure(MYSQL_PORT="0").allow_retries is False
 
 
-def test_a_wrong_password_is_named(server_hour, sql: Sql):
+def test_a_wrong_password_is_named(server_hour: dict[str, str], sql: Sql) -> None:
     where = f"{server_hour['MYSQL_SERVER']}:{server_hour['MYSQL_PORT']}"
     user = server_hour["MYSQL_USER"]
     sentence = (f"The MySQL server at {where} refuses user '{user}'", "fix MYSQL_USER or MYSQL_PASSWORD")
@@ -124,7 +128,7 @@ def test_a_wrong_password_is_named(server_hour, sql: Sql):
     assert failure(MYSQL_PASSWORD="no such password").allow_retries is False
 
 
-def test_a_database_that_does_not_exist_is_named(server_hour, sql: Sql):
+def test_a_database_that_does_not_exist_is_named(server_hour: dict[str, str], sql: Sql) -> None:
     assert_refused(
         sql,
         "There is no database 'nowhere_at_all' on",
@@ -133,7 +137,7 @@ def test_a_database_that_does_not_exist_is_named(server_hour, sql: Sql):
     )
 
 
-def test_a_server_that_does_not_answer_is_named_and_may_be_tried_again(server_hour, sql: Sql):
+def test_a_server_that_does_not_answer_is_named_and_may_be_tried_again(server_hour: dict[str, str], sql: Sql) -> None:
     port = str(free_port())
     where = f"No MySQL server answers at {server_hour['MYSQL_SERVER']}:{port}"
     assert_refused(sql, where, "start it, or fix MYSQL_SERVER and MYSQL_PORT", MYSQL_PORT=port)
@@ -155,7 +159,7 @@ def reader(server: Server, server_hour: dict[str, str]) -> Iterator[dict[str, st
         server.execute(f"DROP USER {user}@'%'")
 
 
-def test_a_right_that_the_user_lacks_is_named(server_hour, sql: Sql, reader):
+def test_a_right_that_the_user_lacks_is_named(server_hour: dict[str, str], sql: Sql, reader: dict[str, str]) -> None:
     insert_items(sql, ["[1, 2]"])
     assert_refused(sql, f"User '{reader['MYSQL_USER']}' lacks a right in", "UPDATE", "items", "grant it", **reader)
     assert failure(**reader).allow_retries is False
@@ -164,8 +168,8 @@ def test_a_right_that_the_user_lacks_is_named(server_hour, sql: Sql, reader):
 @pytest.mark.server
 @pytest.mark.slow
 def test_a_server_that_crashes_while_an_hour_is_scored_costs_the_batch_in_flight_at_most(
-    tmp_path, monkeypatch, many_items
-):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many_items: tuple[list[str], NDArray[np.float64]]
+) -> None:
     texts, probabilities = many_items
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     (tmp_path / "dagster.yaml").write_text(INSTANCE_OF_TESTS)
@@ -200,7 +204,7 @@ def test_a_server_that_crashes_while_an_hour_is_scored_costs_the_batch_in_flight
 # The model
 
 
-def test_a_model_file_that_cannot_be_used_is_named(hour, sql: Sql, tmp_path):
+def test_a_model_file_that_cannot_be_used_is_named(hour: dict[str, str], sql: Sql, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     missing, truncated, text = folder / "nowhere.onnx", folder / "half.onnx", folder / "text.onnx"
@@ -213,7 +217,7 @@ def test_a_model_file_that_cannot_be_used_is_named(hour, sql: Sql, tmp_path):
 
 
 @pytest.mark.parametrize("sample", [True, False])
-def test_a_model_of_another_width_is_refused(hour, sql: Sql, tmp_path, sample):
+def test_a_model_of_another_width_is_refused(hour: dict[str, str], sql: Sql, tmp_path: Path, sample: bool) -> None:
     files = write_classifier(tmp_path, width=5)
     assert_refused(
         sql,
@@ -226,7 +230,9 @@ def test_a_model_of_another_width_is_refused(hour, sql: Sql, tmp_path, sample):
     )
 
 
-def test_labels_or_a_sample_that_do_not_belong_to_the_model_are_named(hour, sql: Sql, tmp_path):
+def test_labels_or_a_sample_that_do_not_belong_to_the_model_are_named(
+    hour: dict[str, str], sql: Sql, tmp_path: Path
+) -> None:
     missing, two = tmp_path / "nowhere.json", write_labels(tmp_path / "two.json", ["setosa", "virginica"])
     assert_refused(sql, "labels file", "nowhere.json", "Point LABEL_FILEPATH at the file", LABEL_FILEPATH=str(missing))
     assert_refused(

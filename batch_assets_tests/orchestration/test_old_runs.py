@@ -68,7 +68,7 @@ def status(instance: dg.DagsterInstance, *keys: str) -> set[AssetPartitionStatus
 
 def test_of_an_hour_that_is_there_the_last_run_stays_and_the_ui_shows_it_as_before(
     shipped: dg.DagsterInstance, sql: Sql
-):
+) -> None:
     insert_items(sql, GOOD)
     first = run_in(shipped)
     correct(sql, 1)
@@ -88,7 +88,7 @@ def test_of_an_hour_that_is_there_the_last_run_stays_and_the_ui_shows_it_as_befo
     assert prune_runs(shipped) == [last]
 
 
-def test_the_runs_of_a_pruned_hour_go_and_the_ui_shows_it_as_missing(shipped: dg.DagsterInstance, sql: Sql):
+def test_the_runs_of_a_pruned_hour_go_and_the_ui_shows_it_as_missing(shipped: dg.DagsterInstance, sql: Sql) -> None:
     insert_items(sql, GOOD)
     insert_items(sql, GOOD, END)
     run_in(shipped)
@@ -101,7 +101,7 @@ def test_the_runs_of_a_pruned_hour_go_and_the_ui_shows_it_as_missing(shipped: dg
     assert status(shipped, NEXT) == {MATERIALIZED}
 
 
-def test_a_run_of_several_hours_stays_until_the_last_of_them_is_pruned(shipped: dg.DagsterInstance, sql: Sql):
+def test_a_run_of_several_hours_stays_until_the_last_of_them_is_pruned(shipped: dg.DagsterInstance, sql: Sql) -> None:
     for moment in (START, END):
         insert_items(sql, GOOD, moment)
     several = run_in(shipped, HOUR, NEXT)
@@ -114,7 +114,7 @@ def test_a_run_of_several_hours_stays_until_the_last_of_them_is_pruned(shipped: 
     assert status(shipped, HOUR, NEXT) == {None}
 
 
-def test_an_hour_whose_last_run_failed_is_shown_as_failed_afterwards(shipped: dg.DagsterInstance, sql: Sql):
+def test_an_hour_whose_last_run_failed_is_shown_as_failed_afterwards(shipped: dg.DagsterInstance, sql: Sql) -> None:
     insert_items(sql, GOOD)
     first = run_in(shipped)
     sql("ALTER TABLE items RENAME TO elsewhere")
@@ -126,7 +126,9 @@ def test_an_hour_whose_last_run_failed_is_shown_as_failed_afterwards(shipped: dg
     assert status(shipped, HOUR) == {FAILED}
 
 
-def test_the_run_that_scored_an_hour_stays_so_that_its_summary_can_be_made_again(shipped: dg.DagsterInstance, sql: Sql):
+def test_the_run_that_scored_an_hour_stays_so_that_its_summary_can_be_made_again(
+    shipped: dg.DagsterInstance, sql: Sql
+) -> None:
     insert_items(sql, GOOD)
     scored = run_in(shipped)
     nothing_left = run_in(shipped)
@@ -139,7 +141,7 @@ def test_the_run_that_scored_an_hour_stays_so_that_its_summary_can_be_made_again
     assert sql("SELECT run_id, model_version, scored FROM run_summary") == before
 
 
-def test_younger_runs_and_those_that_have_not_ended_stay(shipped: dg.DagsterInstance, sql: Sql):
+def test_younger_runs_and_those_that_have_not_ended_stay(shipped: dg.DagsterInstance, sql: Sql) -> None:
     insert_items(sql, GOOD)
     superseded = run_in(shipped)
     started = create_run_for_test(shipped, "batch_inference", status=dg.DagsterRunStatus.STARTED)
@@ -153,7 +155,7 @@ def test_younger_runs_and_those_that_have_not_ended_stay(shipped: dg.DagsterInst
     assert prune_runs(shipped, between) == [started.run_id, *younger, latest]
 
 
-def test_runs_of_a_backfill_that_is_on_its_way_stay(shipped: dg.DagsterInstance):
+def test_runs_of_a_backfill_that_is_on_its_way_stay(shipped: dg.DagsterInstance) -> None:
     ids = []
     for status_of_backfill in (BulkActionStatus.REQUESTED, BulkActionStatus.COMPLETED):
         ids.append(status_of_backfill.value.lower())
@@ -175,7 +177,7 @@ def test_runs_of_a_backfill_that_is_on_its_way_stay(shipped: dg.DagsterInstance)
     assert prune_runs(shipped) == [kept]
 
 
-def test_the_last_run_of_somebody_elses_asset_stays_for_good(shipped: dg.DagsterInstance):
+def test_the_last_run_of_somebody_elses_asset_stays_for_good(shipped: dg.DagsterInstance) -> None:
     daily = dg.DailyPartitionsDefinition("2026-11-01")
 
     @dg.asset
@@ -198,7 +200,7 @@ def test_the_last_run_of_somebody_elses_asset_stays_for_good(shipped: dg.Dagster
 @pytest.mark.parametrize("step", ["delete_logs", "delete_events", "delete_run"])
 def test_a_removal_that_is_interrupted_is_finished_by_the_next_one(
     shipped: dg.DagsterInstance, sql: Sql, monkeypatch: pytest.MonkeyPatch, step: str
-):
+) -> None:
     insert_items(sql, GOOD)
     first, last = run_in(shipped), run_in(shipped)
     sql("UPDATE items SET prediction = NULL")
@@ -221,7 +223,7 @@ def test_a_removal_that_is_interrupted_is_finished_by_the_next_one(
     assert status(shipped, HOUR) == {MATERIALIZED}
 
 
-def test_removing_a_run_waits_for_its_turn_with_all_its_events(shipped: dg.DagsterInstance, sql: Sql):
+def test_removing_a_run_waits_for_its_turn_with_all_its_events(shipped: dg.DagsterInstance, sql: Sql) -> None:
     waited: list[int] = []
 
     class Waiting(Throttle):
@@ -236,7 +238,7 @@ def test_removing_a_run_waits_for_its_turn_with_all_its_events(shipped: dg.Dagst
     assert events > 10
 
 
-def test_the_ticks_of_the_sensor_go_by_themselves(shipped: dg.DagsterInstance):
+def test_the_ticks_of_the_sensor_go_by_themselves(shipped: dg.DagsterInstance) -> None:
     kept = shipped.get_tick_retention_settings(InstigatorType.SENSOR)
     assert kept == {
         TickStatus.STARTED: -1,
@@ -246,7 +248,7 @@ def test_the_ticks_of_the_sensor_go_by_themselves(shipped: dg.DagsterInstance):
     }
 
 
-def test_an_instance_that_is_not_named_or_not_there_is_a_sentence(tmp_path: Path):
+def test_an_instance_that_is_not_named_or_not_there_is_a_sentence(tmp_path: Path) -> None:
     named = {"MYSQL_SERVER": "db", "MYSQL_USER": "batch"}
     with pytest.raises(SettingsError, match="DAGSTER_HOME is not set"), opened_instance(named):
         pass
@@ -257,7 +259,7 @@ def test_an_instance_that_is_not_named_or_not_there_is_a_sentence(tmp_path: Path
         pass
 
 
-def test_an_instance_that_cannot_be_used_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_instance_that_cannot_be_used_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(ROOT / "dagster.yaml", tmp_path / "dagster.yaml")
     for name in ("MYSQL_SERVER", "MYSQL_PORT", "MYSQL_USER", "MYSQL_PASSWORD", "MYSQL_DAGSTER_DATABASE"):
         monkeypatch.delenv(name, raising=False)

@@ -75,7 +75,7 @@ def materialized(event: dg.AssetMaterialization) -> dg.DagsterEvent:
     )
 
 
-def test_it_removes_old_hours_and_then_their_runs_and_says_so(shipped: dg.DagsterInstance, sql: Sql):
+def test_it_removes_old_hours_and_then_their_runs_and_says_so(shipped: dg.DagsterInstance, sql: Sql) -> None:
     insert_items(sql, GOOD)
     insert_items(sql, GOOD[:1], END)
     recent = datetime.datetime.now(datetime.UTC).replace(tzinfo=None) - datetime.timedelta(hours=30)
@@ -118,7 +118,7 @@ def test_it_removes_old_hours_and_then_their_runs_and_says_so(shipped: dg.Dagste
     assert again[0] == "0 hours, 0 items removed in time."
 
 
-def test_a_dry_run_changes_nothing(shipped: dg.DagsterInstance, sql: Sql):
+def test_a_dry_run_changes_nothing(shipped: dg.DagsterInstance, sql: Sql) -> None:
     predicted(sql)
     failed(sql)
     summed_up(sql, 4)
@@ -129,7 +129,7 @@ def test_a_dry_run_changes_nothing(shipped: dg.DagsterInstance, sql: Sql):
     assert rows_of(sql, *ALL) == before
 
 
-def test_it_ends_with_status_1_and_says_which_hours_had_to_stay_and_why(shipped: dg.DagsterInstance, sql: Sql):
+def test_it_ends_with_status_1_and_says_which_hours_had_to_stay_and_why(shipped: dg.DagsterInstance, sql: Sql) -> None:
     for start in (START, END, "2026-11-02 07:00:00", "2026-11-02 08:00:00", "2026-11-02 09:00:00"):
         predicted(sql, 2, start)
         summed_up(sql, 2, start)
@@ -158,7 +158,9 @@ def test_it_ends_with_status_1_and_says_which_hours_had_to_stay_and_why(shipped:
     assert sql("SELECT COUNT(*) FROM items") == [(4,)]
 
 
-def test_the_sensor_does_not_request_what_was_pruned_nor_take_it_for_missed(shipped: dg.DagsterInstance, sql: Sql):
+def test_the_sensor_does_not_request_what_was_pruned_nor_take_it_for_missed(
+    shipped: dg.DagsterInstance, sql: Sql
+) -> None:
     predicted(sql)
     failed(sql)
     summed_up(sql, 4)
@@ -179,7 +181,7 @@ def test_the_sensor_does_not_request_what_was_pruned_nor_take_it_for_missed(ship
     assert set(map(len, rows_of(sql, *ALL).values())) == {0}
 
 
-def test_it_keeps_to_the_pace_that_is_set_and_may_be_killed_at_any_point(shipped: dg.DagsterInstance, sql: Sql):
+def test_it_keeps_to_the_pace_that_is_set_and_may_be_killed_at_any_point(shipped: dg.DagsterInstance, sql: Sql) -> None:
     predicted(sql, 5_000)
     summed_up(sql, 5_000)
     with subprocess.Popen(
@@ -199,7 +201,9 @@ def test_it_keeps_to_the_pace_that_is_set_and_may_be_killed_at_any_point(shipped
     assert set(map(len, rows_of(sql, *ALL).values())) == {0}
 
 
-def test_two_at_once_remove_everything_and_neither_says_that_something_stays(shipped: dg.DagsterInstance, sql: Sql):
+def test_two_at_once_remove_everything_and_neither_says_that_something_stays(
+    shipped: dg.DagsterInstance, sql: Sql
+) -> None:
     for number in range(6):
         start = f"2026-11-02 {number:02}:00:00"
         predicted(sql, 500, start)
@@ -239,17 +243,17 @@ def test_two_at_once_remove_everything_and_neither_says_that_something_stays(shi
         (["--runs-older-than", "0d"], "'0d' reaches into hours that the sensor may yet request, to score what is"),
     ],
 )
-def test_what_makes_no_sense_is_refused(arguments: list[str], sentence: str, sql: Sql):
+def test_what_makes_no_sense_is_refused(arguments: list[str], sentence: str, sql: Sql) -> None:
     predicted(sql)
     assert sentence in re.sub(r"\s+", " ", misused(batch_assets("prune", *arguments)))
     assert sql("SELECT COUNT(*) FROM items") == [(3,)]
 
 
-def test_nothing_is_old_before_the_sensor_is_done_with_it():
+def test_nothing_is_old_before_the_sensor_is_done_with_it() -> None:
     assert max(FAILED_RUNS_AGE, LONGEST_PAUSE + datetime.timedelta(hours=1)) <= LEAST_AGE
 
 
-def test_nothing_is_removed_while_it_is_not_known_which_hours_runs_are_for(sql: Sql, tables: dict[str, str]):
+def test_nothing_is_removed_while_it_is_not_known_which_hours_runs_are_for(sql: Sql, tables: dict[str, str]) -> None:
     predicted(sql)
     server = {"MYSQL_SERVER": tables.get("MYSQL_SERVER", "127.0.0.1")}
     done = batch_assets("prune", *ITEMS, DAGSTER_HOME="/none")
@@ -259,7 +263,7 @@ def test_nothing_is_removed_while_it_is_not_known_which_hours_runs_are_for(sql: 
     assert sql("SELECT COUNT(*) FROM items WHERE created_datetime = %s", HALF_PAST) == [(3,)]
 
 
-def test_a_server_that_does_not_answer_is_one_sentence(tables: dict[str, str]):
+def test_a_server_that_does_not_answer_is_one_sentence(tables: dict[str, str]) -> None:
     if "MYSQL_SERVER" not in tables:
         pytest.skip("SQLite has no server")
     port = str(free_port())

@@ -5,10 +5,13 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from batch_assets.database.records.hour_lock import HourLock
 from batch_assets.orchestration.partitions import check_closed
@@ -81,7 +84,9 @@ def set_old_predictions(sql: Sql, *keys: int) -> None:
 # The mode
 
 
-def test_the_mode_is_that_of_the_config_or_the_tag_or_the_policy(instance, sql: Sql, monkeypatch):
+def test_the_mode_is_that_of_the_config_or_the_tag_or_the_policy(
+    instance: dg.DagsterInstance, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
     set_old_predictions(sql, *insert_items(sql, GOOD))
     assert scored(run(instance)) == ("partial", 0)
     assert scored(run(instance, WHOLE_BATCH)) == ("whole_batch", 3)
@@ -94,7 +99,7 @@ def test_the_mode_is_that_of_the_config_or_the_tag_or_the_policy(instance, sql: 
     assert summary_of(sql)["retry"] == "whole_batch"  # the last run that scored
 
 
-def test_a_tag_that_is_no_mode_is_refused(instance, sql: Sql):
+def test_a_tag_that_is_no_mode_is_refused(instance: dg.DagsterInstance, sql: Sql) -> None:
     insert_items(sql, GOOD)
     result = run(instance, {"batch_assets/retry": "everything"})
     assert not result.success
@@ -105,7 +110,9 @@ def test_a_tag_that_is_no_mode_is_refused(instance, sql: Sql):
 # What the service is spared
 
 
-def test_a_run_writes_no_more_rows_a_second_than_it_may(instance, sql: Sql, monkeypatch):
+def test_a_run_writes_no_more_rows_a_second_than_it_may(
+    instance: dg.DagsterInstance, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BATCH_MAX_ROWS_PER_SECOND", "10000")
     insert_items(sql, GOOD[:1] * 20_001)
     result = run(instance)
@@ -119,8 +126,8 @@ def test_a_run_writes_no_more_rows_a_second_than_it_may(instance, sql: Sql, monk
 
 @pytest.mark.parametrize("mode", [PARTIAL, WHOLE_BATCH])
 def test_a_limit_that_cannot_be_looked_at_fails_the_run_before_anything_is_written(
-    instance, sql: Sql, monkeypatch, mode: dict[str, str]
-):
+    instance: dg.DagsterInstance, sql: Sql, monkeypatch: pytest.MonkeyPatch, mode: dict[str, str]
+) -> None:
     insert_items(sql, GOOD)
     monkeypatch.setenv("BATCH_MAX_LOAD", "Threads_runing=25")
     result = run(instance, mode)
@@ -132,7 +139,9 @@ def test_a_limit_that_cannot_be_looked_at_fails_the_run_before_anything_is_writt
 # Partial
 
 
-def test_a_partial_run_leaves_alone_what_has_a_prediction_and_what_was_given_up(instance, sql: Sql, monkeypatch):
+def test_a_partial_run_leaves_alone_what_has_a_prediction_and_what_was_given_up(
+    instance: dg.DagsterInstance, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BATCH_MAX_ATTEMPTS", "2")
     old, bad, good = insert_items(sql, [GOOD[0], BAD, GOOD[1]])
     set_old_predictions(sql, old)
@@ -144,7 +153,9 @@ def test_a_partial_run_leaves_alone_what_has_a_prediction_and_what_was_given_up(
     assert_predicted(sql, {old: OLD, good: iris_probabilities([GOOD[1]])[0]})
 
 
-def test_an_item_that_was_given_up_and_then_corrected_is_scored(instance, sql: Sql, monkeypatch):
+def test_an_item_that_was_given_up_and_then_corrected_is_scored(
+    instance: dg.DagsterInstance, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BATCH_MAX_ATTEMPTS", "1")
     corrected, worse = insert_items(sql, [BAD, BAD])
     run(instance)
@@ -156,7 +167,7 @@ def test_an_item_that_was_given_up_and_then_corrected_is_scored(instance, sql: S
     assert assert_hour_adds_up(sql) == Counts(2, 1, 1, 0)
 
 
-def test_many_items_that_failed_before_do_not_make_the_model_a_misfit(instance, sql: Sql):
+def test_many_items_that_failed_before_do_not_make_the_model_a_misfit(instance: dg.DagsterInstance, sql: Sql) -> None:
     insert_items(sql, [*GOOD, *[BAD] * 150])
     assert run(instance).success
     assert run(instance).success
@@ -166,7 +177,9 @@ def test_many_items_that_failed_before_do_not_make_the_model_a_misfit(instance, 
 # Whole batch
 
 
-def test_a_whole_batch_run_scores_every_item_anew(instance, sql: Sql, monkeypatch):
+def test_a_whole_batch_run_scores_every_item_anew(
+    instance: dg.DagsterInstance, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BATCH_MAX_ATTEMPTS", "1")
     old, pending, turned_bad, given_up, fixed = insert_items(sql, [GOOD[0], GOOD[1], BAD, BAD, BAD])
     assert run(instance).success
@@ -179,7 +192,9 @@ def test_a_whole_batch_run_scores_every_item_anew(instance, sql: Sql, monkeypatc
     assert assert_hour_adds_up(sql) == Counts(5, 3, 2, 0)
 
 
-def test_readers_see_the_old_hour_until_they_see_the_new_one(instance, sql: Sql, many_items):
+def test_readers_see_the_old_hour_until_they_see_the_new_one(
+    instance: dg.DagsterInstance, sql: Sql, many_items: tuple[list[str], NDArray[np.float64]]
+) -> None:
     texts, expected = many_items
     ids = insert_items(sql, texts[:25_000])
     sql("UPDATE items SET prediction = %s", json.dumps(OLD))
@@ -210,7 +225,9 @@ def test_readers_see_the_old_hour_until_they_see_the_new_one(instance, sql: Sql,
     assert {len(predictions) for predictions in seen if predictions not in old} == {len(seen[-1])}
 
 
-def test_an_item_that_changes_or_goes_meanwhile_gets_no_stale_prediction(instance, sql: Sql):
+def test_an_item_that_changes_or_goes_meanwhile_gets_no_stale_prediction(
+    instance: dg.DagsterInstance, sql: Sql
+) -> None:
     changed, gone, kept = insert_items(sql, GOOD)
     set_old_predictions(sql, changed, gone, kept)
 
@@ -236,7 +253,9 @@ def failure(result: dg.ExecuteInProcessResult) -> str:
     return description
 
 
-def test_a_partial_run_past_the_threshold_fails_and_keeps_what_could_be_scored(instance, sql: Sql, monkeypatch):
+def test_a_partial_run_past_the_threshold_fails_and_keeps_what_could_be_scored(
+    instance: dg.DagsterInstance, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BATCH_MAX_FAILED_SHARE", "0.5")
     ids = insert_items(sql, [*GOOD, BAD, BAD, BAD])
     assert run(instance).success
@@ -251,7 +270,9 @@ def test_a_partial_run_past_the_threshold_fails_and_keeps_what_could_be_scored(i
     assert assert_hour_adds_up(sql) == Counts(7, 3, 4, 0)
 
 
-def test_a_whole_batch_past_the_threshold_publishes_nothing(instance, sql: Sql, monkeypatch):
+def test_a_whole_batch_past_the_threshold_publishes_nothing(
+    instance: dg.DagsterInstance, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old, _, _ = insert_items(sql, [GOOD[0], BAD, BAD])
     assert run(instance).success
     set_old_predictions(sql, old)
@@ -267,7 +288,9 @@ def test_a_whole_batch_past_the_threshold_publishes_nothing(instance, sql: Sql, 
 # One writer an hour
 
 
-def test_a_run_of_an_hour_that_another_one_holds_fails_or_waits_as_it_is_set(instance, sql: Sql, monkeypatch):
+def test_a_run_of_an_hour_that_another_one_holds_fails_or_waits_as_it_is_set(
+    instance: dg.DagsterInstance, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
     insert_items(sql, GOOD)
     rival = HourLock(engine_from_environment(), check_closed(HOUR), "the-rival", wait=False, on_progress=print)
     monkeypatch.setenv("BATCH_BUSY_HOUR", "fail")
@@ -294,7 +317,7 @@ def test_a_run_of_an_hour_that_another_one_holds_fails_or_waits_as_it_is_set(ins
     assert assert_hour_adds_up(sql) == Counts(3, 3, 0, 0)
 
 
-def test_a_run_that_loses_the_hour_to_another_one_writes_nothing_more(instance, sql: Sql):
+def test_a_run_that_loses_the_hour_to_another_one_writes_nothing_more(instance: dg.DagsterInstance, sql: Sql) -> None:
     insert_items(sql, GOOD)
     result = run(instance, model=meddling(lambda: sql("UPDATE hour_locks SET run_id = 'the-rival'")))
     assert "to run the-rival: nothing more was written" in failure(result)
@@ -308,7 +331,9 @@ def attempts_of(result: dg.ExecuteInProcessResult, step: str) -> int:
     return 1 + sum(event.is_step_restarted for event in result.all_events if event.step_key == step)
 
 
-def test_a_connection_that_is_cut_is_tried_again_within_the_run(instance, sql: Sql, server_of_test):
+def test_a_connection_that_is_cut_is_tried_again_within_the_run(
+    instance: dg.DagsterInstance, sql: Sql, server_of_test: None
+) -> None:
     insert_items(sql, GOOD)
     cut = []
 
@@ -327,7 +352,9 @@ def test_a_connection_that_is_cut_is_tried_again_within_the_run(instance, sql: S
     assert_predicted(sql, dict(enumerate(iris_probabilities(GOOD), 1)))
 
 
-def test_a_server_that_stays_away_is_tried_as_often_as_it_is_set(instance, sql: Sql, server_of_test, monkeypatch):
+def test_a_server_that_stays_away_is_tried_as_often_as_it_is_set(
+    instance: dg.DagsterInstance, sql: Sql, server_of_test: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from batch_assets_tests.support.servers import free_port
 
     insert_items(sql, GOOD)
@@ -343,7 +370,9 @@ def test_a_server_that_stays_away_is_tried_as_often_as_it_is_set(instance, sql: 
 
 
 @pytest.mark.parametrize("fault", ["model", "table", "threshold"])
-def test_a_permanent_fault_is_tried_by_nobody(fault: str, instance, sql: Sql, monkeypatch, tmp_path):
+def test_a_permanent_fault_is_tried_by_nobody(
+    fault: str, instance: dg.DagsterInstance, sql: Sql, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     insert_items(sql, [*GOOD, BAD])
     if fault == "model":
         monkeypatch.setenv("MODEL_FILEPATH", str(tmp_path / "none.onnx"))
@@ -360,7 +389,7 @@ def test_a_permanent_fault_is_tried_by_nobody(fault: str, instance, sql: Sql, mo
 
 
 @pytest.fixture
-def server_of_test(tables, request: pytest.FixtureRequest) -> None:
+def server_of_test(tables: dict[str, str], request: pytest.FixtureRequest) -> None:
     if "MYSQL_SERVER" not in tables:
         pytest.skip("SQLite has no connections that could be cut")
 
@@ -368,7 +397,9 @@ def server_of_test(tables, request: pytest.FixtureRequest) -> None:
 # Ranges
 
 
-def test_an_hour_of_a_range_that_cannot_be_scored_keeps_no_other_from_it(instance, sql: Sql, monkeypatch):
+def test_an_hour_of_a_range_that_cannot_be_scored_keeps_no_other_from_it(
+    instance: dg.DagsterInstance, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BATCH_MAX_FAILED_ITEMS", "0")
     insert_items(sql, GOOD)
     insert_items(sql, [BAD], NEXT_START)
@@ -394,7 +425,7 @@ def test_an_hour_of_a_range_that_cannot_be_scored_keeps_no_other_from_it(instanc
     assert scored_again == {HOUR: 0, NEXT_HOUR: 1, AFTER_NEXT: 0}
 
 
-def test_a_range_with_an_hour_that_is_not_closed_is_refused_as_a_whole(sql: Sql):
+def test_a_range_with_an_hour_that_is_not_closed_is_refused_as_a_whole(sql: Sql) -> None:
     insert_items(sql, GOOD)
     job = run_job(None, DAGSTER_HOME=os.environ["DAGSTER_HOME"])
     job.assert_failed_with("This run is not for one hour")
@@ -404,7 +435,7 @@ def test_a_range_with_an_hour_that_is_not_closed_is_refused_as_a_whole(sql: Sql)
 
 
 @pytest.fixture
-def counted(sql: Sql, server_of_test) -> Callable[[], dict[str, int]]:
+def counted(sql: Sql, server_of_test: None) -> Callable[[], dict[str, int]]:
     def rows() -> dict[str, int]:
         status = {name: int(value) for name, value in sql("SHOW GLOBAL STATUS LIKE %s", "Handler\\_%")}
         reads = ("first", "key", "next", "prev", "rnd", "rnd_next")
@@ -417,8 +448,8 @@ def counted(sql: Sql, server_of_test) -> Callable[[], dict[str, int]]:
 
 
 def test_a_partial_retry_reads_and_writes_what_is_pending_and_a_whole_batch_all(
-    sql: Sql, instance, counted: Callable[[], dict[str, int]]
-):
+    sql: Sql, instance: dg.DagsterInstance, counted: Callable[[], dict[str, int]]
+) -> None:
     pending, total = 1_000, 200_000
     insert_items(sql, GOOD[:1])
     while sql("SELECT COUNT(*) FROM items")[0][0] < total:

@@ -31,7 +31,7 @@ def summed_up(instance: dg.DagsterInstance, first: str, last: str) -> str:
     return result.run_id
 
 
-def test_of_a_range_each_hour_is_described_by_the_run_that_scored_it(instance, sql: Sql):
+def test_of_a_range_each_hour_is_described_by_the_run_that_scored_it(instance: dg.DagsterInstance, sql: Sql) -> None:
     insert_items(sql, GOOD, HALF_PAST)
     insert_items(sql, GOOD[:1], END)
     runs = [scored(instance, HOUR), scored(instance, NEXT)]
@@ -42,7 +42,9 @@ def test_of_a_range_each_hour_is_described_by_the_run_that_scored_it(instance, s
     assert rows == [(runs[0], 3, 3), (runs[1], 1, 1), (third, 0, None)]
 
 
-def test_the_run_that_scored_is_found_behind_many_that_had_nothing_to_do(instance, sql: Sql):
+def test_the_run_that_scored_is_found_behind_many_that_had_nothing_to_do(
+    instance: dg.DagsterInstance, sql: Sql
+) -> None:
     insert_items(sql, GOOD, HALF_PAST)
     insert_items(sql, GOOD[:1], END)
     runs = [scored(instance, HOUR), scored(instance, NEXT)]

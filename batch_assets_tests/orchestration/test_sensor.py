@@ -48,13 +48,15 @@ def present_hour() -> datetime.datetime:
 # Which hours
 
 
-def test_a_tick_says_that_nothing_is_left(instance):
+def test_a_tick_says_that_nothing_is_left(instance: dg.DagsterInstance) -> None:
     tick = Tick(instance)
     assert tick.requests == []
     assert tick.said == "Nothing is left in any closed hour."
 
 
-def test_missed_hours_are_requested_once_each_oldest_first_with_reason_and_mode(instance, sql: Sql):
+def test_missed_hours_are_requested_once_each_oldest_first_with_reason_and_mode(
+    instance: dg.DagsterInstance, sql: Sql
+) -> None:
     for moment in (END, HALF_PAST, "2026-11-02 07:59:59", "2026-10-31 23:59:59"):
         insert_items(sql, GOOD, moment)
     insert_items(sql, GOOD, str(present_hour()))  # which is open
@@ -71,7 +73,9 @@ def test_missed_hours_are_requested_once_each_oldest_first_with_reason_and_mode(
     assert again.said == "No hour is requested. Hours that wait for a run that was just requested: 3"
 
 
-def test_a_tick_requests_fifty_hours_at_the_most_and_the_next_one_the_others(instance, sql: Sql):
+def test_a_tick_requests_fifty_hours_at_the_most_and_the_next_one_the_others(
+    instance: dg.DagsterInstance, sql: Sql
+) -> None:
     moments = [f"2026-11-{1 + number // 24:02} {number % 24:02}:10:00" for number in range(120)]
     for moment in moments:
         insert_items(sql, GOOD[:1], moment)
@@ -82,7 +86,7 @@ def test_a_tick_requests_fifty_hours_at_the_most_and_the_next_one_the_others(ins
     ]
 
 
-def test_hours_that_ticks_want_again_have_run_keys_of_their_own(instance, sql: Sql):
+def test_hours_that_ticks_want_again_have_run_keys_of_their_own(instance: dg.DagsterInstance, sql: Sql) -> None:
     insert_items(sql, GOOD)
     (first,) = Tick(instance).requests
     (second,) = Tick(instance, 11 * MINUTE).requests
@@ -90,8 +94,8 @@ def test_hours_that_ticks_want_again_have_run_keys_of_their_own(instance, sql: S
 
 
 def test_late_items_of_an_hour_that_was_scored_are_requested_in_the_mode_of_the_policy(
-    instance, sql: Sql, monkeypatch: pytest.MonkeyPatch
-):
+    instance: dg.DagsterInstance, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
     insert_items(sql, GOOD)
     job = defs.resolve_job_def("batch_inference")
     assert job.execute_in_process(partition_key=HOUR, instance=instance).success
@@ -112,13 +116,13 @@ def test_late_items_of_an_hour_that_was_scored_are_requested_in_the_mode_of_the_
 
 
 @pytest.mark.parametrize("status", ["NOT_STARTED", "STARTING", "STARTED", "CANCELING"])
-def test_an_hour_with_a_run_that_has_not_ended_waits(instance, sql: Sql, status: str):
+def test_an_hour_with_a_run_that_has_not_ended_waits(instance: dg.DagsterInstance, sql: Sql, status: str) -> None:
     insert_items(sql, GOOD)
     run_of_hour(instance, dg.DagsterRunStatus(status))
     assert Tick(instance).said == "No hour is requested. Hours that wait for a run queued or in progress: 1"
 
 
-def test_an_hour_does_not_wait_for_a_run_that_was_killed_and_never_ends(instance, sql: Sql):
+def test_an_hour_does_not_wait_for_a_run_that_was_killed_and_never_ends(instance: dg.DagsterInstance, sql: Sql) -> None:
     insert_items(sql, GOOD)
     run_of_hour(instance, dg.DagsterRunStatus.STARTED)
     insert_items(sql, GOOD, END)
@@ -127,7 +131,7 @@ def test_an_hour_does_not_wait_for_a_run_that_was_killed_and_never_ends(instance
     assert Tick(instance, 25 * 60 * MINUTE).hours == [HOUR]
 
 
-def test_hours_within_the_range_of_a_run_wait_for_it(instance, sql: Sql):
+def test_hours_within_the_range_of_a_run_wait_for_it(instance: dg.DagsterInstance, sql: Sql) -> None:
     for moment in (HALF_PAST, END, "2026-11-02 07:30:00", "2026-11-02 08:30:00"):
         insert_items(sql, GOOD, moment)
     started = dg.DagsterRunStatus.STARTED
@@ -142,7 +146,7 @@ def subset(asset: dg.AssetsDefinition, *keys: str) -> AssetGraphSubset:
     return AssetGraphSubset({asset.key: hourly_partitions.subset_with_partition_keys(keys)})
 
 
-def test_hours_of_a_backfill_whose_runs_are_not_there_yet_wait_for_it(instance, sql: Sql):
+def test_hours_of_a_backfill_whose_runs_are_not_there_yet_wait_for_it(instance: dg.DagsterInstance, sql: Sql) -> None:
     for moment in (HALF_PAST, END, "2026-11-02 07:30:00", "2026-11-02 08:30:00"):
         insert_items(sql, GOOD, moment)
     now = datetime.datetime.now(datetime.UTC).timestamp()
@@ -162,7 +166,7 @@ def test_hours_of_a_backfill_whose_runs_are_not_there_yet_wait_for_it(instance, 
     assert Tick(instance).hours == [HOUR]
 
 
-def test_a_failed_run_is_repeated_after_five_minutes_also_where_no_item_is_left(instance):
+def test_a_failed_run_is_repeated_after_five_minutes_also_where_no_item_is_left(instance: dg.DagsterInstance) -> None:
     run_of_hour(instance, FAILURE)
     assert (
         Tick(instance, 4 * MINUTE).said
@@ -174,7 +178,7 @@ def test_a_failed_run_is_repeated_after_five_minutes_also_where_no_item_is_left(
     assert Tick(instance, 30 * MINUTE).said == "Nothing is left in any closed hour."
 
 
-def test_every_hour_of_a_failed_range_is_requested_by_itself(instance, sql: Sql):
+def test_every_hour_of_a_failed_range_is_requested_by_itself(instance: dg.DagsterInstance, sql: Sql) -> None:
     insert_items(sql, GOOD)
     fault = {"batch_assets__fault": "permanent", "batch_assets__fault_message": "Too many failed items."}
     run_of_hour(instance, FAILURE, job_name="__ASSET_JOB", assets=[predictions], **over(HOUR, NEXT), **fault)
@@ -182,8 +186,8 @@ def test_every_hour_of_a_failed_range_is_requested_by_itself(instance, sql: Sql)
 
 
 def test_an_hour_that_failed_for_good_is_named_once_and_requested_when_it_was_put_back(
-    instance, sql: Sql, capfd: pytest.CaptureFixture[str]
-):
+    instance: dg.DagsterInstance, sql: Sql, capfd: pytest.CaptureFixture[str]
+) -> None:
     insert_items(sql, GOOD)
     run_of_hour(
         instance, FAILURE, batch_assets__fault="permanent", batch_assets__fault_message="The model does not fit."
@@ -203,8 +207,8 @@ def test_an_hour_that_failed_for_good_is_named_once_and_requested_when_it_was_pu
 
 
 def test_an_hour_that_keeps_failing_is_given_up_with_the_fault_of_its_last_run(
-    instance, sql: Sql, monkeypatch: pytest.MonkeyPatch
-):
+    instance: dg.DagsterInstance, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
     insert_items(sql, GOOD)
     monkeypatch.setenv("BATCH_MAX_ATTEMPTS", "1")
     assert Tick(instance, -MINUTE).hours == [HOUR]
@@ -217,7 +221,7 @@ def test_an_hour_that_keeps_failing_is_given_up_with_the_fault_of_its_last_run(
     )
 
 
-def test_an_hour_whose_run_was_canceled_waits_for_somebody(instance, sql: Sql):
+def test_an_hour_whose_run_was_canceled_waits_for_somebody(instance: dg.DagsterInstance, sql: Sql) -> None:
     insert_items(sql, GOOD)
     run_of_hour(instance, CANCELED)
     assert Tick(instance, 60 * MINUTE).requests == []
@@ -241,7 +245,7 @@ def scheduled(instance: dg.DagsterInstance, moment: str) -> tuple[list[str | Non
     return [request.partition_key for request in requests], tags, data.skip_message
 
 
-def test_schedule_and_sensor_never_both_request_an_hour(instance, sql: Sql):
+def test_schedule_and_sensor_never_both_request_an_hour(instance: dg.DagsterInstance, sql: Sql) -> None:
     insert_items(sql, GOOD)
     insert_items(sql, GOOD, END)
     assert scheduled(instance, END.replace("00:00", "19:00"))[0] == [HOUR]
@@ -253,7 +257,7 @@ def test_schedule_and_sensor_never_both_request_an_hour(instance, sql: Sql):
     assert Tick(instance, 6 * MINUTE).hours == [HOUR]
 
 
-def test_the_schedule_follows_the_policy(instance, monkeypatch: pytest.MonkeyPatch):
+def test_the_schedule_follows_the_policy(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "batch_assets/retry" not in scheduled(instance, "2026-11-02 06:19:00")[1]
     monkeypatch.setenv("BATCH_RETRY", "whole_batch")
     assert scheduled(instance, "2026-11-02 07:19:00")[1]["batch_assets/retry"] == "whole_batch"
@@ -264,12 +268,14 @@ def test_the_schedule_follows_the_policy(instance, monkeypatch: pytest.MonkeyPat
         assert "batch_assets/retry" not in tags
 
 
-def test_the_schedule_requests_no_hour_before_the_first(instance):
+def test_the_schedule_requests_no_hour_before_the_first(instance: dg.DagsterInstance) -> None:
     requested, _, said = scheduled(instance, "2026-11-01 00:19:00")
     assert (requested, said) == ([], "The hour 2026-10-31-23:00 lies before the first one, 2026-11-01-00:00.")
 
 
-def test_a_database_that_is_away_is_the_sentence_of_a_failed_tick(instance, monkeypatch: pytest.MonkeyPatch):
+def test_a_database_that_is_away_is_the_sentence_of_a_failed_tick(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BATCH_ASSETS_HOME", str(Path(os.environ["DAGSTER_HOME"]) / "dagster.yaml" / "none"))
     monkeypatch.delenv("MYSQL_SERVER", raising=False)
     for tick in (lambda: scheduled(instance, "2026-11-02 06:19:00"), lambda: Tick(instance)):
@@ -293,7 +299,7 @@ def ticks(answer: dict) -> list[dict]:
 @pytest.mark.timeout(600)
 def test_a_daemon_that_was_off_catches_up_and_gives_up_what_is_hopeless(
     server: Server, server_environment: dict[str, str], sql: Sql, tmp_path: Path
-):
+) -> None:
     present = present_hour()  # in which the test began: it may end in the next
 
     def start_of(back: int) -> datetime.datetime:

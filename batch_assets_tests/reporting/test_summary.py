@@ -38,7 +38,7 @@ def row_of(summary: Summary) -> dict[str, object]:
     return dict(zip(stored.columns, stored.rows[0], strict=True))
 
 
-def test_items_are_counted_by_what_became_of_them_over_all_batches():
+def test_items_are_counted_by_what_became_of_them_over_all_batches() -> None:
     outcome = outcome_of(
         [
             batch((1, "[0.9, 0.1, 0.0]"), (2, None), (3, None)),
@@ -52,32 +52,32 @@ def test_items_are_counted_by_what_became_of_them_over_all_batches():
     assert outcome.label_counts == {"setosa": 1, "versicolor": 0, "virginica": 2}
 
 
-def test_an_item_with_a_prediction_has_not_failed_whatever_the_failed_items_say():
+def test_an_item_with_a_prediction_has_not_failed_whatever_the_failed_items_say() -> None:
     outcome = outcome_of([batch((1, "[1, 0, 0]"))], {1}, LABELS)
     assert (outcome.items, outcome.predicted, outcome.failed, outcome.pending) == (1, 1, 0, 0)
 
 
-def test_an_hour_without_items_counts_every_label_with_zero():
+def test_an_hour_without_items_counts_every_label_with_zero() -> None:
     outcome = outcome_of([], set(), LABELS)
     assert (outcome.items, outcome.predicted, outcome.failed, outcome.pending) == (0, 0, 0, 0)
     assert outcome.label_counts == dict.fromkeys(LABELS, 0)
 
 
-def test_predictions_of_another_model_are_counted_apart():
+def test_predictions_of_another_model_are_counted_apart() -> None:
     texts = ["[0.5, 0.5]", "[0.2, 0.5, 0.3]", "[1]", "null", '{"setosa": 1}', "[]"]
     outcome = outcome_of([batch(*enumerate(texts))], set(), LABELS)
     assert outcome.predicted == 6
     assert outcome.label_counts == {"setosa": 0, "versicolor": 1, "virginica": 0, OTHER_LABELS: 5}
 
 
-def test_predictions_that_no_model_has_made_are_counted_apart():
+def test_predictions_that_no_model_has_made_are_counted_apart() -> None:
     odd = ['["a", "b", "c"]', "[null, 0, 1]", "[[1], [2, 3], [4]]", '{"a": 1}', "true", "[{}, 0, 0]"]
     outcome = outcome_of([batch((1, "[0, 1, 0]"), *enumerate(odd, 2))], set(), LABELS)
     assert (outcome.items, outcome.predicted) == (7, 7)
     assert outcome.label_counts == {"setosa": 0, "versicolor": 1, "virginica": 0, OTHER_LABELS: 6}
 
 
-def test_the_row_says_how_the_hour_was_scored_in_whole_seconds():
+def test_the_row_says_how_the_hour_was_scored_in_whole_seconds() -> None:
     outcome = outcome_of([batch((1, "[1, 0, 0]"), (2, None))], {2}, LABELS)
     row = row_of(Summary(HOUR, outcome, SCORING))
     assert json.loads(str(row.pop("label_counts"))) == {"setosa": 1, "versicolor": 0, "virginica": 0}
@@ -101,7 +101,7 @@ def test_the_row_says_how_the_hour_was_scored_in_whole_seconds():
     }
 
 
-def test_an_hour_that_nobody_has_scored_has_a_row_with_no_more_than_its_counts():
+def test_an_hour_that_nobody_has_scored_has_a_row_with_no_more_than_its_counts() -> None:
     row = row_of(Summary(HOUR, Outcome(), {"run_id": "a run", "finished_at": FINISHED}))
     known = {name: value for name, value in row.items() if value is not None}
     assert known == {
@@ -116,7 +116,7 @@ def test_an_hour_that_nobody_has_scored_has_a_row_with_no_more_than_its_counts()
     }
 
 
-def test_what_is_plotted_are_plain_numbers():
+def test_what_is_plotted_are_plain_numbers() -> None:
     numbers = Summary(HOUR, outcome_of([batch((1, "[1, 0, 0]"))], set(), LABELS), SCORING).numbers()
     assert {type(number) for number in numbers.values()} == {int, float}
     assert numbers["rows_per_second"] == 150.0

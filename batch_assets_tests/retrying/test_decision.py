@@ -100,19 +100,19 @@ def sentence_of(known: KnownHour) -> str:
 # ItemFilter hours
 
 
-def test_an_hour_in_which_nothing_is_left_is_left_alone():
+def test_an_hour_in_which_nothing_is_left_is_left_alone() -> None:
     assert decided(KnownHour(HOUR)) is None
     assert decided(KnownHour(HOUR, NOTHING, has_summary=True, last_run=run())) is None
     assert decided(KnownHour(HOUR, Remaining(given_up=7), has_summary=True, last_run=run())) is None
 
 
-def test_an_open_hour_waits_for_its_end_and_is_done_from_then_on():
+def test_an_open_hour_waits_for_its_end_and_is_done_from_then_on() -> None:
     open_hour = KnownHour(HOUR, PENDING, has_summary=True)
     assert decided(open_hour, HOUR.end - SECOND) == Wait(HOUR, OPEN)
     assert reason_of(open_hour, HOUR.end) == LATE_ITEMS
 
 
-def test_hours_before_the_first_are_nobodys_business():
+def test_hours_before_the_first_are_nobodys_business() -> None:
     before = Hour(FIRST.start - datetime.timedelta(hours=1))
     assert decided(KnownHour(before, PENDING, has_summary=True)) is None
     assert isinstance(decided(KnownHour(FIRST, PENDING, has_summary=True)), Request)
@@ -120,14 +120,14 @@ def test_hours_before_the_first_are_nobodys_business():
 
 @pytest.mark.parametrize("busy", [BUSY_RUN, BUSY_BACKFILL])
 @pytest.mark.parametrize("request_", [None, requested(0, reason=RESET), requested(3)])
-def test_an_hour_that_a_run_or_a_backfill_will_yet_score_waits_for_it(busy: str, request_: HourRequest | None):
+def test_an_hour_that_a_run_or_a_backfill_will_yet_score_waits_for_it(busy: str, request_: HourRequest | None) -> None:
     known = KnownHour(
         HOUR, PENDING, has_summary=True, last_run=run(FAILED, permanent=True), busy=busy, request=request_
     )
     assert decided(known) == Wait(HOUR, busy)
 
 
-def test_hours_are_requested_oldest_first_and_no_more_than_fifty_a_tick():
+def test_hours_are_requested_oldest_first_and_no_more_than_fifty_a_tick() -> None:
     hours = [Hour(HOUR.start - datetime.timedelta(hours=back)) for back in range(60)]
     first = Hour(hours[-1].start)
     decisions = decide(
@@ -142,7 +142,7 @@ def test_hours_are_requested_oldest_first_and_no_more_than_fifty_a_tick():
 # What for
 
 
-def test_the_policy_decides_the_mode_and_leave_requests_nothing():
+def test_the_policy_decides_the_mode_and_leave_requests_nothing() -> None:
     known = KnownHour(HOUR, PENDING, has_summary=True, request=given_up())
     late = replace(known, request=None)
     for mode in ("partial", "whole_batch"):
@@ -152,27 +152,29 @@ def test_the_policy_decides_the_mode_and_leave_requests_nothing():
     assert decide([known, late], NOW, replace(PIPELINE, retry=RetrySettings(policy="leave"))) == Decisions()
 
 
-def test_an_hour_that_nobody_has_run_is_a_missed_tick_five_minutes_after_the_schedules_turn():
+def test_an_hour_that_nobody_has_run_is_a_missed_tick_five_minutes_after_the_schedules_turn() -> None:
     requested_from(KnownHour(HOUR, PENDING), MISSED_TICK, HOUR.end + 24 * MINUTE, SCHEDULED)
 
 
-def test_late_items_are_requested_at_once():
+def test_late_items_are_requested_at_once() -> None:
     assert reason_of(KnownHour(HOUR, PENDING, has_summary=True, last_run=run()), ENDED) == LATE_ITEMS
     # Also where nobody remembers the run, or nothing was summed up.
     assert reason_of(KnownHour(HOUR, PENDING, has_summary=True), HOUR.end) == LATE_ITEMS
     assert reason_of(KnownHour(HOUR, PENDING, last_run=run()), ENDED) == LATE_ITEMS
 
 
-def test_failed_items_are_tried_again_five_minutes_after_the_run():
+def test_failed_items_are_tried_again_five_minutes_after_the_run() -> None:
     requested_from(KnownHour(HOUR, BAD, has_summary=True, last_run=run()), FAILED_ITEMS, ENDED + 5 * MINUTE)
 
 
-def test_corrected_items_are_tried_again_at_once():
+def test_corrected_items_are_tried_again_at_once() -> None:
     assert reason_of(KnownHour(HOUR, CORRECTED, has_summary=True, last_run=run()), ENDED) == FAILED_ITEMS
 
 
 @pytest.mark.parametrize("remaining", [PENDING, BAD, CORRECTED, NOTHING])
-def test_a_failed_run_is_repeated_after_five_minutes_also_when_only_the_summary_is_missing(remaining: Remaining):
+def test_a_failed_run_is_repeated_after_five_minutes_also_when_only_the_summary_is_missing(
+    remaining: Remaining,
+) -> None:
     requested_from(KnownHour(HOUR, remaining, last_run=run(FAILED)), FAILED_RUN, ENDED + 5 * MINUTE)
 
 
@@ -180,7 +182,7 @@ def test_a_failed_run_is_repeated_after_five_minutes_also_when_only_the_summary_
 
 
 @pytest.mark.parametrize(("times", "minutes"), [(1, 10), (2, 20)])
-def test_the_pause_doubles_with_every_request_without_progress(times: int, minutes: int):
+def test_the_pause_doubles_with_every_request_without_progress(times: int, minutes: int) -> None:
     for last_run, reason in ((run(FAILED), FAILED_RUN), (run(), LATE_ITEMS)):
         known = KnownHour(HOUR, PENDING, has_summary=True, last_run=last_run, request=requested(times))
         requested_from(known, reason, ENDED + minutes * MINUTE)
@@ -189,12 +191,12 @@ def test_the_pause_doubles_with_every_request_without_progress(times: int, minut
         assert decision.after.requests == times + 1
 
 
-def test_the_pause_stays_bounded_however_many_attempts_are_set():
+def test_the_pause_stays_bounded_however_many_attempts_are_set() -> None:
     known = KnownHour(HOUR, PENDING, last_run=run(FAILED), request=requested(5000))
     assert isinstance(decided(known, ENDED + LONGEST_PAUSE, RetrySettings(max_attempts=10_000)), Request)
 
 
-def test_what_a_request_writes_down_is_what_was_left_and_the_next_full_second():
+def test_what_a_request_writes_down_is_what_was_left_and_the_next_full_second() -> None:
     moment = NOW + datetime.timedelta(milliseconds=300)
     decision = decided(KnownHour(HOUR, PENDING, has_summary=True, last_run=run()), moment)
     assert decision == Request(
@@ -206,7 +208,7 @@ def test_what_a_request_writes_down_is_what_was_left_and_the_next_full_second():
     "remaining",
     [replace(PENDING, pending=2), replace(PENDING, last_id=31), replace(PENDING, failed=1), replace(BAD, corrected=1)],
 )
-def test_a_run_that_succeeded_and_left_something_else_starts_the_count_anew(remaining: Remaining):
+def test_a_run_that_succeeded_and_left_something_else_starts_the_count_anew(remaining: Remaining) -> None:
     decision = decided(
         KnownHour(HOUR, remaining, has_summary=True, last_run=run(), request=requested(3)), ENDED + SECOND
     )
@@ -214,19 +216,19 @@ def test_a_run_that_succeeded_and_left_something_else_starts_the_count_anew(rema
     assert decision.after.requests == 1
 
 
-def test_what_a_failed_run_left_is_no_progress_whatever_it_is():
+def test_what_a_failed_run_left_is_no_progress_whatever_it_is() -> None:
     known = KnownHour(HOUR, replace(PENDING, pending=1), last_run=run(FAILED), request=requested(1))
     requested_from(known, FAILED_RUN, ENDED + 10 * MINUTE)
 
 
-def test_the_schedules_own_run_does_not_count_as_a_request():
+def test_the_schedules_own_run_does_not_count_as_a_request() -> None:
     claimed = HourRequest(0, SCHEDULE, "", ENDED - MINUTE)
     requested_from(KnownHour(HOUR, PENDING, last_run=run(FAILED), request=claimed), FAILED_RUN, ENDED + 5 * MINUTE)
     late = KnownHour(HOUR, PENDING, has_summary=True, last_run=run(), request=claimed)
     assert reason_of(late, ENDED) == LATE_ITEMS
 
 
-def test_a_request_whose_run_is_not_there_yet_is_waited_for_and_then_counts_as_one_without_progress():
+def test_a_request_whose_run_is_not_there_yet_is_waited_for_and_then_counts_as_one_without_progress() -> None:
     for times, minutes in ((0, 5), (1, 10)):
         request = requested(times, at=NOW - MINUTE, reason=SCHEDULE if not times else MISSED_TICK)
         for last_run in (None, run(FAILED), run()):
@@ -238,7 +240,7 @@ def test_a_request_whose_run_is_not_there_yet_is_waited_for_and_then_counts_as_o
             assert decision.after.requests == times + 1
 
 
-def test_the_bookkeeping_of_an_hour_in_which_nothing_is_left_is_cleared():
+def test_the_bookkeeping_of_an_hour_in_which_nothing_is_left_is_cleared() -> None:
     for request in (requested(2), given_up(), requested(0, reason=RESET, at=NOW)):
         for last_run in (run(), run(CANCELED)):
             known = KnownHour(HOUR, NOTHING, has_summary=True, last_run=last_run, request=request)
@@ -249,7 +251,7 @@ def test_the_bookkeeping_of_an_hour_in_which_nothing_is_left_is_cleared():
 # Giving up
 
 
-def test_an_hour_is_given_up_after_as_many_requests_without_progress_as_are_allowed():
+def test_an_hour_is_given_up_after_as_many_requests_without_progress_as_are_allowed() -> None:
     failed = run(FAILED, fault="The worker died.")
     assert isinstance(decided(KnownHour(HOUR, PENDING, last_run=failed, request=requested(2))), Request)
     sentence = sentence_of(KnownHour(HOUR, PENDING, last_run=failed, request=requested(3)))
@@ -265,39 +267,39 @@ def test_an_hour_is_given_up_after_as_many_requests_without_progress_as_are_allo
 
 
 @pytest.mark.parametrize("remaining", [PENDING, NOTHING])
-def test_a_permanent_fault_gives_the_hour_up_at_once_with_its_sentence(remaining: Remaining):
+def test_a_permanent_fault_gives_the_hour_up_at_once_with_its_sentence(remaining: Remaining) -> None:
     failed = run(FAILED, ENDED, fault="The model does not fit.", permanent=True)
     assert sentence_of(KnownHour(HOUR, remaining, last_run=failed)) == "The model does not fit."
     assert sentence_of(KnownHour(HOUR, remaining, last_run=failed, request=requested(1))) == "The model does not fit."
 
 
-def test_an_hour_whose_run_somebody_canceled_waits_for_somebody():
+def test_an_hour_whose_run_somebody_canceled_waits_for_somebody() -> None:
     assert sentence_of(KnownHour(HOUR, PENDING, has_summary=True, last_run=run(CANCELED))) == "its run was canceled"
 
 
 @pytest.mark.parametrize(
     "last_run", [run(FAILED), run(FAILED, permanent=True, fault="The model is missing."), run(CANCELED), run(), None]
 )
-def test_an_hour_that_was_given_up_is_neither_requested_nor_given_up_again(last_run: EndedRun | None):
+def test_an_hour_that_was_given_up_is_neither_requested_nor_given_up_again(last_run: EndedRun | None) -> None:
     for now in (NOW, NOW + datetime.timedelta(days=30)):
         assert decided(KnownHour(HOUR, PENDING, last_run=last_run, request=given_up()), now) == Wait(HOUR, GIVEN_UP)
 
 
-def test_an_hour_stays_given_up_from_the_tick_after_the_one_that_gave_it_up():
+def test_an_hour_stays_given_up_from_the_tick_after_the_one_that_gave_it_up() -> None:
     known = KnownHour(HOUR, PENDING, last_run=run(FAILED, NOW - SECOND / 4, permanent=True, fault="No model."))
     decision = decided(known)
     assert isinstance(decision, GiveUp)
     assert decided(replace(known, request=decision.after), NOW + MINUTE) == Wait(HOUR, GIVEN_UP)
 
 
-def test_a_run_by_hand_that_succeeds_lets_an_hour_that_was_given_up_be_requested_again():
+def test_a_run_by_hand_that_succeeds_lets_an_hour_that_was_given_up_be_requested_again() -> None:
     later = given_up().given_up_at + MINUTE
     decision = decided(KnownHour(HOUR, PENDING, has_summary=True, last_run=run(ended=later), request=given_up()), later)
     assert isinstance(decision, Request)
     assert decision.after == HourRequest(1, LATE_ITEMS, PENDING.fingerprint, later + SECOND)
 
 
-def test_a_run_by_hand_that_fails_again_is_judged_anew():
+def test_a_run_by_hand_that_fails_again_is_judged_anew() -> None:
     later = given_up().given_up_at + MINUTE
     crashed = KnownHour(HOUR, PENDING, last_run=run(FAILED, later), request=given_up())
     requested_from(crashed, FAILED_RUN, later + 5 * MINUTE)
@@ -305,7 +307,7 @@ def test_a_run_by_hand_that_fails_again_is_judged_anew():
     assert sentence_of(hopeless) == "Another fault."
 
 
-def test_new_items_after_a_success_let_an_hour_that_was_given_up_be_requested_again():
+def test_new_items_after_a_success_let_an_hour_that_was_given_up_be_requested_again() -> None:
     more = replace(PENDING, pending=4, last_id=40)
     assert reason_of(KnownHour(HOUR, more, has_summary=True, last_run=run(), request=given_up())) == LATE_ITEMS
     # But not after a failure: whatever failed still fails.
@@ -328,12 +330,12 @@ def test_new_items_after_a_success_let_an_hour_that_was_given_up_be_requested_ag
 )
 def test_an_hour_that_was_put_back_is_requested_at_once_whatever_its_last_run_was(
     last_run: EndedRun | None, reason: str
-):
+) -> None:
     reset_attempts = HourRequest(0, RESET, "", ENDED + SECOND)
     assert reason_of(KnownHour(HOUR, PENDING, last_run=last_run, request=reset_attempts), ENDED + SECOND) == reason
 
 
-def test_an_hour_that_was_put_back_and_fails_again_for_good_is_given_up_again():
+def test_an_hour_that_was_put_back_and_fails_again_for_good_is_given_up_again() -> None:
     reset_attempts = HourRequest(0, RESET, "", ENDED - MINUTE)
     failed = run(FAILED, permanent=True, fault="Still no model.")
     assert sentence_of(KnownHour(HOUR, PENDING, last_run=failed, request=reset_attempts)) == "Still no model."

@@ -216,7 +216,7 @@ def fault_of_element(number: Any) -> str | None:
 @pytest.mark.xdist_group("hostile")
 def test_ten_thousand_hostile_items_end_as_they_must_and_their_neighbours_are_scored(
     tables: dict[str, str], sql: Sql, hostile_texts: list[str]
-):
+) -> None:
     stored = insert_what_is_taken(tables, hostile_texts)
     codes = {key: code_by_the_book(text) for key, text in stored.items()}
     good = {key: text for key, text in stored.items() if codes[key] is None}
@@ -247,7 +247,9 @@ def test_ten_thousand_hostile_items_end_as_they_must_and_their_neighbours_are_sc
 # Values that only the model finds hostile
 
 
-def test_an_item_on_which_the_model_fails_fails_alone_until_it_is_corrected(tables, sql: Sql, tmp_path: Path):
+def test_an_item_on_which_the_model_fails_fails_alone_until_it_is_corrected(
+    tables: dict[str, str], sql: Sql, tmp_path: Path
+) -> None:
     files = write_picky_classifier(tmp_path)
     environment = {
         "MODEL_FILEPATH": str(files.model_filepath),
@@ -275,7 +277,9 @@ def test_an_item_on_which_the_model_fails_fails_alone_until_it_is_corrected(tabl
     assert failed_of(sql).keys() == set(culprits[1:])
 
 
-def test_a_model_that_fails_on_every_item_of_an_hour_fails_the_run_and_writes_nothing(tables, sql: Sql, tmp_path: Path):
+def test_a_model_that_fails_on_every_item_of_an_hour_fails_the_run_and_writes_nothing(
+    tables: dict[str, str], sql: Sql, tmp_path: Path
+) -> None:
     files = write_picky_classifier(tmp_path)
     insert_items(sql, ["[7, 0, 0, 0]"] * 100)
     before = rows_of(sql)

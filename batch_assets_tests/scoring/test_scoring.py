@@ -1,6 +1,7 @@
 """Scoring: every item that goes in comes out, with a prediction or with the reason why not."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ COLUMNS = ("id", "values", "prediction")
 
 
 @pytest.fixture
-def model(tmp_path) -> OnnxModel:
+def model(tmp_path: Path) -> OnnxModel:
     return load_model(write_classifier(tmp_path))
 
 
@@ -36,7 +37,7 @@ def winner(prediction: str) -> int:
     return int(np.argmax(json.loads(prediction)))
 
 
-def test_the_neighbours_of_bad_items_are_scored_and_the_bad_ones_handed_on_with_the_reason(model):
+def test_the_neighbours_of_bad_items_are_scored_and_the_bad_ones_handed_on_with_the_reason(model: OnnxModel) -> None:
     texts = ["[9, 0, 0, 0]", '["x", 1, 1, 1]', "[0, 9, 0, 0]", "[1]", "null", "[0, 0, 9, 0]"]
     (outcome,), progress = scored(model, batch(*texts, first=11))
     assert outcome.columns == COLUMNS
@@ -53,7 +54,7 @@ def test_the_neighbours_of_bad_items_are_scored_and_the_bad_ones_handed_on_with_
     assert (progress.scored, progress.failed) == (3, 3)
 
 
-def test_codes_are_counted_over_all_batches(model):
+def test_codes_are_counted_over_all_batches(model: OnnxModel) -> None:
     _, progress = scored(model, batch("[1]", "[2]", "[1, 2, 3, 4]"), batch("null", "[3]", first=4), batch(first=6))
     assert progress.codes == {"wrong_length": 3, "null_value": 1}
     described = progress.metadata()
@@ -64,7 +65,7 @@ def test_codes_are_counted_over_all_batches(model):
     json.dumps(described)
 
 
-def test_the_order_of_items_and_batches_is_kept(model):
+def test_the_order_of_items_and_batches_is_kept(model: OnnxModel) -> None:
     random = np.random.default_rng(0)
     values = random.uniform(-5, 5, (60, 4)).round(2).tolist()
     batches = [batch(*map(json.dumps, values[start : start + 20]), first=100 - start) for start in (0, 20, 40)]
@@ -75,7 +76,7 @@ def test_the_order_of_items_and_batches_is_kept(model):
     assert winners == [int(np.argmax(row[:3])) for row in values]
 
 
-def test_batches_are_scored_one_at_a_time_as_they_are_asked_for(model):
+def test_batches_are_scored_one_at_a_time_as_they_are_asked_for(model: OnnxModel) -> None:
     read = []
 
     def source():
@@ -89,19 +90,19 @@ def test_batches_are_scored_one_at_a_time_as_they_are_asked_for(model):
     assert read == [0]
 
 
-def test_no_items_are_no_batches(model):
+def test_no_items_are_no_batches(model: OnnxModel) -> None:
     outcomes, progress = scored(model, sample_known=False)
     assert (outcomes, progress.scored, progress.failed) == ([], 0, 0)
 
 
-def test_a_batch_of_bad_items_only_is_no_trouble_for_the_model(model):
+def test_a_batch_of_bad_items_only_is_no_trouble_for_the_model(model: OnnxModel) -> None:
     (outcome,), progress = scored(model, batch("[1]", '"x"'))
     assert outcome.rows == []
     assert [row.key for row in outcome.failed] == [1, 2]
     assert progress.scored == 0
 
 
-def test_an_item_to_which_the_model_answers_with_no_number_fails_alone(tmp_path):
+def test_an_item_to_which_the_model_answers_with_no_number_fails_alone(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Slice", ["values", "starts", "ends", "axes"], ["three"]),
         helper.make_node("Log", ["three"], ["probabilities"]),
@@ -125,7 +126,7 @@ def test_an_item_to_which_the_model_answers_with_no_number_fails_alone(tmp_path)
 
 
 @pytest.fixture
-def picky(tmp_path) -> OnnxModel:
+def picky(tmp_path: Path) -> OnnxModel:
     """Is sure of the class whose number is the first value, and fails on a batch with one above 2."""
     return load_model(write_picky_classifier(tmp_path))
 
@@ -136,7 +137,9 @@ def of_classes(*numbers: int) -> Batch:
 
 @pytest.mark.parametrize("items", [2, 3, 8, 9, 17, 1000])
 @pytest.mark.parametrize("culprits", [{0}, {-1}, {0, -1}, {-2, -1}, {1}])
-def test_an_item_on_which_the_model_fails_fails_alone_wherever_it_stands(picky, items, culprits):
+def test_an_item_on_which_the_model_fails_fails_alone_wherever_it_stands(
+    picky: OnnxModel, items: int, culprits: set[int]
+) -> None:
     culprits = {index % items for index in culprits}
     numbers = [7 if index in culprits else index % 3 for index in range(items)]
     batch_of_all = of_classes(*numbers)
@@ -152,14 +155,14 @@ def test_an_item_on_which_the_model_fails_fails_alone_wherever_it_stands(picky, 
     assert (progress.scored, progress.codes) == (len(good), {"model_error": len(culprits)})
 
 
-def test_each_culprit_is_told_what_the_model_says_of_it(picky):
+def test_each_culprit_is_told_what_the_model_says_of_it(picky: OnnxModel) -> None:
     (outcome,), _ = scored(picky, of_classes(0, 7, 1, 1, 1, 9, 2, -4, 2))
     for row, number in zip(outcome.failed, (7, 9, -4), strict=True):
         assert row.message.startswith("the model fails: ")
         assert f"idx={number} must be within the inclusive range [-3,2]" in row.message
 
 
-def test_bad_values_and_culprits_are_told_apart_and_their_neighbours_are_scored(picky):
+def test_bad_values_and_culprits_are_told_apart_and_their_neighbours_are_scored(picky: OnnxModel) -> None:
     texts = ["[1]", "[7, 0, 0, 0]", "[1, 0, 0, 0]", "null", "[2, 0, 0, 0]", "[8, 0, 0, 0]", '["x", 0, 0, 0]']
     (outcome,), _ = scored(picky, batch(*texts))
     assert [(key, text, winner(prediction)) for key, text, prediction in outcome.rows] == [
@@ -175,7 +178,9 @@ def test_bad_values_and_culprits_are_told_apart_and_their_neighbours_are_scored(
     }
 
 
-def test_the_next_batches_are_scored_whole_after_one_with_a_culprit(picky, monkeypatch):
+def test_the_next_batches_are_scored_whole_after_one_with_a_culprit(
+    picky: OnnxModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = []
     run = OnnxModel.probabilities
     monkeypatch.setattr(OnnxModel, "probabilities", lambda self, rows: calls.append(len(rows)) or run(self, rows))
@@ -185,17 +190,17 @@ def test_the_next_batches_are_scored_whole_after_one_with_a_culprit(picky, monke
     assert len(calls) < 20
 
 
-def test_fewer_than_a_hundred_items_may_all_be_to_blame(picky):
+def test_fewer_than_a_hundred_items_may_all_be_to_blame(picky: OnnxModel) -> None:
     (outcome,), progress = scored(picky, of_classes(*[7] * 99))
     assert (outcome.rows, progress.codes) == ([], {"model_error": 99})
 
 
-def test_a_hundred_items_one_of_which_is_scored_do_not_put_the_model_in_question(picky):
+def test_a_hundred_items_one_of_which_is_scored_do_not_put_the_model_in_question(picky: OnnxModel) -> None:
     _, progress = scored(picky, of_classes(0), of_classes(*[7] * 99, 1))
     assert (progress.scored, progress.codes) == (2, {"model_error": 99})
 
 
-def test_a_model_that_fails_on_each_of_a_hundred_items_is_to_blame_itself(picky):
+def test_a_model_that_fails_on_each_of_a_hundred_items_is_to_blame_itself(picky: OnnxModel) -> None:
     outcomes = score(
         [of_classes(0), of_classes(*[7] * 100)], ITEM_TABLE, picky, progress := Progress(), sample_known=True
     )
@@ -205,12 +210,12 @@ def test_a_model_that_fails_on_each_of_a_hundred_items_is_to_blame_itself(picky)
     assert (progress.scored, progress.failed) == (1, 0)
 
 
-def test_a_first_batch_of_which_the_model_fails_on_all_is_refused_as_a_sample(picky):
+def test_a_first_batch_of_which_the_model_fails_on_all_is_refused_as_a_sample(picky: OnnxModel) -> None:
     with pytest.raises(ModelError, match=r"fails on 100 items: .* idx=7 must be"):
         scored(picky, of_classes(*[7] * 100, 1))
 
 
-def test_an_answer_of_the_wrong_shape_is_a_fault_of_the_model_and_nothing_is_split(tmp_path):
+def test_an_answer_of_the_wrong_shape_is_a_fault_of_the_model_and_nothing_is_split(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("MatMul", ["values", "weights"], ["scores"]),
         helper.make_node("ReduceSum", ["scores", "rows"], ["probabilities"]),  # one answer to all items
@@ -222,7 +227,7 @@ def test_an_answer_of_the_wrong_shape_is_a_fault_of_the_model_and_nothing_is_spl
         scored(model, batch("[1, 2, 3, 4]", "[5, 6, 7, 8]"))
 
 
-def test_numbers_keep_the_digits_of_the_model_next_to_a_culprit(tmp_path):
+def test_numbers_keep_the_digits_of_the_model_next_to_a_culprit(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Gather", ["values", "zero"], ["first"], axis=1),
         helper.make_node("Cast", ["first"], ["index"], to=TensorProto.INT64),
@@ -240,7 +245,7 @@ def test_numbers_keep_the_digits_of_the_model_next_to_a_culprit(tmp_path):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("classes", [1, 2, 3])
-def test_the_text_of_a_prediction_is_exactly_the_number_of_the_model(model, dtype, classes):
+def test_the_text_of_a_prediction_is_exactly_the_number_of_the_model(model: OnnxModel, dtype, classes: int) -> None:
     random = np.random.default_rng(1)
     hard = [0.0, 1.0, 5e-324, 1e-45, 1e-38, 1 / 3, 0.1, 1 - 2**-24, 1 - 2**-53]
     numbers = np.array([*hard, *random.random(300 - len(hard))], dtype).reshape(-1, classes)
@@ -259,7 +264,7 @@ def test_the_text_of_a_prediction_is_exactly_the_number_of_the_model(model, dtyp
 # Without a sample that stands for the items
 
 
-def test_the_first_items_are_the_sample_of_a_model_that_has_none(tmp_path):
+def test_the_first_items_are_the_sample_of_a_model_that_has_none(tmp_path: Path) -> None:
     model = load_model(write_classifier(tmp_path, width=5, sample=False))
     progress = Progress()
     with pytest.raises(ModelError, match=r"takes 5 values an item, not 4 as in the items of the hour: \[1, 2, 3, 4\]"):
@@ -267,14 +272,14 @@ def test_the_first_items_are_the_sample_of_a_model_that_has_none(tmp_path):
     assert progress.scored == 0
 
 
-def test_a_sample_with_some_bad_items_is_good_enough(tmp_path):
+def test_a_sample_with_some_bad_items_is_good_enough(tmp_path: Path) -> None:
     model = load_model(write_classifier(tmp_path, sample=False))
     (outcome,), progress = scored(model, batch("[1, 2, 3]", "[1, 2, 3, 4]", "null"), sample_known=False)
     assert outcome.column("id") == [2]
     assert progress.codes == {"wrong_length": 1, "null_value": 1}
 
 
-def test_the_sample_is_looked_for_until_there_is_one(tmp_path):
+def test_the_sample_is_looked_for_until_there_is_one(tmp_path: Path) -> None:
     model = load_model(write_classifier(tmp_path, sample=False))
     batches = [batch("null", '"x"'), batch("[1, 2, 3, 4]", first=3), batch("[1, 2, 3]", first=4)]
     outcomes, progress = scored(model, *batches, sample_known=False)
@@ -282,35 +287,35 @@ def test_the_sample_is_looked_for_until_there_is_one(tmp_path):
     assert progress.scored == 1
 
 
-def test_a_model_that_leaves_its_width_open_takes_that_of_the_items(tmp_path):
+def test_a_model_that_leaves_its_width_open_takes_that_of_the_items(tmp_path: Path) -> None:
     model = load_model(write_classifier(tmp_path, width=None, sample=False))
     (outcome,), _ = scored(model, batch("null", "[1, 2, 3, 4]", "[1, 2, 3]"), sample_known=False)
     assert outcome.column("id") == [2]
     assert [row.code for row in outcome.failed] == ["null_value", "wrong_length"]
 
 
-def test_a_width_that_nothing_tells_is_a_fault_of_the_model(tmp_path):
+def test_a_width_that_nothing_tells_is_a_fault_of_the_model(tmp_path: Path) -> None:
     model = load_model(write_classifier(tmp_path, width=None, sample=False))
     with pytest.raises(ModelError, match=r"does not say how many numbers it takes: name a file .* SAMPLE_DATA_PATH"):
         scored(model, batch("null", '"x"'), sample_known=False)
 
 
-def test_a_few_items_of_another_width_fail_alone_where_a_sample_has_shown_that_the_model_fits(model):
+def test_a_few_items_of_another_width_fail_alone_where_a_sample_has_shown_that_the_model_fits(model: OnnxModel) -> None:
     _, progress = scored(model, batch(*["[1, 2, 3]"] * 99))
     assert progress.codes == {"wrong_length": 99}
 
 
-def test_a_hundred_items_of_another_width_are_not_the_models_whatever_its_sample(model):
+def test_a_hundred_items_of_another_width_are_not_the_models_whatever_its_sample(model: OnnxModel) -> None:
     with pytest.raises(ModelError, match=r"takes 4 values an item, not 3 as in the items of the hour"):
         scored(model, batch(*["[1, 2, 3]"] * 100))
 
 
-def test_a_late_batch_of_bad_items_does_not_put_the_model_in_question(model):
+def test_a_late_batch_of_bad_items_does_not_put_the_model_in_question(model: OnnxModel) -> None:
     _, progress = scored(model, batch("[1, 2, 3, 4]"), batch(*["[1, 2, 3]"] * 100, first=2))
     assert (progress.scored, progress.failed) == (1, 100)
 
 
-def test_items_that_failed_before_say_nothing_about_the_model(model):
+def test_items_that_failed_before_say_nothing_about_the_model(model: OnnxModel) -> None:
     misfits = batch(*["[1, 2]"] * 100)
     with pytest.raises(ModelError, match="takes 4 values an item, not 2"):
         scored(model, misfits)

@@ -6,7 +6,7 @@ from batch_assets.errors import SettingsError
 from batch_assets.settings.retry import RetryMode, RetrySettings, retry_mode
 
 
-def test_without_variables_the_defaults_of_the_readme_are_in_force():
+def test_without_variables_the_defaults_of_the_readme_are_in_force() -> None:
     settings = RetrySettings.from_environment({"BATCH_RETRY": "", "BATCH_MAX_ATTEMPTS": ""})
     assert settings == RetrySettings(
         policy="partial",
@@ -20,7 +20,7 @@ def test_without_variables_the_defaults_of_the_readme_are_in_force():
     )
 
 
-def test_each_variable_sets_what_it_names():
+def test_each_variable_sets_what_it_names() -> None:
     settings = RetrySettings.from_environment(
         {
             "BATCH_RETRY": "leave",
@@ -62,13 +62,13 @@ def test_each_variable_sets_what_it_names():
         ),
     ],
 )
-def test_a_value_that_cannot_be_used_is_named_with_what_can(name: str, value: str, sentence: str):
+def test_a_value_that_cannot_be_used_is_named_with_what_can(name: str, value: str, sentence: str) -> None:
     with pytest.raises(SettingsError) as caught:
         RetrySettings.from_environment({name: value})
     assert str(caught.value) == sentence
 
 
-def test_the_config_of_a_run_comes_before_its_tag_and_that_before_the_policy():
+def test_the_config_of_a_run_comes_before_its_tag_and_that_before_the_policy() -> None:
     whole_batch = RetrySettings(policy="whole_batch")
     assert retry_mode(RetryMode.partial, "whole_batch", whole_batch) == "partial"
     assert retry_mode(None, "partial", whole_batch) == "partial"

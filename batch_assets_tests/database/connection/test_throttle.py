@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pymysql
@@ -54,12 +55,12 @@ def writing(throttle: Throttle, rows: int = 10) -> Iterator[Future[None]]:
 # The settings
 
 
-def test_without_variables_nothing_is_limited():
+def test_without_variables_nothing_is_limited() -> None:
     settings = ThrottleSettings.from_environment(SERVER | {"BATCH_MAX_LOAD": "", "BATCH_REPLICAS": ""})
     assert settings == ThrottleSettings(None, (), (), 5.0, 1800.0)
 
 
-def test_each_variable_sets_what_it_names():
+def test_each_variable_sets_what_it_names() -> None:
     settings = ThrottleSettings.from_environment(
         SERVER
         | {
@@ -108,14 +109,14 @@ REPLICAS = "set it to the replicas as host:port, with commas between them, for e
         ("BATCH_MAX_PAUSE_SECONDS", "7200", "set it to 3600 or less, since the server ends the connection by which"),
     ],
 )
-def test_a_value_that_cannot_be_used_is_named_with_what_can(name: str, value: str, sentence: str):
+def test_a_value_that_cannot_be_used_is_named_with_what_can(name: str, value: str, sentence: str) -> None:
     with pytest.raises(SettingsError) as caught:
         ThrottleSettings.from_environment(SERVER | {name: value})
     assert str(caught.value).startswith(f"{name} is {value!r}: {sentence}")
 
 
 @pytest.mark.parametrize(("name", "value"), [("BATCH_MAX_LOAD", "Threads_running=25"), ("BATCH_REPLICAS", "replica1")])
-def test_an_sqlite_file_has_neither_load_nor_replicas(name: str, value: str, tmp_path):
+def test_an_sqlite_file_has_neither_load_nor_replicas(name: str, value: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=f"^{name} is '{value}', but the database is the SQLite file .*: unset"):
         ThrottleSettings.from_environment({"BATCH_ASSETS_HOME": str(tmp_path), name: value})
 
@@ -123,14 +124,14 @@ def test_an_sqlite_file_has_neither_load_nor_replicas(name: str, value: str, tmp
 # The ceiling: only lower bounds, which no busy machine can break
 
 
-def test_with_nothing_set_the_server_is_not_asked():
+def test_with_nothing_set_the_server_is_not_asked() -> None:
     nobody = engine_for(MySQLSettings("127.0.0.1", free_port(), "batch", "", "shop"))
     unlimited = throttle(nobody)
     unlimited.before_write(10**9)
     assert unlimited.paused_seconds == 0
 
 
-def test_the_ceiling_holds_from_the_first_transaction_on(tmp_path):
+def test_the_ceiling_holds_from_the_first_transaction_on(tmp_path: Path) -> None:
     sqlite = engine_for(database_settings({"BATCH_ASSETS_HOME": str(tmp_path)}))
     # Whatever else is set: an SQLite file has nothing that could be asked.
     limited = throttle(sqlite, max_rows_per_second=1000, max_load=(("Threads_running", 0),))
@@ -141,7 +142,7 @@ def test_the_ceiling_holds_from_the_first_transaction_on(tmp_path):
     assert 1.5 < limited.paused_seconds <= time.monotonic() - start
 
 
-def test_idle_time_is_not_made_up_for():
+def test_idle_time_is_not_made_up_for() -> None:
     limited = throttle(sa.create_engine("sqlite://"), max_rows_per_second=1000)
     limited.before_write(1)
     time.sleep(1)
@@ -182,7 +183,7 @@ def busy(server: Server) -> Iterator[None]:
                 connection.close()
 
 
-def test_writing_pauses_while_the_server_is_loaded_and_goes_on_afterwards(server: Server, engine: sa.Engine):
+def test_writing_pauses_while_the_server_is_loaded_and_goes_on_afterwards(server: Server, engine: sa.Engine) -> None:
     told: list[str] = []
     # The case of the name is nobody's business: the server's own tools take any.
     loaded = throttle(engine, told, max_load=(("threads_RUNNING", LIMIT),))
@@ -204,7 +205,7 @@ def test_writing_pauses_while_the_server_is_loaded_and_goes_on_afterwards(server
     assert loaded.paused_seconds >= 1.5
 
 
-def test_a_server_that_stays_loaded_fails_the_step_to_be_tried_again(engine: sa.Engine):
+def test_a_server_that_stays_loaded_fails_the_step_to_be_tried_again(engine: sa.Engine) -> None:
     told: list[str] = []
     loaded = throttle(engine, told, max_load=(("Threads_connected", 0),), max_pause_seconds=1.5)
     with pytest.raises(DatabaseUnavailableError) as fault:
@@ -215,7 +216,7 @@ def test_a_server_that_stays_loaded_fails_the_step_to_be_tried_again(engine: sa.
     assert loaded.paused_seconds >= 1.5
 
 
-def test_what_is_no_number_of_the_server_fails_before_anything_is_written(engine: sa.Engine):
+def test_what_is_no_number_of_the_server_fails_before_anything_is_written(engine: sa.Engine) -> None:
     told: list[str] = []
     limits = [("Threads_connected", 0), ("Threads_runing", 25), ("Ssl_cipher", 1)]
     with pytest.raises(SettingsError, match=r"^BATCH_MAX_LOAD names Threads_runing, Ssl_cipher, for which \S+ has no"):
@@ -223,7 +224,7 @@ def test_what_is_no_number_of_the_server_fails_before_anything_is_written(engine
     assert told == []
 
 
-def test_the_server_is_asked_once_a_second_and_no_connection_kept(engine: sa.Engine):
+def test_the_server_is_asked_once_a_second_and_no_connection_kept(engine: sa.Engine) -> None:
     asked: list[str] = []
     event.listen(engine, "before_cursor_execute", lambda *arguments: asked.append(arguments[2]))
     loaded = throttle(engine, max_load=(("Threads_running", 10**6),))
@@ -312,13 +313,13 @@ def replication(servers: Replication) -> Iterator[Replication]:
     servers.delay(0)
 
 
-def test_writing_does_not_wait_for_a_replica_that_keeps_up(replication: Replication):
+def test_writing_does_not_wait_for_a_replica_that_keeps_up(replication: Replication) -> None:
     told: list[str] = []
     replication.throttle(told).before_write(10)
     assert told == []
 
 
-def test_writing_pauses_while_a_replica_is_behind_and_goes_on_when_it_has_caught_up(replication: Replication):
+def test_writing_pauses_while_a_replica_is_behind_and_goes_on_when_it_has_caught_up(replication: Replication) -> None:
     told: list[str] = []
     behind = replication.throttle(told, BATCH_MAX_LAG_SECONDS="0.5")
     replication.delay(3600)
@@ -338,7 +339,7 @@ def test_writing_pauses_while_a_replica_is_behind_and_goes_on_when_it_has_caught
 
 
 @pytest.mark.parametrize("what", ["REPLICA SQL_THREAD", "REPLICA"])
-def test_a_replica_that_has_stopped_counts_as_behind(replication: Replication, what: str):
+def test_a_replica_that_has_stopped_counts_as_behind(replication: Replication, what: str) -> None:
     told: list[str] = []
     replication.replica.execute(f"STOP {what}")
     with writing(replication.throttle(told)) as writer:
@@ -350,7 +351,7 @@ def test_a_replica_that_has_stopped_counts_as_behind(replication: Replication, w
     assert told[0] == f"Writing pauses: the replica {address} does not replicate (it was stopped)."
 
 
-def test_the_reason_why_a_replica_does_not_go_on_is_told(replication: Replication):
+def test_the_reason_why_a_replica_does_not_go_on_is_told(replication: Replication) -> None:
     told: list[str] = []
     last = replication.source.execute("SELECT MAX(id) FROM shop.items")[0][0]
     replication.replica.execute(f"INSERT INTO shop.items VALUES ({last + 1})")
@@ -367,21 +368,21 @@ def test_the_reason_why_a_replica_does_not_go_on_is_told(replication: Replicatio
     assert reason in told[0]
 
 
-def test_a_replica_that_does_not_answer_counts_as_behind(replication: Replication):
+def test_a_replica_that_does_not_answer_counts_as_behind(replication: Replication) -> None:
     address = f"127.0.0.1:{free_port()}"
     unknown = replication.throttle(BATCH_REPLICAS=address, BATCH_MAX_PAUSE_SECONDS="0")
     with pytest.raises(DatabaseUnavailableError, match=f"and still the replica {address} does not answer"):
         unknown.before_write(10)
 
 
-def test_what_is_no_replica_is_refused_at_once(replication: Replication):
+def test_what_is_no_replica_is_refused_at_once(replication: Replication) -> None:
     address = f"127.0.0.1:{replication.source.port}"
     wrong = replication.throttle(BATCH_REPLICAS=address)
     with pytest.raises(SettingsError, match=f"^BATCH_REPLICAS names {address}, which is no replica"):
         wrong.before_write(10)
 
 
-def test_an_account_that_may_not_ask_is_told_which_right_it_lacks(replication: Replication):
+def test_an_account_that_may_not_ask_is_told_which_right_it_lacks(replication: Replication) -> None:
     right = "REPLICA MONITOR" if replication.replica.is_mariadb else "REPLICATION CLIENT"
     sentence = f"^User 'stranger' may not ask the replica .*: GRANT {right} ON ... to it there, or unset BATCH_REPLICAS"
     with pytest.raises(DatabaseError, match=sentence) as fault:

@@ -20,7 +20,7 @@ MAX_ATTEMPTS = 3
 
 
 @pytest.fixture
-def engine(tables) -> sa.Engine:
+def engine(tables: dict[str, str]) -> sa.Engine:
     return engine_from_environment()
 
 
@@ -48,7 +48,7 @@ def tried(engine: sa.Engine) -> set[int]:
         return set(connection.execute(sa.text(f"SELECT id FROM items WHERE {condition}")).scalars())
 
 
-def test_a_failed_item_is_recorded_with_its_reason_hour_run_and_model(engine, sql: Sql):
+def test_a_failed_item_is_recorded_with_its_reason_hour_run_and_model(engine: sa.Engine, sql: Sql) -> None:
     (bad,) = insert_items(sql, ["[1]"], LAST)
     before = datetime.datetime.now(datetime.UTC).replace(tzinfo=None, microsecond=0)
     recorded(engine, failed(bad, "[1]", "wrong_length", "1 Wert, das Modell nimmt 4, 花"))
@@ -62,7 +62,7 @@ def test_a_failed_item_is_recorded_with_its_reason_hour_run_and_model(engine, sq
     assert before <= datetime.datetime.fromisoformat(str(first)) <= after
 
 
-def test_another_failure_counts_one_attempt_more_and_keeps_the_first_time(engine, sql: Sql):
+def test_another_failure_counts_one_attempt_more_and_keeps_the_first_time(engine: sa.Engine, sql: Sql) -> None:
     (bad,) = insert_items(sql, ["[1]"])
     recorded(engine, failed(bad, "[1]"), run_id="first")
     sql("UPDATE failed_items SET first_failed_at = %s, last_failed_at = %s", START, START)
@@ -74,7 +74,7 @@ def test_another_failure_counts_one_attempt_more_and_keeps_the_first_time(engine
     assert run_id == "second"
 
 
-def test_many_failed_items_are_recorded_at_once(engine, sql: Sql):
+def test_many_failed_items_are_recorded_at_once(engine: sa.Engine, sql: Sql) -> None:
     texts = [f'["{"ü%s?" * 30}", {number}]' for number in range(12_000)]
     ids = insert_items(sql, texts)
     recorded(engine, *(failed(key, text) for key, text in zip(ids, texts, strict=True)))
@@ -86,7 +86,9 @@ def test_many_failed_items_are_recorded_at_once(engine, sql: Sql):
     assert failed_of(sql) == {}
 
 
-def test_an_item_that_was_predicted_is_taken_off_in_the_transaction_that_predicts_it(engine, sql: Sql):
+def test_an_item_that_was_predicted_is_taken_off_in_the_transaction_that_predicts_it(
+    engine: sa.Engine, sql: Sql
+) -> None:
     one, other = insert_items(sql, ["[1]", "[2]"])
     recorded(engine, failed(one, "[1]"), failed(other, "[2]"))
     failed_items = begun(engine)
@@ -98,7 +100,7 @@ def test_an_item_that_was_predicted_is_taken_off_in_the_transaction_that_predict
     assert_hour_adds_up(sql)
 
 
-def test_nothing_is_recorded_when_the_transaction_is_undone(engine, sql: Sql):
+def test_nothing_is_recorded_when_the_transaction_is_undone(engine: sa.Engine, sql: Sql) -> None:
     one, other = insert_items(sql, ["[1]", "[2]"])
     recorded(engine, failed(one, "[1]"))
     failed_items = begun(engine)
@@ -110,7 +112,9 @@ def test_nothing_is_recorded_when_the_transaction_is_undone(engine, sql: Sql):
     assert assert_hour_adds_up(sql) == (2, 0, 1, 1)
 
 
-def test_nothing_is_recorded_of_an_item_that_was_corrected_deleted_or_predicted_meanwhile(engine, sql: Sql):
+def test_nothing_is_recorded_of_an_item_that_was_corrected_deleted_or_predicted_meanwhile(
+    engine: sa.Engine, sql: Sql
+) -> None:
     corrected, deleted, predicted, bad = insert_items(sql, ["[1]", "[2]", "[3]", "[4]"])
     rows = [failed(key, f"[{number}]") for number, key in enumerate((corrected, deleted, predicted, bad), 1)]
     correct(sql, corrected)
@@ -121,7 +125,9 @@ def test_nothing_is_recorded_of_an_item_that_was_corrected_deleted_or_predicted_
     assert assert_hour_adds_up(sql) == (3, 1, 1, 1)
 
 
-def test_failed_rows_whose_items_the_service_deleted_or_scored_are_taken_off_at_once(engine, sql: Sql):
+def test_failed_rows_whose_items_the_service_deleted_or_scored_are_taken_off_at_once(
+    engine: sa.Engine, sql: Sql
+) -> None:
     gone, done, bad = insert_items(sql, ["[1]", "[2]", "[3]"])
     recorded(engine, failed(gone, "[1]"), failed(done, "[2]"), failed(bad, "[3]"))
     sql("INSERT INTO failed_items SELECT 77, %s, code, message, attempts, first_failed_at, last_failed_at,"
@@ -132,7 +138,7 @@ def test_failed_rows_whose_items_the_service_deleted_or_scored_are_taken_off_at_
     assert set(failed_of(sql)) == {bad, 77}  # the other hour's row is that hour's business
 
 
-def test_a_message_that_no_database_can_hold_is_recorded_all_the_same(engine, sql: Sql):
+def test_a_message_that_no_database_can_hold_is_recorded_all_the_same(engine: sa.Engine, sql: Sql) -> None:
     (bad,) = insert_items(sql, ["[1]"])
     recorded(engine, failed(bad, "[1]", message="half a letter: \ud800"))
     assert failed_of(sql) == {bad: ("code", "half a letter: \\ud800", 1)}
@@ -141,7 +147,7 @@ def test_a_message_that_no_database_can_hold_is_recorded_all_the_same(engine, sq
 # What is tried again
 
 
-def test_a_failed_item_is_tried_until_it_has_failed_as_often_as_it_may(engine, sql: Sql):
+def test_a_failed_item_is_tried_until_it_has_failed_as_often_as_it_may(engine: sa.Engine, sql: Sql) -> None:
     bad, good = insert_items(sql, ["[1]", "[2]"])
     for attempt in range(1, MAX_ATTEMPTS + 1):
         assert tried(engine) == {bad, good}
@@ -150,7 +156,7 @@ def test_a_failed_item_is_tried_until_it_has_failed_as_often_as_it_may(engine, s
     assert tried(engine) == {good}
 
 
-def test_an_item_that_was_corrected_is_tried_again_and_counted_anew(engine, sql: Sql):
+def test_an_item_that_was_corrected_is_tried_again_and_counted_anew(engine: sa.Engine, sql: Sql) -> None:
     (bad,) = insert_items(sql, ["[1]"])
     for _ in range(MAX_ATTEMPTS):
         recorded(engine, failed(bad, "[1]"))
@@ -161,7 +167,7 @@ def test_an_item_that_was_corrected_is_tried_again_and_counted_anew(engine, sql:
     assert tried(engine) == {bad}
 
 
-def test_what_has_a_prediction_is_not_tried(engine, sql: Sql):
+def test_what_has_a_prediction_is_not_tried(engine: sa.Engine, sql: Sql) -> None:
     done, pending = insert_items(sql, ["[1]", "[2]"])
     sql("UPDATE items SET prediction = '[1, 0, 0]' WHERE id = %s", done)
     assert tried(engine) == {pending}

@@ -22,7 +22,7 @@ BEFORE, LAST = "2026-11-02 04:59:59", "2026-11-02 05:59:59"
 
 
 @pytest.fixture
-def engine(tables) -> sa.Engine:
+def engine(tables: dict[str, str]) -> sa.Engine:
     return engine_from_environment()
 
 
@@ -52,13 +52,13 @@ def summarise(sql: Sql, hour: str, pending: int, model_version: str | None = "ve
 # Counting
 
 
-def test_an_hour_is_half_open_and_written_as_its_partition():
+def test_an_hour_is_half_open_and_written_as_its_partition() -> None:
     assert HOUR.key == "2026-11-02-05:00"
     assert HOUR.end == datetime.datetime.fromisoformat(END)
     assert NEXT.key == "2026-11-02-06:00"
 
 
-def test_the_stock_of_an_hour_is_that_hours_only(engine, sql: Sql):
+def test_the_stock_of_an_hour_is_that_hours_only(engine: sa.Engine, sql: Sql) -> None:
     insert_items(sql, ['"x"'], BEFORE)
     first = insert_items(sql, [GOOD[0], "[1, 2]"], START)
     last = insert_items(sql, ["null", '{"a": 1}', GOOD[1]], LAST)
@@ -73,19 +73,19 @@ def test_the_stock_of_an_hour_is_that_hours_only(engine, sql: Sql):
     assert stock.shapes == {"list of 4": 2, "list of 2": 1, "null": 1, "dict": 1}
 
 
-def test_the_stock_does_not_look_at_the_shape_of_what_is_very_long(engine, sql: Sql):
+def test_the_stock_does_not_look_at_the_shape_of_what_is_very_long(engine: sa.Engine, sql: Sql) -> None:
     insert_items(sql, [json.dumps("x" * 100_000), json.dumps([1] * 30_000)], START)
     assert take_stock(engine, ITEMS, HOUR).shapes == {"more than 100,000 characters": 1, "list of 30000": 1}
 
 
-def test_the_stock_of_an_hour_without_items_is_zero(engine, sql: Sql):
+def test_the_stock_of_an_hour_without_items_is_zero(engine: sa.Engine, sql: Sql) -> None:
     insert_items(sql, GOOD, END)
     stock = take_stock(engine, ITEMS, HOUR)
     assert (stock.counts.items, stock.counts.predicted, stock.counts.failed, stock.counts.pending) == (0, 0, 0, 0)
     assert (stock.first, stock.last, stock.shapes) == (None, None, {})
 
 
-def test_items_are_counted_by_hour_oldest_first(engine, sql: Sql):
+def test_items_are_counted_by_hour_oldest_first(engine: sa.Engine, sql: Sql) -> None:
     insert_items(sql, GOOD, END)
     bad, done, _ = insert_items(sql, ["[1]", *GOOD[:2]], LAST)
     insert_items(sql, GOOD, "2026-11-02 07:00:00")
@@ -110,11 +110,11 @@ def test_items_are_counted_by_hour_oldest_first(engine, sql: Sql):
     assert first_created(engine, ITEMS) == datetime.datetime.fromisoformat("2026-11-02 03:59:59")
 
 
-def test_a_table_without_items_has_no_oldest_one(engine):
+def test_a_table_without_items_has_no_oldest_one(engine: sa.Engine) -> None:
     assert first_created(engine, ITEMS) is None
 
 
-def test_failed_rows_of_items_that_are_gone_or_predicted_are_not_counted(engine, sql: Sql):
+def test_failed_rows_of_items_that_are_gone_or_predicted_are_not_counted(engine: sa.Engine, sql: Sql) -> None:
     gone, done, bad = insert_items(sql, ["[1]", "[2]", "[3]"])
     recorded(engine, failed(gone, "[1]"), failed(done, "[2]"), failed(bad, "[3]"))
     sql("DELETE FROM items WHERE id = %s", gone)
@@ -129,7 +129,7 @@ def test_failed_rows_of_items_that_are_gone_or_predicted_are_not_counted(engine,
 # Models
 
 
-def test_the_model_of_each_hour_is_that_of_its_summary(engine, sql: Sql):
+def test_the_model_of_each_hour_is_that_of_its_summary(engine: sa.Engine, sql: Sql) -> None:
     summarise(sql, START, 0, "one")
     summarise(sql, END, 0, None)
     summarise(sql, "2026-11-02 07:00:00", 0, "two")

@@ -36,7 +36,7 @@ with HourLock(engine_from_environment(), hour, "killed", wait=False, on_progress
 
 
 @pytest.fixture
-def engine(tables) -> sa.Engine:
+def engine(tables: dict[str, str]) -> sa.Engine:
     return engine_from_environment()
 
 
@@ -46,7 +46,7 @@ def lock(
     return HourLock(engine, hour, run_id, wait=wait, on_progress=on_progress)
 
 
-def test_a_second_run_is_told_which_run_has_the_hour(engine):
+def test_a_second_run_is_told_which_run_has_the_hour(engine: sa.Engine) -> None:
     sentence = "2026-11-02-05:00 is held by run first since .* UTC"
     with lock(engine, "first").held(), pytest.raises(HourBusyError, match=sentence) as caught:
         lock(engine, "second").held().__enter__()
@@ -56,12 +56,12 @@ def test_a_second_run_is_told_which_run_has_the_hour(engine):
         pass
 
 
-def test_hours_do_not_wait_for_each_other(engine):
+def test_hours_do_not_wait_for_each_other(engine: sa.Engine) -> None:
     with lock(engine, "first").held(), lock(engine, "second", hour=Hour(HOUR.end)).held():
         pass
 
 
-def test_a_second_run_that_waits_gets_the_hour_when_the_first_is_done(engine, sql: Sql):
+def test_a_second_run_that_waits_gets_the_hour_when_the_first_is_done(engine: sa.Engine, sql: Sql) -> None:
     said, got = [], threading.Event()
 
     def second() -> None:
@@ -80,7 +80,7 @@ def test_a_second_run_that_waits_gets_the_hour_when_the_first_is_done(engine, sq
     assert sql("SELECT COUNT(*) FROM hour_locks") == [(0,)]
 
 
-def test_the_hour_is_free_when_its_holder_is_killed(engine, sql: Sql):
+def test_the_hour_is_free_when_its_holder_is_killed(engine: sa.Engine, sql: Sql) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER],
         env={**os.environ, "PYTHONPATH": str(root_folder())},
@@ -98,7 +98,7 @@ def test_the_hour_is_free_when_its_holder_is_killed(engine, sql: Sql):
         assert sql("SELECT run_id FROM hour_locks") == [("second",)]
 
 
-def test_a_run_that_lost_the_hour_to_another_one_writes_nothing_more(engine, sql: Sql):
+def test_a_run_that_lost_the_hour_to_another_one_writes_nothing_more(engine: sa.Engine, sql: Sql) -> None:
     mine = lock(engine, "first")
     with mine.held():
         with engine.begin() as connection:
@@ -112,7 +112,9 @@ def test_a_run_that_lost_the_hour_to_another_one_writes_nothing_more(engine, sql
     assert sql("SELECT run_id FROM hour_locks") == [("second",)]
 
 
-def test_who_takes_an_hour_over_waits_for_the_transaction_in_flight(engine, sql: Sql, server_only):
+def test_who_takes_an_hour_over_waits_for_the_transaction_in_flight(
+    engine: sa.Engine, sql: Sql, server_only: None
+) -> None:
     mine = lock(engine, "first")
     taken = threading.Event()
 
@@ -131,7 +133,9 @@ def test_who_takes_an_hour_over_waits_for_the_transaction_in_flight(engine, sql:
         rival.join()
 
 
-def test_a_connection_that_holds_an_hour_is_not_silent(engine, sql: Sql, server_only, monkeypatch):
+def test_a_connection_that_holds_an_hour_is_not_silent(
+    engine: sa.Engine, sql: Sql, server_only: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(hour_lock, "SILENCE_SECONDS", 2)
     monkeypatch.setattr(hour_lock, "HEARTBEAT_SECONDS", 0.5)
     with lock(engine, "first").held():
@@ -140,7 +144,9 @@ def test_a_connection_that_holds_an_hour_is_not_silent(engine, sql: Sql, server_
             lock(engine, "second").held().__enter__()
 
 
-def test_the_connection_that_held_an_hour_serves_others_as_if_it_never_had(engine, sql: Sql, server_only):
+def test_the_connection_that_held_an_hour_serves_others_as_if_it_never_had(
+    engine: sa.Engine, sql: Sql, server_only: None
+) -> None:
     with lock(engine, "first").held():
         ((holder,),) = sql("SELECT IS_USED_LOCK(%s)", server_lock(engine, HOUR))
     assert sql("SELECT IS_FREE_LOCK(%s)", server_lock(engine, HOUR)) == [(1,)]
@@ -154,8 +160,8 @@ def test_the_connection_that_held_an_hour_serves_others_as_if_it_never_had(engin
 
 @pytest.mark.parametrize("noticed", [False, True])
 def test_a_connection_that_was_lost_while_it_held_an_hour_serves_nobody(
-    engine, sql: Sql, server_only, monkeypatch, *, noticed: bool
-):
+    engine: sa.Engine, sql: Sql, server_only: None, monkeypatch: pytest.MonkeyPatch, *, noticed: bool
+) -> None:
     monkeypatch.setattr(hour_lock, "HEARTBEAT_SECONDS", 0.1 if noticed else 60)
     with lock(engine, "first").held():
         ((holder,),) = sql("SELECT IS_USED_LOCK(%s)", server_lock(engine, HOUR))
@@ -166,6 +172,6 @@ def test_a_connection_that_was_lost_while_it_held_an_hour_serves_nobody(
 
 
 @pytest.fixture
-def server_only(tables) -> None:
+def server_only(tables: dict[str, str]) -> None:
     if "MYSQL_SERVER" not in tables:
         pytest.skip("SQLite's lock is a file's, which the operating system takes back")

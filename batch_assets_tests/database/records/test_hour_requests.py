@@ -34,7 +34,7 @@ THREADS = 8
 
 
 @pytest.fixture
-def engine(tables) -> sa.Engine:
+def engine(tables: dict[str, str]) -> sa.Engine:
     return engine_from_environment()
 
 
@@ -55,14 +55,14 @@ def left(engine: sa.Engine, end: datetime.datetime = NEXT.end, first: Hour = FIR
 # What is left
 
 
-def test_an_empty_table_and_a_scored_one_have_nothing_left(engine, sql: Sql):
+def test_an_empty_table_and_a_scored_one_have_nothing_left(engine: sa.Engine, sql: Sql) -> None:
     assert left(engine) == {}
     insert_items(sql, GOOD)
     sql("UPDATE items SET prediction = '[1, 0, 0]'")
     assert left(engine) == {}
 
 
-def test_what_has_no_prediction_is_counted_by_hour_with_its_largest_id(engine, sql: Sql):
+def test_what_has_no_prediction_is_counted_by_hour_with_its_largest_id(engine: sa.Engine, sql: Sql) -> None:
     insert_items(sql, GOOD[:1], "2026-11-02 04:59:59")
     first, second, done = insert_items(sql, GOOD, START)
     (last,) = insert_items(sql, GOOD[:1], "2026-11-02 05:59:59")
@@ -76,14 +76,14 @@ def test_what_has_no_prediction_is_counted_by_hour_with_its_largest_id(engine, s
     assert second < last
 
 
-def test_only_the_hours_asked_for_are_looked_at(engine, sql: Sql):
+def test_only_the_hours_asked_for_are_looked_at(engine: sa.Engine, sql: Sql) -> None:
     for moment in ("2026-10-31 23:59:59", "2026-11-01 00:00:00", "2026-11-02 05:59:59", END):
         insert_items(sql, GOOD[:1], moment)
     assert list(left(engine, HOUR.end)) == ["2026-11-01-00:00", HOUR.key]
     assert list(left(engine, HOUR.end, HOUR)) == [HOUR.key]
 
 
-def test_failed_items_are_told_apart_by_what_may_become_of_them(engine, sql: Sql):
+def test_failed_items_are_told_apart_by_what_may_become_of_them(engine: sa.Engine, sql: Sql) -> None:
     pending, again, hopeless, corrected, other = insert_items(sql, ["[1]", "[2]", "[3]", "[4]", "[5]"])
     fail(sql, again, "[2]", attempts=2)
     fail(sql, hopeless, "[3]", attempts=3)
@@ -97,14 +97,14 @@ def test_failed_items_are_told_apart_by_what_may_become_of_them(engine, sql: Sql
     assert Remaining(given_up=2).fingerprint == Remaining(given_up=5).fingerprint
 
 
-def test_failed_rows_whose_items_are_gone_do_not_count(engine, sql: Sql):
+def test_failed_rows_whose_items_are_gone_do_not_count(engine: sa.Engine, sql: Sql) -> None:
     (gone,) = insert_items(sql, ["[1]"])
     fail(sql, gone, "[1]")
     sql("DELETE FROM items")
     assert left(engine) == {}
 
 
-def test_hours_with_a_summary_are_found_among_those_asked_for(engine, sql: Sql):
+def test_hours_with_a_summary_are_found_among_those_asked_for(engine: sa.Engine, sql: Sql) -> None:
     for hour in (HOUR, NEXT):
         sql(
             "INSERT INTO run_summary (hour, items, predicted, failed, pending, label_counts, run_id, finished_at)"
@@ -117,7 +117,7 @@ def test_hours_with_a_summary_are_found_among_those_asked_for(engine, sql: Sql):
     assert hours_with_summary(engine, []) == set()
 
 
-def test_failed_items_are_listed_latest_first_and_no_more_than_asked_for(engine, sql: Sql):
+def test_failed_items_are_listed_latest_first_and_no_more_than_asked_for(engine: sa.Engine, sql: Sql) -> None:
     one, two, three, done = insert_items(sql, ["[1]", "[2]", "[3]", "[4]"])
     fail(sql, one, "[1]", attempts=3, at="2026-11-02 06:30:00")
     fail(sql, two, "[2]", attempts=2, at="2026-11-02 06:40:00")
@@ -137,7 +137,7 @@ def test_failed_items_are_listed_latest_first_and_no_more_than_asked_for(engine,
 # The bookkeeping
 
 
-def test_an_hour_is_claimed_once_and_again_only_by_who_knows_its_last_state(engine):
+def test_an_hour_is_claimed_once_and_again_only_by_who_knows_its_last_state(engine: sa.Engine) -> None:
     assert compare_and_set_request(engine, HOUR, None, ROW)
     assert not compare_and_set_request(engine, HOUR, None, replace(ROW, reason="schedule"))
     assert read_requests(engine) == {HOUR: ROW}
@@ -157,7 +157,7 @@ def test_an_hour_is_claimed_once_and_again_only_by_who_knows_its_last_state(engi
 
 
 @pytest.mark.parametrize("before", [None, ROW])
-def test_of_many_who_want_an_hour_at_once_one_gets_it(engine, before: HourRequest | None):
+def test_of_many_who_want_an_hour_at_once_one_gets_it(engine: sa.Engine, before: HourRequest | None) -> None:
     if before:
         compare_and_set_request(engine, HOUR, None, before)
     got: list[bool] = []
@@ -179,7 +179,9 @@ def test_of_many_who_want_an_hour_at_once_one_gets_it(engine, before: HourReques
 # Putting back
 
 
-def test_an_item_that_is_put_back_is_pending_again_and_its_hour_is_no_longer_given_up(engine, sql: Sql):
+def test_an_item_that_is_put_back_is_pending_again_and_its_hour_is_no_longer_given_up(
+    engine: sa.Engine, sql: Sql
+) -> None:
     one, other = insert_items(sql, ["[1]", "[2]"])
     fail(sql, one, "[1]", attempts=3)
     fail(sql, other, "[2]", attempts=3)
@@ -191,7 +193,7 @@ def test_an_item_that_is_put_back_is_pending_again_and_its_hour_is_no_longer_giv
     assert assert_hour_adds_up(sql) == (2, 0, 1, 1)
 
 
-def test_an_hour_that_is_put_back_takes_all_its_failed_items_with_it_and_no_others(engine, sql: Sql):
+def test_an_hour_that_is_put_back_takes_all_its_failed_items_with_it_and_no_others(engine: sa.Engine, sql: Sql) -> None:
     one, two = insert_items(sql, ["[1]", "[2]"], HALF_PAST)
     (other,) = insert_items(sql, ["[3]"], END)
     fail(sql, one, "[1]", attempts=3)
@@ -202,14 +204,16 @@ def test_an_hour_that_is_put_back_takes_all_its_failed_items_with_it_and_no_othe
     assert reset_attempts(engine, ITEMS, [HOUR], [other], AT) == (1, [HOUR, NEXT])
 
 
-def test_an_hour_in_which_nothing_has_failed_is_put_back_if_it_has_pending_items_or_was_given_up(engine, sql: Sql):
+def test_an_hour_in_which_nothing_has_failed_is_put_back_if_it_has_pending_items_or_was_given_up(
+    engine: sa.Engine, sql: Sql
+) -> None:
     compare_and_set_request(engine, HOUR, None, replace(ROW, given_up_at=AT, given_up_because="no model"))
     assert reset_attempts(engine, ITEMS, [HOUR], [], AT) == (0, [HOUR])
     insert_items(sql, GOOD, END)
     assert reset_attempts(engine, ITEMS, [NEXT], [], AT) == (0, [NEXT])
 
 
-def test_what_cannot_be_put_back_is_said_and_changes_nothing(engine, sql: Sql):
+def test_what_cannot_be_put_back_is_said_and_changes_nothing(engine: sa.Engine, sql: Sql) -> None:
     bad, pending, done, doubtful = insert_items(sql, ["[1]", *GOOD])
     fail(sql, bad, "[1]")
     fail(sql, doubtful, GOOD[2])

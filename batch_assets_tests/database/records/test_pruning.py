@@ -74,12 +74,12 @@ pruning.Pruning(engine, ITEMS, throttle, print, unscored_too=False).remove(hour)
 
 
 @pytest.fixture
-def engine(tables) -> sa.Engine:
+def engine(tables: dict[str, str]) -> sa.Engine:
     return engine_from_environment()
 
 
 @pytest.fixture
-def server_only(tables) -> None:
+def server_only(tables: dict[str, str]) -> None:
     if "MYSQL_SERVER" not in tables:
         pytest.skip("SQLite has one writer at a time")
 
@@ -112,7 +112,7 @@ def hours(sql: Sql, table: str) -> list[str]:
 # What goes, and what stays
 
 
-def test_an_hour_goes_with_all_that_was_recorded_of_it_and_the_others_stay(engine, sql: Sql):
+def test_an_hour_goes_with_all_that_was_recorded_of_it_and_the_others_stay(engine: sa.Engine, sql: Sql) -> None:
     predicted(sql, 2, START)
     predicted(sql, 2, LAST)
     failed(sql)
@@ -127,7 +127,7 @@ def test_an_hour_goes_with_all_that_was_recorded_of_it_and_the_others_stay(engin
     assert prune(engine) == PrunedHour(HOUR, 0)
 
 
-def test_old_hours_are_those_of_items_and_of_rows_that_are_left_oldest_first(engine, sql: Sql):
+def test_old_hours_are_those_of_items_and_of_rows_that_are_left_oldest_first(engine: sa.Engine, sql: Sql) -> None:
     assert old_hours(engine, ITEMS, NEXT.end) == []
     for created in (LAST, START, "2026-11-01 23:59:59", END, "2026-11-02 07:00:00"):
         predicted(sql, 1, created)
@@ -143,7 +143,7 @@ def test_old_hours_are_those_of_items_and_of_rows_that_are_left_oldest_first(eng
     assert sql("SELECT COUNT(*) FROM items") == [(1,)]
 
 
-def test_a_failed_item_that_is_now_of_another_hour_keeps_its_reason(engine, sql: Sql):
+def test_a_failed_item_that_is_now_of_another_hour_keeps_its_reason(engine: sa.Engine, sql: Sql) -> None:
     key = failed(sql, END, START)
     predicted(sql, 1)
     assert prune(engine) == PrunedHour(HOUR, 1)
@@ -151,7 +151,9 @@ def test_a_failed_item_that_is_now_of_another_hour_keeps_its_reason(engine, sql:
     assert old_hours(engine, ITEMS, HOUR.end) == []
 
 
-def test_idempotency_keys_are_forgotten_with_the_hours_in_which_they_were_used(engine, sql: Sql, monkeypatch):
+def test_idempotency_keys_are_forgotten_with_the_hours_in_which_they_were_used(
+    engine: sa.Engine, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pruning, "BATCH_ROWS", 2)
     for number, moment in enumerate([START] * 5 + [END]):
         sql("INSERT INTO registrations VALUES (%s, 'f', '[1]', %s)", str(number), moment)
@@ -160,7 +162,7 @@ def test_idempotency_keys_are_forgotten_with_the_hours_in_which_they_were_used(e
     assert sql("SELECT idempotency_key FROM registrations") == [("5",)]
 
 
-def test_an_hour_is_there_while_it_has_items_or_a_summary(engine, sql: Sql):
+def test_an_hour_is_there_while_it_has_items_or_a_summary(engine: sa.Engine, sql: Sql) -> None:
     third = Hour(NEXT.end)
     predicted(sql, 1)
     summed_up(sql, 0, END)
@@ -172,7 +174,9 @@ def test_an_hour_is_there_while_it_has_items_or_a_summary(engine, sql: Sql):
 
 
 @pytest.mark.parametrize("state", ["pending", "corrected"])
-def test_an_hour_with_items_that_nobody_has_scored_stays_as_it_is_unless_they_may_go_too(engine, sql: Sql, state: str):
+def test_an_hour_with_items_that_nobody_has_scored_stays_as_it_is_unless_they_may_go_too(
+    engine: sa.Engine, sql: Sql, state: str
+) -> None:
     predicted(sql)
     summed_up(sql, 3)
     if state == "pending":
@@ -189,7 +193,7 @@ def test_an_hour_with_items_that_nobody_has_scored_stays_as_it_is_unless_they_ma
     assert set(map(len, rows_of(sql, *ALL).values())) == {0}
 
 
-def test_to_look_counts_and_changes_nothing(engine, sql: Sql):
+def test_to_look_counts_and_changes_nothing(engine: sa.Engine, sql: Sql) -> None:
     predicted(sql)
     failed(sql)
     summed_up(sql, 4)
@@ -204,8 +208,8 @@ def test_to_look_counts_and_changes_nothing(engine, sql: Sql):
 
 @pytest.mark.parametrize("moments", [[HALF_PAST], [START, LAST, "2026-11-02 05:10:00", HALF_PAST]])
 def test_what_is_left_adds_up_after_each_batch_and_the_summary_goes_last(
-    engine, sql: Sql, monkeypatch: pytest.MonkeyPatch, moments: list[str]
-):
+    engine: sa.Engine, sql: Sql, monkeypatch: pytest.MonkeyPatch, moments: list[str]
+) -> None:
     monkeypatch.setattr(pruning, "BATCH_ROWS", 7)
     for number in range(24):
         moment = moments[number % len(moments)]
@@ -227,7 +231,9 @@ def test_what_is_left_adds_up_after_each_batch_and_the_summary_goes_last(
     assert hours(sql, "run_summary") == []
 
 
-def test_a_prune_that_is_killed_leaves_an_hour_that_adds_up_and_the_next_one_finishes_it(engine, sql: Sql):
+def test_a_prune_that_is_killed_leaves_an_hour_that_adds_up_and_the_next_one_finishes_it(
+    engine: sa.Engine, sql: Sql
+) -> None:
     predicted(sql, 60)
     for _ in range(20):
         failed(sql)
@@ -252,7 +258,7 @@ def test_a_prune_that_is_killed_leaves_an_hour_that_adds_up_and_the_next_one_fin
     assert set(map(len, rows_of(sql, *ALL).values())) == {0}
 
 
-def test_two_prunes_at_once_remove_each_item_once(engine, sql: Sql, monkeypatch: pytest.MonkeyPatch):
+def test_two_prunes_at_once_remove_each_item_once(engine: sa.Engine, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pruning, "BATCH_ROWS", 10)
     chosen = [Hour(HOUR.start + datetime.timedelta(hours=number)) for number in range(4)]
     for hour in chosen:
@@ -277,7 +283,7 @@ def test_two_prunes_at_once_remove_each_item_once(engine, sql: Sql, monkeypatch:
 # Beside others
 
 
-def test_an_hour_that_a_run_holds_is_not_touched(engine, sql: Sql):
+def test_an_hour_that_a_run_holds_is_not_touched(engine: sa.Engine, sql: Sql) -> None:
     predicted(sql)
     summed_up(sql, 3)
     with HourLock(engine, HOUR, "run", wait=False, on_progress=print).held():
@@ -287,7 +293,7 @@ def test_an_hour_that_a_run_holds_is_not_touched(engine, sql: Sql):
     assert prune(engine) == PrunedHour(HOUR, 3)
 
 
-def test_a_run_that_finds_the_hour_held_is_told_by_whom(engine, sql: Sql):
+def test_a_run_that_finds_the_hour_held_is_told_by_whom(engine: sa.Engine, sql: Sql) -> None:
     predicted(sql)
     said: list[str] = []
 
@@ -301,7 +307,9 @@ def test_a_run_that_finds_the_hour_held_is_told_by_whom(engine, sql: Sql):
     assert len(set(said)) == 1
 
 
-def test_a_prune_that_lost_the_hour_to_a_run_removes_nothing_more(engine, sql: Sql, monkeypatch: pytest.MonkeyPatch):
+def test_a_prune_that_lost_the_hour_to_a_run_removes_nothing_more(
+    engine: sa.Engine, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pruning, "BATCH_ROWS", 10)
     predicted(sql, 30)
     summed_up(sql, 30)
@@ -318,8 +326,8 @@ def test_a_prune_that_lost_the_hour_to_a_run_removes_nothing_more(engine, sql: S
 
 
 def test_a_late_item_that_comes_meanwhile_stays_pending_and_is_scored_before_it_goes(
-    engine, sql: Sql, monkeypatch: pytest.MonkeyPatch
-):
+    engine: sa.Engine, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pruning, "BATCH_ROWS", 10)
     predicted(sql, 30)
     summed_up(sql, 30)
@@ -360,7 +368,9 @@ def transaction(environment: dict[str, str]) -> Iterator[pymysql.cursors.Cursor]
 INSERT = "INSERT INTO items (`values`, created_datetime) VALUES (%s, %s)"
 
 
-def test_what_a_transaction_of_the_service_holds_is_passed_over_and_nobody_waits(engine, sql: Sql, tables, server_only):
+def test_what_a_transaction_of_the_service_holds_is_passed_over_and_nobody_waits(
+    engine: sa.Engine, sql: Sql, tables: dict[str, str], server_only: None
+) -> None:
     keys = predicted(sql, 20)
     failed(sql)
     summed_up(sql, 21)
@@ -378,7 +388,9 @@ def test_what_a_transaction_of_the_service_holds_is_passed_over_and_nobody_waits
     assert set(map(len, rows_of(sql, *ALL).values())) == {0}
 
 
-def test_the_service_inserts_and_updates_while_a_batch_is_being_removed(engine, sql: Sql, tables, server_only):
+def test_the_service_inserts_and_updates_while_a_batch_is_being_removed(
+    engine: sa.Engine, sql: Sql, tables: dict[str, str], server_only: None
+) -> None:
     predicted(sql, 20)
     (other,) = predicted(sql, 1, END)
     summed_up(sql, 20)
@@ -407,8 +419,8 @@ def test_the_service_inserts_and_updates_while_a_batch_is_being_removed(engine, 
 
 
 def test_reading_on_in_an_hour_costs_a_batch_and_not_the_hour(
-    engine, sql: Sql, server_only, monkeypatch: pytest.MonkeyPatch
-):
+    engine: sa.Engine, sql: Sql, server_only: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pruning, "BATCH_ROWS", 20)
     predicted(sql, 2_000)
     predicted(sql, 1_000, END)
@@ -429,8 +441,8 @@ def test_reading_on_in_an_hour_costs_a_batch_and_not_the_hour(
 
 
 def test_an_account_needs_the_rights_to_read_and_to_delete_and_to_hold_an_hour(
-    engine, server: Server, sql: Sql, tables, server_only
-):
+    engine: sa.Engine, server: Server, sql: Sql, tables: dict[str, str], server_only: None
+) -> None:
     predicted(sql)
     failed(sql)
     summed_up(sql, 4)
