@@ -94,7 +94,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks tests by the fixtures that they use, and puts first what takes longest: no worker begins it last."""
     for item in items:
         assert isinstance(item, pytest.Function)
-        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        values = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        parameters = {value for value in values if isinstance(value, str)}
         for marker, fixtures in MARKED_BY_FIXTURES.items():
             if fixtures & set(item.fixturenames) or marker in parameters:
                 item.add_marker(marker)
