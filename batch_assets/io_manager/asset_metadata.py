@@ -11,7 +11,7 @@ from batch_assets.database.connection.statements import BATCH_ROWS
 from batch_assets.database.slices.batches import Batches, is_frame
 from batch_assets.database.slices.creation import create_table
 from batch_assets.database.slices.table_slice import TableSlice
-from batch_assets.database.slices.updating import ColumnUpdate
+from batch_assets.database.slices.update_statements import ColumnUpdate
 from batch_assets.errors import TableError
 
 # What may follow a column's name: a type with numbers or texts in brackets. SQLite would take any word for a

@@ -120,7 +120,7 @@ class MySQLIOManager(dg.ConfigurableIOManager):
     ) -> dict[str, Any]:
         """Stores the rows of a slice, and returns what is to be said of it."""
         update = column_update(context.definition_metadata)
-        with batches.held():
+        with batches.scope():
             if update:
                 updated = update_rows(engine, table_slice, update, batches)
                 metadata: dict[str, Any] = {"rows": updated.rows, "left": updated.skipped}

@@ -65,8 +65,8 @@ class HourlyScoring:
         failed_items = FailedItems(self.engine, item_table(names), hour, self.model.version, self.run_id)
 
         @contextmanager
-        def held() -> Iterator[None]:
-            with lock.held(), _collecting_what_is_new():
+        def scope() -> Iterator[None]:
+            with lock.acquire(), _collecting_what_is_new():
                 failed_items.begin()
                 yield
                 if not whole:
@@ -101,7 +101,7 @@ class HourlyScoring:
             scored,
             in_transaction=in_transaction,
             metadata=metadata,
-            held=held,
+            scope=scope,
             before_write=self.throttle.before_write,
             at_once=whole,
         )

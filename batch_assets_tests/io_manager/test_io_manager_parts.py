@@ -122,7 +122,7 @@ def test_what_is_held_is_let_go_after_the_last_row_is_stored(sql: Sql, ephemeral
 
     def make(key: str) -> Batches:
         made = rows(key, 1)
-        return Batches(made.source, held=held)
+        return Batches(made.source, scope=held)
 
     assert run(by_partition(make), partition=FIRST, instance=ephemeral).success
     assert seen == ["taken", [(1,)]]

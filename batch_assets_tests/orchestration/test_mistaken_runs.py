@@ -133,7 +133,7 @@ def test_an_hour_that_another_run_holds_is_not_given_up_by_the_one_that_had_to_l
     with contextlib.ExitStack() as held:
         for hour in (NEXT, AFTER_NEXT):
             lock = HourLock(engine, check_closed(hour), "the-rival", wait=False, on_progress=print)
-            held.enter_context(lock.held())
+            held.enter_context(lock.acquire())
         busy = failed(instance, (HOUR, AFTER_NEXT), BATCH_BUSY_HOUR="fail")
     assert busy.tags["batch_assets/failed_partitions"] == f"{NEXT}, {AFTER_NEXT}"
     assert Tick(instance).hours == [NEXT, AFTER_NEXT]
@@ -144,7 +144,7 @@ def test_of_a_range_an_hour_is_not_given_up_for_what_another_one_said(instance, 
     insert_items(sql, GOOD)
     insert_items(sql, [*GOOD, '"bad"'], END)
     lock = HourLock(engine_from_environment(), check_closed(HOUR), "the-rival", wait=False, on_progress=print)
-    with lock.held():
+    with lock.acquire():
         failed(instance, (HOUR, NEXT), BATCH_BUSY_HOUR="fail", BATCH_MAX_FAILED_ITEMS="0")
     assert Tick(instance, 6 * MINUTE).hours == [HOUR, NEXT]
     # What was said of the other hour alone, it says again by itself.

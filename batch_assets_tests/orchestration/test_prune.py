@@ -138,7 +138,7 @@ def test_it_ends_with_status_1_and_says_which_hours_had_to_stay_and_why(shipped:
         create_run_for_test(shipped, "batch_inference", status=status, tags={"dagster/partition": key})
     hour = hour_of_key(HOUR)
     assert isinstance(hour, Hour)
-    with HourLock(engine_from_environment(), hour, "a-run", wait=False, on_progress=print).held():
+    with HourLock(engine_from_environment(), hour, "a-run", wait=False, on_progress=print).acquire():
         done = batch_assets("prune", *ITEMS)
     assert said(done.stdout) == [
         "2026-11-02-09:00: 2 items removed in time",

@@ -294,7 +294,7 @@ def test_a_run_of_an_hour_that_another_one_holds_fails_or_waits_as_it_is_set(
     insert_items(sql, GOOD)
     rival = HourLock(engine_from_environment(), check_closed(HOUR), "the-rival", wait=False, on_progress=print)
     monkeypatch.setenv("BATCH_BUSY_HOUR", "fail")
-    with rival.held():
+    with rival.acquire():
         result = run(instance)
         assert f"The hour {HOUR} is held by run the-rival" in failure(result)
         tags = instance.get_run_by_id(result.run_id).tags
@@ -303,7 +303,7 @@ def test_a_run_of_an_hour_that_another_one_holds_fails_or_waits_as_it_is_set(
     holds, seen = threading.Event(), []
 
     def hold_for_a_while() -> None:
-        with rival.held():
+        with rival.acquire():
             holds.set()
             time.sleep(2)
             seen.append(assert_hour_adds_up(sql))

@@ -49,7 +49,7 @@ class HourLock:
         self._on_progress = on_progress
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def acquire(self) -> Iterator[None]:
         """Holds the hour.
 
         Raises:

@@ -159,7 +159,7 @@ class Pruning:
         removed = 0
         lock = HourLock(self._engine, hour, self._run_id, wait=False, on_progress=self._on_progress)
         try:
-            with lock.held():
+            with lock.acquire():
                 unscored = self._unscored(hour)
                 if unscored:
                     return PrunedHour(hour, 0, UNSCORED, unscored)

@@ -29,7 +29,7 @@ class Batches:
             be stored together with it or not at all. With `update_columns`, by another thread than the one that makes
             the batches.
         metadata: Called after the last batch, for what is then known about all of them.
-        held: Entered before the first batch is read and left after the last one is written: a lock, for example.
+        scope: Entered before the first batch is read and left after the last one is written: a lock, for example.
         before_write: With `update_columns`: called with the number of rows before a transaction is begun that writes
             them, to have it wait.
         at_once: With `update_columns`: readers see the old values of all rows until they see the new ones of all.
@@ -40,7 +40,7 @@ class Batches:
     dtypes: Mapping[str, str] = field(default_factory=dict)
     in_transaction: Callable[[sa.Connection, Batch], None] | None = None
     metadata: Callable[[], Mapping[str, Any]] | None = None
-    held: Callable[[], AbstractContextManager[object]] = nullcontext
+    scope: Callable[[], AbstractContextManager[object]] = nullcontext
     before_write: Callable[[int], None] | None = None
     at_once: bool = False
     select: "Callable[[str | None, str | None], Batches] | None" = None

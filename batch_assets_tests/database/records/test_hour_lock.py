@@ -29,7 +29,7 @@ from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets.database.records.hour_lock import HourLock
 from batch_assets.hours import Hour
 hour = Hour(datetime.datetime.fromisoformat("{START}"))
-with HourLock(engine_from_environment(), hour, "killed", wait=False, on_progress=print).held():
+with HourLock(engine_from_environment(), hour, "killed", wait=False, on_progress=print).acquire():
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -48,16 +48,16 @@ def lock(
 
 def test_a_second_run_is_told_which_run_has_the_hour(engine: sa.Engine) -> None:
     sentence = "2026-11-02-05:00 is held by run first since .* UTC"
-    with lock(engine, "first").held(), pytest.raises(HourBusyError, match=sentence) as caught:
-        lock(engine, "second").held().__enter__()
+    with lock(engine, "first").acquire(), pytest.raises(HourBusyError, match=sentence) as caught:
+        lock(engine, "second").acquire().__enter__()
     assert not caught.value.transient
     assert not caught.value.permanent
-    with lock(engine, "second").held():
+    with lock(engine, "second").acquire():
         pass
 
 
 def test_hours_do_not_wait_for_each_other(engine: sa.Engine) -> None:
-    with lock(engine, "first").held(), lock(engine, "second", hour=Hour(HOUR.end)).held():
+    with lock(engine, "first").acquire(), lock(engine, "second", hour=Hour(HOUR.end)).acquire():
         pass
 
 
@@ -65,11 +65,11 @@ def test_a_second_run_that_waits_gets_the_hour_when_the_first_is_done(engine: sa
     said, got = [], threading.Event()
 
     def second() -> None:
-        with lock(engine, "second", wait=True, on_progress=said.append).held():
+        with lock(engine, "second", wait=True, on_progress=said.append).acquire():
             got.set()
 
     with ExitStack() as stack:
-        stack.enter_context(lock(engine, "first").held())
+        stack.enter_context(lock(engine, "first").acquire())
         waiting = threading.Thread(target=second)
         waiting.start()
         assert not got.wait(1)
@@ -92,15 +92,15 @@ def test_the_hour_is_free_when_its_holder_is_killed(engine: sa.Engine, sql: Sql)
         assert process.stdout.readline() == b"held\n"
         assert sql("SELECT run_id FROM hour_locks") == [("killed",)]
         with pytest.raises(HourBusyError, match="run killed"):
-            lock(engine, "second").held().__enter__()
+            lock(engine, "second").acquire().__enter__()
         process.kill()
-    with lock(engine, "second", wait=True).held():
+    with lock(engine, "second", wait=True).acquire():
         assert sql("SELECT run_id FROM hour_locks") == [("second",)]
 
 
 def test_a_run_that_lost_the_hour_to_another_one_writes_nothing_more(engine: sa.Engine, sql: Sql) -> None:
     mine = lock(engine, "first")
-    with mine.held():
+    with mine.acquire():
         with engine.begin() as connection:
             mine.check(connection)
         sql("UPDATE hour_locks SET run_id = 'second'")
@@ -119,10 +119,10 @@ def test_who_takes_an_hour_over_waits_for_the_transaction_in_flight(
     taken = threading.Event()
 
     def take_over() -> None:
-        with lock(engine, "second", wait=True).held():
+        with lock(engine, "second", wait=True).acquire():
             taken.set()
 
-    with mine.held():
+    with mine.acquire():
         with engine.begin() as connection:
             mine.check(connection)
             sql("KILL %s", *sql("SELECT IS_USED_LOCK(%s)", server_lock(engine, HOUR))[0])
@@ -138,16 +138,16 @@ def test_a_connection_that_holds_an_hour_is_not_silent(
 ) -> None:
     monkeypatch.setattr(hour_lock, "SILENCE_SECONDS", 2)
     monkeypatch.setattr(hour_lock, "HEARTBEAT_SECONDS", 0.5)
-    with lock(engine, "first").held():
+    with lock(engine, "first").acquire():
         assert not threading.Event().wait(4)
         with pytest.raises(HourBusyError, match="run first"):
-            lock(engine, "second").held().__enter__()
+            lock(engine, "second").acquire().__enter__()
 
 
 def test_the_connection_that_held_an_hour_serves_others_as_if_it_never_had(
     engine: sa.Engine, sql: Sql, server_only: None
 ) -> None:
-    with lock(engine, "first").held():
+    with lock(engine, "first").acquire():
         ((holder,),) = sql("SELECT IS_USED_LOCK(%s)", server_lock(engine, HOUR))
     assert sql("SELECT IS_FREE_LOCK(%s)", server_lock(engine, HOUR)) == [(1,)]
     session = "SELECT CONNECTION_ID(), @@session.wait_timeout = @@global.wait_timeout, @@session.autocommit"
@@ -163,11 +163,11 @@ def test_a_connection_that_was_lost_while_it_held_an_hour_serves_nobody(
     engine: sa.Engine, sql: Sql, server_only: None, monkeypatch: pytest.MonkeyPatch, *, noticed: bool
 ) -> None:
     monkeypatch.setattr(hour_lock, "HEARTBEAT_SECONDS", 0.1 if noticed else 60)
-    with lock(engine, "first").held():
+    with lock(engine, "first").acquire():
         ((holder,),) = sql("SELECT IS_USED_LOCK(%s)", server_lock(engine, HOUR))
         sql("KILL %s", holder)
         threading.Event().wait(1)
-    with lock(engine, "second").held():
+    with lock(engine, "second").acquire():
         assert sql("SELECT IS_USED_LOCK(%s)", server_lock(engine, HOUR)) not in ([(holder,)], [(None,)])
 
 

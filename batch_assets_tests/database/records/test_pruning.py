@@ -286,7 +286,7 @@ def test_two_prunes_at_once_remove_each_item_once(engine: sa.Engine, sql: Sql, m
 def test_an_hour_that_a_run_holds_is_not_touched(engine: sa.Engine, sql: Sql) -> None:
     predicted(sql)
     summed_up(sql, 3)
-    with HourLock(engine, HOUR, "run", wait=False, on_progress=print).held():
+    with HourLock(engine, HOUR, "run", wait=False, on_progress=print).acquire():
         before = rows_of(sql, *ALL)
         assert prune(engine) == PrunedHour(HOUR, 0, IN_USE)
         assert rows_of(sql, *ALL) == before
@@ -299,7 +299,7 @@ def test_a_run_that_finds_the_hour_held_is_told_by_whom(engine: sa.Engine, sql: 
 
     def second(_rows: int) -> None:
         with contextlib.suppress(Exception):
-            HourLock(engine, HOUR, "run", wait=False, on_progress=print).held().__enter__()
+            HourLock(engine, HOUR, "run", wait=False, on_progress=print).acquire().__enter__()
         said.extend(str(row[0]) for row in sql("SELECT run_id FROM hour_locks"))
 
     prune(engine, meddle=second)

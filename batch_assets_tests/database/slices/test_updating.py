@@ -13,7 +13,8 @@ from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches
 from batch_assets.database.slices.packed_update import PackedUpdate, are_close_together
 from batch_assets.database.slices.table_slice import Keys, TableSlice, TimeWindows
-from batch_assets.database.slices.updating import ColumnUpdate, update_rows
+from batch_assets.database.slices.update_statements import ColumnUpdate
+from batch_assets.database.slices.updating import update_rows
 from batch_assets.errors import DatabaseUnavailableError, TableError
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment

@@ -1,0 +1,100 @@
+"""`batch-assets register`: items from a file into the table."""
+
+import datetime
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from batch_assets.database.connection.engine import engine_for
+from batch_assets.database.schema.tables import item_table
+from batch_assets.hours import Hour, utc_now
+from batch_assets.pipeline import pipeline_from_environment
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True))
+@click.option(
+    "--created-at",
+    metavar="TIME",
+    help="When the items were created, in UTC, for example 2026-11-01T05:30; now without it.",
+)
+def register(file: Path, created_at: str | None) -> None:
+    """Register the items of FILE: a JSON array, JSON Lines or CSV, - for standard input.
+
+    All of them or, when one is malformed, none.
+    """
+    from batch_assets.database.records.register import register_items  # noqa: PLC0415
+    from batch_assets.item_files.parser import read_items  # noqa: PLC0415
+
+    pipeline, moment = pipeline_from_environment(), _utc(created_at) if created_at else None
+    for sentence in _remarks(moment, pipeline.first_hour):
+        click.echo(sentence, err=True)
+    engine = engine_for(pipeline.database)
+    with (
+        _opened(file) as (stream, name, size),
+        click.progressbar(length=size, label=name, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar,
+    ):
+        count = register_items(
+            engine, item_table(pipeline.items), _advancing(read_items(stream, name), stream, bar, size), moment
+        )
+    click.echo(f"{count:,} items registered")
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[tuple[BinaryIO, str, int]]:
+    """Opens a file; a pipe is read to its end first, so that no transaction waits for who writes to it."""
+    if file.is_file():
+        with file.open("rb") as stream:
+            yield stream, file.name, file.stat().st_size
+        return
+    name = "standard input" if str(file) == "-" else file.name
+    with tempfile.TemporaryFile() as copy:
+        with nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb") as pipe:
+            shutil.copyfileobj(pipe, copy)
+        size = copy.tell()
+        copy.seek(0)
+        yield copy, name, size
+
+
+def _advancing(
+    items: Iterator[str], stream: BinaryIO, bar: "click._termui_impl.ProgressBar[int]", size: int
+) -> Iterator[str]:
+    seen = 0
+    for number, item in enumerate(items):
+        yield item
+        if number % 1000 == 0:
+            position = stream.tell()
+            bar.update(position - seen)
+            seen = position
+    bar.update(size - seen)
+
+
+def _utc(text: str) -> datetime.datetime:
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+        moment = moment.astimezone(datetime.UTC).replace(tzinfo=None) if moment.tzinfo else moment
+    except (ValueError, OverflowError):
+        raise click.BadParameter(
+            f"{text!r} is not a time: write it as 2026-11-01T05:30.", param_hint="--created-at"
+        ) from None
+    # MySQL would round fractions of a second, into the next hour at worst.
+    return moment.replace(microsecond=0)
+
+
+def _remarks(created_at: datetime.datetime | None, first: Hour) -> Iterator[str]:
+    if created_at is None:
+        return
+    hour = Hour(created_at.replace(minute=0, second=0))
+    if hour.start < first.start:
+        yield (
+            f"{created_at} lies before the first hour, {first.key}: these items are not scored unless BATCH_FIRST_HOUR "
+            f"is set to {hour.key} or earlier."
+        )
+    if created_at > utc_now():
+        yield f"{created_at} UTC lies in the future: these items can be scored from {hour.end} on."
