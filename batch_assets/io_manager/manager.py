@@ -118,7 +118,7 @@ class MySQLIOManager(dg.ConfigurableIOManager):
     def _store(
         self, context: dg.OutputContext, engine: sa.Engine, table_slice: TableSlice, batches: Batches
     ) -> dict[str, Any]:
-        """Stores the rows of a slice, and returns what is to be said of it."""
+        """Stores the rows of a slice, and returns its metadata."""
         update = column_update(context.definition_metadata)
         with batches.scope():
             if update:
@@ -230,10 +230,10 @@ def _partitions_error(faults: Mapping[str, BatchAssetsError], stored: Sequence[s
     reasons: dict[str, list[str]] = {}
     for key, fault in faults.items():
         reasons.setdefault(str(fault), []).append(key)
-    said = " ".join(f"{', '.join(keys)}: {reason}" for reason, keys in reasons.items())
+    described = " ".join(f"{', '.join(keys)}: {reason}" for reason, keys in reasons.items())
     count = len(faults) + len(stored)
     return PartitionsError(
-        f"{len(faults)} of {count} partitions could not be stored; the others are. {said}",
+        f"{len(faults)} of {count} partitions could not be stored; the others are. {described}",
         faults,
     )
 

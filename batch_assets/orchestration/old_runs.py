@@ -57,8 +57,8 @@ def opened_instance(environment: Mapping[str, str]) -> Iterator[dg.DagsterInstan
         with dg.DagsterInstance.from_config(str(folder)) as instance:
             yield instance
     except dg.DagsterError as error:
-        said = " ".join(str(error).split())
-        raise SettingsError(f"The Dagster instance in {folder} cannot be used: {said}") from error
+        reason = " ".join(str(error).split())
+        raise SettingsError(f"The Dagster instance in {folder} cannot be used: {reason}") from error
     except sa.exc.DBAPIError as error:
         raise DatabaseUnavailableError(
             f"The tables of the Dagster instance in {folder} cannot be used ({error.orig}): fix the storage in its "
@@ -128,7 +128,7 @@ class OldRuns:
                 partitions.setdefault(asset, set()).update(key for key in keys if key is not None)
         named = [hour_of_key(key) for asset in partitions.keys() & _HOURLY for key in partitions[asset]]
         there = existing_hours(self._engine, self._items, {hour for hour in named if hour}) - set(gone)
-        needed = {str(said["run_id"]) for said in last_scorings(self._instance, there).values()}
+        needed = {str(run["run_id"]) for run in last_scorings(self._instance, there).values()}
         needed |= self._of_backfills_on_their_way(runs)
         for asset, keys in partitions.items():
             event = self._instance.get_latest_materialization_event(asset)

@@ -124,9 +124,9 @@ def _raise_if_left(engine: sa.Engine, items: sa.Table, hours: Sequence[PrunedHou
     # Some of them another prune has removed meanwhile.
     there = existing_hours(engine, items, {pruned.hour for pruned in left[IN_USE]})
     left[IN_USE] = [pruned for pruned in left[IN_USE] if pruned.hour in there]
-    said = [_sentence(why, stay) for why, stay in left.items() if stay]
-    if said:
-        raise PruneError(" ".join(said))
+    sentences = [_sentence(why, stay) for why, stay in left.items() if stay]
+    if sentences:
+        raise PruneError(" ".join(sentences))
 
 
 def _sentence(why: str, stay: Sequence[PrunedHour]) -> str:

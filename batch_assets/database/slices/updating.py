@@ -72,10 +72,10 @@ def update_rows(engine: sa.Engine, table_slice: TableSlice, update: ColumnUpdate
 
 
 def _write_one_by_one(engine: sa.Engine, batches: Batches, source: Iterator[PreparedBatch]) -> Updated:
-    def write_batch(made: PreparedBatch) -> Updated:
+    def write_batch(prepared: PreparedBatch) -> Updated:
         start = time.perf_counter()
         with writing(engine) as connection:
-            updated = _write_batch(connection, batches, made)
+            updated = _write_batch(connection, batches, prepared)
         return replace(updated, write_seconds=time.perf_counter() - start)
 
     done = Updated()
@@ -83,13 +83,13 @@ def _write_one_by_one(engine: sa.Engine, batches: Batches, source: Iterator[Prep
     # One connection writes: two took a core more from the others on the server, and were hardly faster, see
     # docs/explanation/facts.md. A second batch waits in line, so that it need not wait for one.
     with ThreadPoolExecutor(1, "writer") as executor:
-        for made in source:
+        for prepared in source:
             while len(written) > 1:
                 done += _result(executor, written.popleft())
             # Here, where somebody who ends the run ends the wait too.
             if batches.before_write:
-                batches.before_write(len(made.batch))
-            written.append(executor.submit(write_batch, made))
+                batches.before_write(len(prepared.batch))
+            written.append(executor.submit(write_batch, prepared))
         for future in written:
             done += _result(executor, future)
     return done
@@ -106,9 +106,9 @@ def _result(executor: ThreadPoolExecutor, future: Future[Updated]) -> Updated:
 def _write_at_once(engine: sa.Engine, batches: Batches, source: Iterator[PreparedBatch]) -> Updated:
     with TemporaryFile() as file:
         count = rows = 0
-        for made in source:
-            pickle.dump(tuple(made), file)
-            count, rows = count + 1, rows + len(made.batch)
+        for prepared in source:
+            pickle.dump(tuple(prepared), file)
+            count, rows = count + 1, rows + len(prepared.batch)
         file.seek(0)
         if batches.before_write:
             batches.before_write(rows)
@@ -121,11 +121,11 @@ def _write_at_once(engine: sa.Engine, batches: Batches, source: Iterator[Prepare
     return replace(done, write_seconds=time.perf_counter() - start)
 
 
-def _write_batch(connection: sa.Connection, batches: Batches, made: PreparedBatch) -> Updated:
-    rows = sum(connection.exec_driver_sql(*statement).rowcount for statement in made.statements)
+def _write_batch(connection: sa.Connection, batches: Batches, prepared: PreparedBatch) -> Updated:
+    rows = sum(connection.exec_driver_sql(*statement).rowcount for statement in prepared.statements)
     if batches.in_transaction:
-        batches.in_transaction(connection, made.batch)
-    return Updated(rows, len(made.batch) - rows, encode_seconds=made.seconds)
+        batches.in_transaction(connection, prepared.batch)
+    return Updated(rows, len(prepared.batch) - rows, encode_seconds=prepared.seconds)
 
 
 def _condition(engine: sa.Engine, table: sa.Table, table_slice: TableSlice) -> str:
