@@ -102,13 +102,10 @@ class History:
         decisions = decide([known], self.now, PIPELINE)
         if self.progress:
             self.requests_in_a_row, self.progress = 0, False
-        every: list[Request | GiveUp | Clear | Wait] = [
-            *decisions.requests,
-            *decisions.given_up,
-            *decisions.cleared,
-            *decisions.waiting,
-        ]
-        (decision,) = every or [None]
+        every = (decisions.requests, decisions.given_up, decisions.cleared, decisions.waiting)
+        found: list[Request | GiveUp | Clear | Wait] = [decision for kind in every for decision in kind]
+        assert len(found) <= 1
+        decision = found[0] if found else None
         if isinstance(decision, Request):
             self.request = decision.after
             self.requests_in_a_row += 1
