@@ -13,11 +13,12 @@ import sqlalchemy as sa
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 from dagster._core.test_utils import create_run_for_test
+from dagster_mysql import MySQLEventLogStorage
 
 from batch_assets.errors import SettingsError
 from batch_assets_tests.support.accounts import private_server_like
 from batch_assets_tests.support.certificates import Authority
-from batch_assets_tests.support.instance import ROOT
+from batch_assets_tests.support.instance import ROOT, metadata_of, run_of, run_storage_of
 from batch_assets_tests.support.servers import PrivateServer, Rows, Server
 
 HOURS = [f"2026-11-02-{hour:02}:00" for hour in range(24)]
@@ -79,17 +80,18 @@ def remembered(instance: dg.DagsterInstance) -> dict[str, Any]:
     [record] = instance.get_asset_records([KEY])
     [last] = instance.fetch_materializations(KEY, limit=1).records
     kept = record.asset_entry.last_materialization_record
+    assert kept is not None
     of_hour = instance.fetch_materializations(dg.AssetRecordsFilter(KEY, asset_partitions=[HOURS[7]]), limit=5).records
     checks = instance.event_log_storage.get_asset_check_execution_history(dg.AssetCheckKey(KEY, "is_there"), limit=50)
     return {
         "events": [entry.dagster_event.event_type_value for entry in instance.all_logs(run_id) if entry.dagster_event],
         "hours": instance.get_materialized_partitions(KEY),
-        "of an hour": [found.asset_materialization.metadata["rows"].value for found in of_hour],
+        "of an hour": [metadata_of(found.asset_materialization)["rows"] for found in of_hour],
         "tags": [sorted(tags) for tags in instance.event_log_storage.get_event_tags_for_asset(KEY)],
         # The event that is in the log, by its id.
         "last": (kept.storage_id == last.storage_id, kept.partition_key, record.asset_entry.last_run_id == run_id),
         "checks": [(check.status, check.run_id == run_id, check.event is not None) for check in checks],
-        "run": instance.get_run_by_id(run_id).status,
+        "run": run_of(instance, run_id).status,
     }
 
 
@@ -146,13 +148,16 @@ def test_an_hour_whose_event_is_committed_after_a_later_one_is_not_missing(
     def materialized_hours() -> set[str]:
         """As the UI has them."""
         hours = table_of_hours.partitions_def
+        assert hours
         status = get_and_update_asset_status_cache_value(mysql_instance, KEY, hours)
         assert status
         return set(status.deserialize_materialized_partition_subsets(hours).get_partition_keys())
 
     mysql_instance.report_runless_asset_event(dg.AssetMaterialization(KEY, partition=HOURS[0]))
     assert materialized_hours() == {HOURS[0]}
-    slow = sa.create_engine(mysql_instance.event_log_storage.mysql_url)
+    storage = mysql_instance.event_log_storage
+    assert isinstance(storage, MySQLEventLogStorage)
+    slow = sa.create_engine(storage.mysql_url)
     with slow.begin() as connection:
         events = sa.Table("event_logs", sa.MetaData(), autoload_with=connection)
         row = connection.execute(sa.select(events).where(events.c.partition == HOURS[0])).mappings().one()
@@ -167,10 +172,12 @@ def test_a_run_is_shown_as_failed_to_those_who_look_once_when_its_status_is_ther
     mysql_instance: dg.DagsterInstance,
 ) -> None:
     def failed(seconds_ago: float) -> str:
-        run_id = create_run_for_test(mysql_instance, "hourly").run_id
+        run_id: str = create_run_for_test(mysql_instance, "hourly").run_id
         event = dg.DagsterEvent(dg.DagsterEventType.RUN_FAILURE.value, "hourly")
         moment = time.time() - seconds_ago
-        entry = dg.EventLogEntry(None, "debug", "", run_id, moment, job_name="hourly", dagster_event=event)
+        entry = dg.EventLogEntry(  # type: ignore[no-untyped-call]  # Dagster's
+            None, "debug", "", run_id, moment, job_name="hourly", dagster_event=event
+        )
         mysql_instance.event_log_storage.store_event(entry)
         return run_id
 
@@ -189,8 +196,9 @@ def test_a_run_is_shown_as_failed_to_those_who_look_once_when_its_status_is_ther
 
 
 def test_other_processes_make_the_same_storage(mysql_instance: dg.DagsterInstance) -> None:
-    ref = InstanceRef.from_dict(mysql_instance.get_ref().to_dict())
+    ref = InstanceRef.from_dict(mysql_instance.get_ref().to_dict())  # type: ignore[no-untyped-call]  # Dagster's
     with dg.DagsterInstance.from_ref(ref) as again:
+        assert isinstance(again.event_log_storage, MySQLEventLogStorage)
         assert isinstance(again.event_log_storage._engine.pool, sa.QueuePool)
 
 
@@ -214,7 +222,7 @@ def connected(private: PrivateServer, home: Path, **environment: str) -> str:
         settings = {**private.server.environment(name), "MYSQL_DAGSTER_DATABASE": name, **environment}
         for variable, value in settings.items():
             patch.setenv(variable, value)
-        with dg.DagsterInstance.from_config(str(home)) as instance, instance.run_storage.connect() as connection:
+        with dg.DagsterInstance.from_config(str(home)) as instance, run_storage_of(instance).connect() as connection:
             return str(connection.execute(sa.text("SHOW STATUS LIKE 'Ssl_cipher'")).one()[1])
 
 

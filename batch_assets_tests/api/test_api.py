@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from batch_assets.api import routes
 from batch_assets.api.application import application
 from batch_assets.api.bodies import new_item_type
+from batch_assets.database.records.items import ItemFilter, read_page
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.inference.item_format import check_values
 from batch_assets_tests.support.api import KEY, process
@@ -111,8 +112,14 @@ def test_ten_thousand_items_come_with_their_ids_in_their_order(api: httpx.Client
 
 
 def test_one_malformed_item_keeps_all_of_its_list_out_and_is_named(api: httpx.Client, sql: Sql) -> None:
-    lists = {"values": [1, 2, 3]}, {"values": [1, "2", True, None]}, {"values": [1, 2, 3, 1e39]}, {}, 7
-    problem = refused(api.post("/data", json=[{"values": VALUES}, *lists, {"values": VALUES, "id": 3}]), 422)
+    malformed: tuple[object, ...] = (
+        {"values": [1, 2, 3]},
+        {"values": [1, "2", True, None]},
+        {"values": [1, 2, 3, 1e39]},
+        {},
+        7,
+    )
+    problem = refused(api.post("/data", json=[{"values": VALUES}, *malformed, {"values": VALUES, "id": 3}]), 422)
     assert [(fault["index"], fault["reason"]) for fault in problem["faults"]] == [
         (1, "values: List should have at least 4 items after validation, not 3"),
         (2, "values[1]: Input should be a valid number"),
@@ -266,11 +273,11 @@ def test_a_page_reads_what_it_shows(server: Server, server_environment: dict[str
     insert_items(sql, GOOD * 3000)
     sql("UPDATE items SET prediction = '[1, 0, 0]' WHERE id > 4500")
     sql("ANALYZE TABLE items")
-    newest = routes.read_page(engine_from_environment(), routes.ItemFilter.unpredicted, None, 11)
+    newest = read_page(engine_from_environment(), ITEMS, ItemFilter.unpredicted, None, 11)
     last = routes._position(routes._cursor(newest[-1]))
-    for which in routes.ItemFilter:
+    for which in ItemFilter:
         for before in (None, last):
-            assert rows_read(lambda: routes.read_page(engine_from_environment(), which, before, 11)) < 200  # noqa: B023
+            assert rows_read(lambda: read_page(engine_from_environment(), ITEMS, which, before, 11)) < 200  # noqa: B023
 
 
 def rows_read(action: Callable[[], object]) -> int:

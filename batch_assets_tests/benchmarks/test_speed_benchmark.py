@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ import pytest
 from batch_assets.settings.folders import root_folder
 from batch_assets_tests.support.servers import Server
 from benchmarks import speed
-from benchmarks.rivals.programs import Measurement
+from benchmarks.rivals.items_table import ItemsTable
+from benchmarks.rivals.programs import Measurement, Programs
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -64,7 +66,7 @@ def test_a_short_run_measures_and_verifies_every_side(server: Server, tmp_path: 
 def test_a_side_that_leaves_an_item_without_a_prediction_fails_the_benchmark(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def lazy(_programs, table):
+    def lazy(_programs: Programs, table: ItemsTable) -> Measurement:
         table.sql("UPDATE items SET prediction = '[0.1, 0.2, 0.7]' WHERE id <> 7")
         return Measurement(0.001, 0.001, 1)
 
@@ -76,7 +78,7 @@ def test_a_side_that_leaves_an_item_without_a_prediction_fails_the_benchmark(
 def test_a_side_that_writes_something_else_than_the_model_says_fails_the_benchmark(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def wrong(_programs, table):
+    def wrong(_programs: Programs, table: ItemsTable) -> Measurement:
         table.sql("UPDATE items SET prediction = '[0.1, 0.2, 0.7]'")
         return Measurement(0.001, 0.001, 1)
 
@@ -85,7 +87,12 @@ def test_a_side_that_writes_something_else_than_the_model_says_fails_the_benchma
     )
 
 
-def failure_with(broken, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def failure_with(
+    broken: Callable[[Programs, ItemsTable], Measurement],
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> str:
     """Runs the benchmark with a broken side in the place of the pipeline, and returns the last thing that it says."""
     for name, value in environment(server).items():
         monkeypatch.setenv(name, value)

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -247,7 +247,7 @@ def test_commands_without_tables_say_how_to_make_them(database_environment: dict
 
 
 @contextlib.contextmanager
-def terminal(*arguments: str):  # type: ignore[no-untyped-def]
+def terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], str]]]:
     """A command whose standard error is a terminal, as the process and what reads from the terminal."""
     ours, theirs = pty.openpty()
     with subprocess.Popen([COMMAND, *arguments], stdout=subprocess.PIPE, stderr=theirs) as process:
@@ -267,7 +267,7 @@ def _read_terminal(ours: int) -> str:
 def test_register_shows_its_progress_in_a_terminal_and_keeps_standard_output_clean(sql: Sql, tmp_path: Path) -> None:
     with terminal("register", written(tmp_path, f"{ITEM}\n" * 20_000)) as (process, read):
         shown = "".join(iter(read, ""))
-        assert process.stdout.read() == b"20,000 items registered\n"
+        assert process.communicate(timeout=SECONDS)[0] == b"20,000 items registered\n"
     assert process.returncode == 0
     assert re.search(r"some items .* [1-9]\d?%", shown)
     assert "100%" in shown
@@ -282,7 +282,7 @@ def test_register_that_is_interrupted_registers_nothing(sql: Sql, tmp_path: Path
             shown += read()
         process.send_signal(signal.SIGINT)
         shown += "".join(iter(read, ""))
-        assert process.stdout.read() == b""
+        assert process.communicate(timeout=SECONDS)[0] == b""
     assert process.returncode == 1
     assert shown.endswith("Aborted!\r\n")
     assert "Traceback" not in shown

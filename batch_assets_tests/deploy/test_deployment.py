@@ -26,7 +26,7 @@ COMPOSE = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 PROGRAMS: dict[str, click.Command] = {
     "batch-assets": batch_assets,
-    "dagster": create_dagster_cli(),
+    "dagster": create_dagster_cli(),  # type: ignore[no-untyped-call]  # Dagster's
     "dagster-daemon": create_dagster_daemon_cli(),
     "dagster-webserver": dagster_webserver,
 }

@@ -203,6 +203,7 @@ def test_pruning_deletes_hours_under_their_lock_and_runs_of_dagster(
     for table in ("items", "failed_items", "run_summary", "hour_requests", "hour_locks"):
         assert shop.sql(f"SELECT COUNT(*) FROM {table}") == [(0,)], table
     with dg.DagsterInstance.get() as instance:
+        assert job.run_id
         instance.delete_run(job.run_id)
         instance.wipe_asset_cached_status([dg.AssetKey("predictions")])
     [(runs,)] = shop.sql(f"SELECT COUNT(*) FROM {shop.dagster}.runs WHERE run_id = %s", job.run_id)

@@ -216,8 +216,8 @@ def test_a_backfill_of_six_hours_becomes_six_jobs_that_each_score_their_hour(
         assert job["spec"]["ttlSecondsAfterFinished"] == 3600
         assert cluster.pod_of(job["metadata"]["name"]).process.wait(60) == 0
     # The small installation has two hours at once, and in no moment three.
-    for run in run_of.values():
-        at_once = [other for other in run_of.values() if other["startTime"] <= run["startTime"] < other["endTime"]]
+    for one in run_of.values():
+        at_once = [other for other in run_of.values() if other["startTime"] <= one["startTime"] < other["endTime"]]
         assert len(at_once) <= 2
     told = str(cluster.posted) + "".join(file.read_text() for file in (*running.logs, *cluster.folder.glob("*.log")))
     for secret in cluster.secrets.values():
@@ -250,7 +250,7 @@ def test_a_run_whose_pod_is_killed_or_moved_or_lost_with_its_job_is_started_agai
         fate(job_of(first))
         assert 0 < assert_hour_adds_up(sql, start, end).predicted < len(texts)
         within = "created_datetime >= %s AND created_datetime < %s AND prediction IS NOT NULL"
-        done = dict(sql(f"SELECT id, updated_datetime FROM items WHERE {within}", start, end))
+        done: dict[int, object] = dict(sql(f"SELECT id, updated_datetime FROM items WHERE {within}", start, end))
 
         answer = running.wait(RUNS, lambda answer, hour=hour: "SUCCESS" in str(of_hour(answer, hour)), seconds=180)
         assert {run["runId"]: run["status"] for run in of_hour(answer, hour)}[first] == "FAILURE"
@@ -293,7 +293,8 @@ def test_a_run_whose_pod_lives_while_kubernetes_cannot_be_asked_is_waited_for_by
         assert pod.active
 
     def done(answer: Any) -> bool:
-        return {run["runId"]: run["status"] for run in of_hour(answer)}[again] == "SUCCESS"
+        statuses: dict[str, str] = {run["runId"]: run["status"] for run in of_hour(answer)}
+        return statuses[again] == "SUCCESS"
 
     running.wait(RUNS, done, seconds=180)
     assert pod.process.wait(60) == 0
@@ -351,7 +352,7 @@ def test_the_daemon_may_do_what_the_launcher_asks_for_and_nothing_else(
 ) -> None:
     calls = set(re.findall(r"_api_client\.(\w+)\(", getsource(dagster_k8s.launcher)))
     kubernetes.config.load_kube_config(config_file=str(cluster.kubeconfig("daemon")))
-    client = DagsterKubernetesClient.production_client()
+    client = DagsterKubernetesClient.production_client()  # type: ignore[no-untyped-call]  # Dagster's
     config = DagsterK8sJobConfig(job_image="image", service_account_name="run")
     client.create_namespaced_job_with_retries(construct_dagster_k8s_job(config, ["true"], "a-job"), NAMESPACE)
     assert client.get_job_status("a-job", NAMESPACE).failed is None

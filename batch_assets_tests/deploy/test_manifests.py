@@ -311,7 +311,8 @@ def matches(peer: Mapping[str, Any], own: Place, other: Place) -> bool:
 
 def selects(selector: Mapping[str, Any], labels: Mapping[str, str] | None) -> bool:
     assert set(selector) <= {"matchLabels"}
-    return selector.get("matchLabels", {}).items() <= (labels or {}).items()
+    wanted: Mapping[str, str] = selector.get("matchLabels", {})
+    return wanted.items() <= (labels or {}).items()
 
 
 def test_no_secret_is_in_git() -> None:

@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_assets.inference import item_format as values
 from batch_assets.inference.item_format import BLOCK_ITEMS, CheckedValues, check_values
 
 FLOAT32, FLOAT64, INT64 = (np.dtype(name) for name in ("float32", "float64", "int64"))
@@ -45,7 +45,7 @@ def test_good_texts_become_rows_in_their_order() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_no_texts_make_an_empty_array_of_the_width_and_type_of_the_model(dtype) -> None:
+def test_no_texts_make_an_empty_array_of_the_width_and_type_of_the_model(dtype: np.dtype) -> None:
     checked = check_values([], 4, dtype)
     assert checked.features.shape == (0, 4)
     assert checked.features.dtype == dtype
@@ -68,7 +68,7 @@ def test_a_number_that_json_does_not_know_is_not_json(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["{}", '{"0": 1}', "5.1", "true", '"[1, 2, 3, 4]"', "1" * 5000, "NaN"])
-def test_a_value_that_is_no_list_is_not_a_list(text) -> None:
+def test_a_value_that_is_no_list_is_not_a_list(text: str) -> None:
     assert code_of(text) == "not_a_list"
 
 
@@ -87,19 +87,19 @@ def test_null_is_a_null_value_wherever_it_stands(text: str | None) -> None:
 @pytest.mark.parametrize(
     "element", ['"abc"', '"1"', "true", "false", "[1]", "{}", '"\\ud800"', '"\\u0000"', "[" * 900 + "]" * 900]
 )
-def test_anything_but_a_number_among_the_numbers_is_not_numeric(element) -> None:
+def test_anything_but_a_number_among_the_numbers_is_not_numeric(element: str) -> None:
     assert code_of(f"[1,{element},3,4]") == "not_numeric"
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_nan_is_not_a_number(dtype) -> None:
+def test_nan_is_not_a_number(dtype: np.dtype) -> None:
     assert code_of("[1,2,NaN,4]", dtype) == "not_a_number"
     assert code_of("[NaN,2,1e39,4]", dtype) == "not_a_number"
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("number", ["Infinity", "-Infinity", "1e999", "-1e999"])
-def test_infinity_is_infinite_however_it_is_spelled(number: str, dtype) -> None:
+def test_infinity_is_infinite_however_it_is_spelled(number: str, dtype: np.dtype) -> None:
     assert code_of(f"[1,2,3,{number}]", dtype) == "infinite"
 
 
@@ -121,7 +121,7 @@ def test_infinity_is_infinite_however_it_is_spelled(number: str, dtype) -> None:
         ("1e300", INT64),
     ],
 )
-def test_a_number_beyond_the_type_of_the_model_is_too_large(number, dtype) -> None:
+def test_a_number_beyond_the_type_of_the_model_is_too_large(number: str, dtype: np.dtype) -> None:
     assert code_of(f"[1,2,3,{number}]", dtype) == "too_large"
 
 
@@ -169,9 +169,16 @@ def test_a_text_nested_too_deeply_is_refused_like_any_other() -> None:
 
 
 @pytest.mark.parametrize("text", ["[" + "[]," * 1_400_000 + "1]", "[1,2,3,4" + " " * 4_000_000 + "]", "x" * 4_000_001])
-def test_a_text_of_millions_of_characters_is_too_long_and_not_even_read(text, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = []
-    monkeypatch.setattr(values.orjson, "loads", lambda text: read.append(len(text)) or json.loads(text))
+def test_a_text_of_millions_of_characters_is_too_long_and_not_even_read(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+
+    def loads(text: str) -> object:
+        read.append(len(text))
+        return json.loads(text)
+
+    monkeypatch.setattr(orjson, "loads", loads)
     assert code_of(text) == "too_long"
     assert all(length < 100 for length in read)
 
@@ -245,7 +252,7 @@ TEXTS = (
 
 
 @given(st.lists(TEXTS, max_size=12), st.sampled_from(DTYPES))
-def test_any_text_has_one_outcome_whatever_its_neighbours(texts, dtype) -> None:
+def test_any_text_has_one_outcome_whatever_its_neighbours(texts: list[str | None], dtype: np.dtype) -> None:
     together = check_values(texts, 2, dtype)
     assert together.features.shape == (len(together.positions), 2)
     assert together.features.dtype == dtype
@@ -256,16 +263,16 @@ def test_any_text_has_one_outcome_whatever_its_neighbours(texts, dtype) -> None:
 
 
 @given(TEXTS, st.sampled_from(DTYPES))
-def test_a_good_text_has_the_values_that_python_reads_and_a_bad_one_has_none(text, dtype) -> None:
+def test_a_good_text_has_the_values_that_python_reads_and_a_bad_one_has_none(text: str | None, dtype: np.dtype) -> None:
     checked: CheckedValues = check_values([text], 2, dtype)
     expected = values_by_the_book(text, dtype)
     assert checked.features.tolist() == ([] if expected is None else [expected])
 
 
-def values_by_the_book(text, dtype):
+def values_by_the_book(text: str | None, dtype: np.dtype) -> list[int] | list[float] | None:
     """The rule in its plainest form: Python's own parser, number by number. None when the text is bad."""
     try:
-        values = json.loads(text)
+        values = json.loads(text)  # type: ignore[arg-type]  # None raises, as bad JSON does
     except (TypeError, ValueError):
         return None
     if not isinstance(values, list) or len(values) != 2 or any(type(value) not in {int, float} for value in values):

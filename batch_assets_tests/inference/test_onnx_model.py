@@ -24,6 +24,7 @@ from batch_assets_tests.support.onnx_models import (
     write_graph,
     write_labels,
     write_picky_classifier,
+    write_sample,
     write_table_model,
 )
 
@@ -32,7 +33,8 @@ HOUR = "the items of the hour"
 
 def softmax(features: np.ndarray, classes: int) -> np.ndarray:
     powers = np.exp(features[:, :classes] - features[:, :classes].max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    probabilities: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
+    return probabilities
 
 
 def refusal(files: ModelFiles) -> str:
@@ -148,7 +150,7 @@ def test_a_truncated_model_is_refused_without_noise(
 
 
 @pytest.mark.parametrize("content", [b"hello world", b'{"0": "setosa"}', b"\x80\x04pickle", b"\0" * 1000])
-def test_a_file_of_another_format_is_refused(tmp_path: Path, content, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_file_of_another_format_is_refused(tmp_path: Path, content: bytes, capfd: pytest.CaptureFixture[str]) -> None:
     files = write_classifier(tmp_path)
     files.model_filepath.write_bytes(content)
     assert "is not an ONNX model" in refusal(files)
@@ -203,7 +205,7 @@ def test_two_inputs_are_refused_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "shape"), [(TensorProto.STRING, [None, 4]), (TensorProto.FLOAT, [None, 3, 8, 8])])
-def test_an_input_that_no_list_of_numbers_fits_is_refused(tmp_path: Path, dtype, shape: list[int | None]) -> None:
+def test_an_input_that_no_list_of_numbers_fits_is_refused(tmp_path: Path, dtype: int, shape: list[int | None]) -> None:
     values = helper.make_tensor_value_info("values", dtype, shape)
     output = helper.make_tensor_value_info("probabilities", dtype, shape)
     path = write_graph(
@@ -281,7 +283,7 @@ def test_a_zipmap_whose_classes_are_not_the_labels_is_refused(tmp_path: Path, zi
         ("[" * 100_000, "recursion"),
     ],
 )
-def test_a_malformed_labels_file_is_refused_with_the_reason(tmp_path: Path, content, reason: str) -> None:
+def test_a_malformed_labels_file_is_refused_with_the_reason(tmp_path: Path, content: str, reason: str) -> None:
     files = write_classifier(tmp_path)
     files.label_filepath.write_text(content)
     message = refusal(files)
@@ -303,7 +305,7 @@ def test_labels_may_stand_in_any_order_and_any_script(tmp_path: Path) -> None:
 
 def test_a_sample_of_another_width_is_refused_with_both_widths(tmp_path: Path) -> None:
     files = write_classifier(tmp_path, width=3)
-    files.sample_data_path.write_text("[[5.1, 3.5, 1.4, 0.2]]")
+    write_sample(files, "[[5.1, 3.5, 1.4, 0.2]]")
     message = refusal(files)
     assert "The model model.onnx takes 3 values an item, not 4 as in the sample in" in message
     assert "sample.json: [5.1, 3.5, 1.4, 0.2]" in message
@@ -323,7 +325,7 @@ def test_a_sample_of_another_width_is_refused_with_both_widths(tmp_path: Path) -
 )
 def test_a_sample_with_anything_bad_in_it_is_refused(tmp_path: Path, sample: str, reason: str) -> None:
     files = write_classifier(tmp_path)
-    files.sample_data_path.write_text(sample)
+    write_sample(files, sample)
     message = refusal(files)
     assert "sample.json" in message
     assert reason in message
@@ -331,7 +333,7 @@ def test_a_sample_with_anything_bad_in_it_is_refused(tmp_path: Path, sample: str
 
 def test_a_sample_of_fractions_does_not_fit_a_model_that_takes_integers(tmp_path: Path) -> None:
     files = write_classifier(tmp_path, dtype="int64")
-    files.sample_data_path.write_text("[[5.1, 3.5, 1.4, 0.2]]")
+    write_sample(files, "[[5.1, 3.5, 1.4, 0.2]]")
     assert "value 1 is 5.1, the model takes integers" in refusal(files)
 
 
@@ -342,7 +344,7 @@ def test_the_sample_sets_a_width_that_the_model_leaves_open(tmp_path: Path) -> N
 
 def test_a_sample_that_the_model_cannot_multiply_is_refused_when_the_width_is_open(tmp_path: Path) -> None:
     files = write_classifier(tmp_path, width=None)
-    files.sample_data_path.write_text("[[1, 2, 3]]")
+    write_sample(files, "[[1, 2, 3]]")
     assert "model.onnx fails on 2 items" in refusal(files)
 
 
@@ -358,7 +360,7 @@ def test_a_sample_that_the_model_cannot_multiply_is_refused_when_the_width_is_op
     ],
 )
 def test_an_output_that_is_not_class_probabilities_is_refused_with_a_row_of_it(
-    tmp_path: Path, nodes: list[tuple[str, str, str]], constants
+    tmp_path: Path, nodes: list[tuple[str, str, str]], constants: dict[str, np.ndarray]
 ) -> None:
     made = [helper.make_node(kind, [left, right], ["probabilities"]) for kind, left, right in nodes]
     with warnings.catch_warnings():
@@ -384,7 +386,7 @@ def test_a_model_that_returns_another_number_of_rows_is_refused(
     tmp_path: Path, sample: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     files = summed_rows(tmp_path)
-    files.sample_data_path.write_text(sample)
+    write_sample(files, sample)
     assert "returns an array of shape (1, 3) for 2 items and 3 labels, not (2, 3)" in refusal(files)
     assert capfd.readouterr() == ("", "")
 
@@ -443,7 +445,7 @@ def test_an_item_for_which_the_memory_does_not_suffice_is_one_that_the_model_fai
 
 def test_an_input_that_cannot_be_handed_over_is_no_fault_of_the_items(sampleless: OnnxModel) -> None:
     with pytest.raises(ModelError, match=r"model\.onnx cannot be run: Could not create tensor") as caught:
-        sampleless.probabilities([["a"]])
+        sampleless.probabilities([["a"]])  # type: ignore[arg-type]  # what is not an array
     assert type(caught.value) is ModelError
 
 
@@ -467,7 +469,9 @@ def test_an_hour_of_items_of_another_width_does_not_fit_the_model(sampleless: On
 
 
 @pytest.mark.parametrize("texts", [[], [None, "oops"], ["[]", '["a"]']])
-def test_an_hour_without_a_list_of_numbers_says_nothing_about_a_model_of_open_width(tmp_path: Path, texts) -> None:
+def test_an_hour_without_a_list_of_numbers_says_nothing_about_a_model_of_open_width(
+    tmp_path: Path, texts: list[str | None]
+) -> None:
     model = load_model(write_classifier(tmp_path, width=None, sample=False))
     assert check_sample(model, texts, HOUR) == 0
     assert model.width is None

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("database_environment")
 COLUMNS = {"id": "BIGINT NOT NULL", "at": "DATETIME NOT NULL", "amount": "DOUBLE", "note": "VARCHAR(40) NOT NULL"}
 
 
-def orders(key: str | None, ids: tuple[int, ...] = (1, 2), note: str = "old") -> pd.DataFrame:
+def orders(key: str, ids: tuple[int, ...] = (1, 2), note: str = "old") -> pd.DataFrame:
     hour = pd.to_datetime(key, format="%Y-%m-%d-%H:%M")
     return pd.DataFrame(
         {
@@ -176,10 +176,10 @@ def failing_stream(key: str) -> Any:
         (lambda key: orders(key).rename(columns={"note": "remark"}), "remark is not a column of the table; note is"),
         (lambda key: orders(key, (9, 9)), "refused a statement"),
         (lambda key: Batches([orders(key, (8,)), orders(key, (9, 9))]), "refused a statement"),
-        (lambda key: orders(key, (8, 9)).assign(note=["new", None]), "refused a statement"),
+        (lambda key: orders(key, (8, 9)).assign(note=pd.Series(["new", None])), "refused a statement"),
         (lambda key: Batches([orders(key, (8,)), orders(key, (9,)).assign(note=None)]), "refused a statement"),
         (lambda key: Batches([orders(key, (8,)), orders(key, (9,)).drop(columns="id")]), "id is missing in the rows"),
-        (lambda key: Batches([orders(key, (8,)), ["a row"]]), "A batch is list"),
+        (lambda key: Batches([orders(key, (8,)), ["a row"]]), "A batch is list"),  # type: ignore[list-item]
         (lambda key: Batches(failing_stream(key)), "the second batch cannot be made"),
         (lambda _: orders(SECOND), "2 of 2 rows do not belong to the partition that is being stored in orders (at)"),
         (lambda key: orders(key).assign(at=pd.Timestamp("2026-01-01 06:00")), "2 of 2 rows do not belong"),
@@ -294,7 +294,8 @@ def test_declared_constraints_hold(sql: Sql) -> None:
 
     def asset(**values: Any) -> dg.AssetsDefinition:
         frame = pd.DataFrame({"id": [1, 2], "code": ["a", "b"], "share": [1, 2]} | values)
-        return stored(lambda _: frame, key="id", **{"dagster/column_schema": dg.TableSchema(columns)})
+        declared: dict[str, Any] = {"dagster/column_schema": dg.TableSchema(columns)}
+        return stored(lambda _: frame, key="id", **declared)
 
     store(asset())
     for values in ({"id": [1, 1]}, {"code": ["a", "a"]}, {"share": [1, 99]}):

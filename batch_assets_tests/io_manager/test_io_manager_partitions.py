@@ -366,11 +366,12 @@ def test_an_expression_may_give_a_date(database_environment: dict[str, str], sql
 @pytest.mark.parametrize("way", ["prefix", "metadata", "config"])
 def test_a_schema_is_a_database_of_the_server(server_environment: dict[str, str], sql: Sql, way: str) -> None:
     name = f"{server_environment['MYSQL_DATABASE']}_other"
+    metadata: dict[str, Any] = {"schema": name} if way == "metadata" else {}
     asset = stored(
         lambda _: pd.DataFrame({"id": [1]}),
         {"id": "INT"},
         name=[name, "orders"] if way == "prefix" else "orders",
-        **({"schema": name} if way == "metadata" else {}),
+        **metadata,
     )
     io_manager = MySQLIOManager(schema=name) if way == "config" else None
     try:

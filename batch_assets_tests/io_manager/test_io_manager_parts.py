@@ -13,6 +13,7 @@ from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches, BatchesByPartition
 from batch_assets.errors import DatabaseUnavailableError, TableError
 from batch_assets_tests.support.database import Sql
+from batch_assets_tests.support.instance import metadata_of
 from batch_assets_tests.support.stored_assets import (
     FIRST,
     HOURS,
@@ -75,9 +76,9 @@ def test_each_partition_of_a_range_is_stored_and_recorded_by_itself(sql: Sql, ep
     assert sql("SELECT number FROM orders ORDER BY at") == [(5,), (6,), (7,)]
     events = ephemeral.fetch_materializations(dg.AssetKey("orders"), limit=100).records
     # Twice each: when it was stored, and when the step was done. Both say the same.
-    said = [(event.partition_key, event.asset_materialization.metadata["made"].value) for event in events]
+    said = [(event.partition_key, metadata_of(event.asset_materialization)["made"]) for event in events]
     assert sorted(said) == [(key, int(key[11:13])) for key in (FIRST, SECOND, THIRD) for _ in range(2)]
-    assert {event.asset_materialization.metadata["dagster/partition_row_count"].value for event in events} == {1}
+    assert {metadata_of(event.asset_materialization)["dagster/partition_row_count"] for event in events} == {1}
 
 
 def test_one_that_cannot_be_stored_keeps_no_other_from_it(sql: Sql, ephemeral: dg.DagsterInstance) -> None:

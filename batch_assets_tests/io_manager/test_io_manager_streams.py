@@ -13,7 +13,7 @@ import pytest
 from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets_tests.support.engines import connections_in_use
 from batch_assets_tests.support.stored_assets import FIRST, HOURS, failure_of, load, reader, refused, run, store, stored
 
 pytestmark = pytest.mark.usefixtures("database_environment")
@@ -199,7 +199,7 @@ def test_no_connection_is_left_by_a_run_that_fails(sql: Sql) -> None:
 
     bad = stored_in_orders(body)
     assert "colour is not a column" in failure_of(run(source(), bad, only=bad, partition=FIRST))
-    assert engine_from_environment().pool.checkedout() == 0  # type: ignore[attr-defined]
+    assert connections_in_use() == 0
     assert sql("SELECT COUNT(*) FROM orders") == [(25_000,)]
 
 
@@ -226,7 +226,7 @@ def test_an_input_that_is_not_used_costs_no_connection(sql: Sql) -> None:
 
     @dg.asset(ins={"loaded": dg.AssetIn("orders")})
     def down(loaded: Batches) -> None:
-        seen.append(engine_from_environment().pool.checkedout())  # type: ignore[attr-defined]
+        seen.append(connections_in_use())
 
     assert run(source(), down, only=down).success
     assert seen == [0]
@@ -235,6 +235,7 @@ def test_an_input_that_is_not_used_costs_no_connection(sql: Sql) -> None:
 def test_batches_of_all_kinds_are_stored(sql: Sql) -> None:
     columns = {"id": "INT NOT NULL"}
     frame, batch = pd.DataFrame({"id": [1]}), Batch(("id",), [(2,)])
-    for given in (Batches([frame, batch]), Batches(iter([frame, batch])), Batches(lambda: iter([frame, batch]))):
+    both: list[pd.DataFrame | Batch] = [frame, batch]
+    for given in (Batches(both), Batches(iter(both)), Batches(lambda: iter(both))):
         assert store(stored(lambda _, g=given: g, columns))["rows"] == 2
         assert sql("SELECT id FROM orders ORDER BY id") == [(1,), (2,)]

@@ -105,7 +105,7 @@ def test_a_write_that_fails_midway_leaves_the_old_files_and_no_temporary_ones(
     before = contents(tmp_path)
     write_bytes = Path.write_bytes
 
-    def full_disk(path, content):
+    def full_disk(path: Path, content: bytes) -> int:
         if "sample" in path.name:
             raise OSError(28, "No space left on device")
         return write_bytes(path, content)

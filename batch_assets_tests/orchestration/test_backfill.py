@@ -126,7 +126,7 @@ def test_of_48_hours_the_one_that_cannot_be_scored_is_red_and_green_once_it_is_m
     assert sql(summed_up) == [(47, 95, 95, 0)]
 
     sql("UPDATE items SET `values` = %s WHERE id = %s", GOOD[0], key)
-    before = dict(sql("SELECT id, updated_datetime FROM items WHERE id <> %s", key))
+    before: dict[int, object] = dict(sql("SELECT id, updated_datetime FROM items WHERE id <> %s", key))
     again = backfilled(running, [hours[bad]])
     assert again["status"] == "COMPLETED_SUCCESS", f"{again}\n{running.log()}"
     assert statuses(running, hours[-1]) == {key: [(hours[0], hours[-1], "MATERIALIZED")] for key in ASSETS}

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from batch_assets.orchestration.resources import Model
 from batch_assets.settings.folders import root_folder
 from batch_assets_tests.support.database import Sql
+from batch_assets_tests.support.instance import metadata_of
 from batch_assets_tests.support.onnx_models import write_classifier
 from batch_assets_tests.support.pipeline import (
     END,
@@ -55,13 +56,17 @@ def database(tables: dict[str, str], request: pytest.FixtureRequest) -> str:
     return "mariadb" if request.getfixturevalue("server").is_mariadb else "mysql"
 
 
+def assets_of(defs: dg.Definitions) -> list[dg.AssetsDefinition]:
+    return [asset for asset in defs.assets or () if isinstance(asset, dg.AssetsDefinition)]
+
+
 def materialized(instance: dg.DagsterInstance, *names: str, model: Model | None = None) -> dg.ExecuteInProcessResult:
     """Materialises assets of the hour in this process, with the resources of the definitions."""
     from batch_assets.definitions import defs
 
-    resources = {**defs.resources, "model": model} if model else defs.resources
+    resources = {**(defs.resources or {}), **({"model": model} if model else {})}
     return dg.materialize(
-        list(defs.assets),
+        assets_of(defs),
         selection=list(names),
         partition_key=HOUR,
         instance=instance,
@@ -257,7 +262,7 @@ def test_a_second_run_costs_only_what_failed_and_a_third_scores_what_was_correct
     assert summary_of(sql) == summary
     (event,) = instance.fetch_materializations(dg.AssetKey("predictions"), limit=1).records
     assert event.run_id == second.run_id
-    assert event.asset_materialization.metadata["rows"].value == 0
+    assert metadata_of(event.asset_materialization)["rows"] == 0
 
     correct(sql, bad[0], GOOD[2])
     correct(sql, bad[1], GOOD[1])
@@ -406,7 +411,7 @@ def test_raw_items_takes_stock_of_the_hour(sql: Sql, instance: dg.DagsterInstanc
     assert materialized(instance, "predictions").success
     late = insert_items(sql, [GOOD[0]], "2026-11-02 05:59:59")
     (event,) = materialized(instance, "raw_items").asset_materializations_for_node("raw_items")
-    found = {name: value.value for name, value in event.metadata.items()}
+    found = metadata_of(event)
     counts = [found[name] for name in ("dagster/partition_row_count", "predicted", "failed", "pending")]
     assert counts == [6, 3, 2, 1]
     assert found["first item"] == f"{ids[0]}, created {HALF_PAST} UTC"
@@ -419,10 +424,10 @@ def test_the_checks_are_red_while_items_are_left_and_green_afterwards(sql: Sql, 
 
     def checked() -> dict[str, tuple[bool, int]]:
         selection = dg.AssetSelection.all_asset_checks()
-        assets = [*defs.assets, *defs.asset_checks]
+        assets = [*assets_of(defs), *(defs.asset_checks or ())]
         result = dg.materialize(assets, selection=selection, instance=instance, resources=defs.resources)
         return {
-            check.check_name: (check.passed, check.metadata[check.check_name.split("_")[1]].value)
+            check.check_name: (check.passed, metadata_of(check)[check.check_name.split("_")[1]])
             for check in result.get_asset_check_evaluations()
         }
 

@@ -13,9 +13,14 @@ from batch_assets_tests.support.pipeline import END, GOOD, HALF_PAST, START, ins
 pytestmark = pytest.mark.usefixtures("tables")
 
 
-def checked(check: dg.AssetChecksDefinition) -> tuple[bool, str | None]:
+def evaluated(check: dg.AssetChecksDefinition) -> dg.AssetCheckResult:
     result = check(CurrentPipeline())
     assert isinstance(result, dg.AssetCheckResult)
+    return result
+
+
+def checked(check: dg.AssetChecksDefinition) -> tuple[bool, str | None]:
+    result = evaluated(check)
     return result.passed, result.description
 
 
@@ -27,7 +32,7 @@ def test_pending_items_are_those_of_closed_hours_from_the_first_on(sql: Sql) -> 
     insert_items(sql, GOOD, END)
     insert_items(sql, GOOD)  # in hours that were never summed up
     assert checked(no_pending_items) == (False, "6 items pending in 2 hours; expected none")
-    shown = no_pending_items(CurrentPipeline()).metadata["latest hours"].value
+    shown = str(evaluated(no_pending_items).metadata["latest hours"].value)
     assert shown.index("2026-11-02-06:00") < shown.index("2026-11-02-05:00")
     sql("UPDATE items SET prediction = '[1, 0, 0]'")
     assert checked(no_pending_items) == (True, "0 items pending in 0 hours; expected none")

@@ -16,6 +16,7 @@ from batch_assets.orchestration.partitions import check_closed
 from batch_assets.orchestration.resources import Model
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets_tests.support.instance import run_of
 from batch_assets_tests.support.pipeline import END, GOOD, HOUR, insert_items
 from batch_assets_tests.support.sensor import MINUTE, Tick, over, run_of_hour
 
@@ -44,8 +45,9 @@ def run(
     """A real run of the job by hand, as it has ended."""
     from batch_assets.definitions import defs
 
-    of_hour = {"dagster/partition": hour}
-    if isinstance(hour, tuple):
+    if isinstance(hour, str):
+        of_hour = {"dagster/partition": hour}
+    else:
         of_hour = {name.replace("__", "/"): key for name, key in over(*hour).items()}
     resources = {**(defs.resources or {}), **({"model": model} if model else {})}
     job = dg.Definitions(
@@ -55,9 +57,7 @@ def run(
         for name, value in environment.items():
             patch.setenv(name, value)
         result = job.execute_in_process(tags={**(tags or {}), **of_hour}, instance=instance, raise_on_error=False)
-    ended = instance.get_run_by_id(result.run_id)
-    assert ended is not None
-    return ended
+    return run_of(instance, result.run_id)
 
 
 def failed(instance: dg.DagsterInstance, *args: Any, **options: Any) -> dg.DagsterRun:
@@ -81,7 +81,9 @@ def reasons_given() -> list[str | None]:
 # How it was requested
 
 
-def test_an_hour_that_was_run_while_it_was_open_is_requested_when_it_is_closed(instance, sql: Sql):
+def test_an_hour_that_was_run_while_it_was_open_is_requested_when_it_is_closed(
+    instance: dg.DagsterInstance, sql: Sql
+) -> None:
     hour = hour_that_is_not_closed()
     insert_items(sql, GOOD, str(hour.start))
     failed(instance, hour.key)
@@ -99,7 +101,9 @@ def test_an_hour_that_was_run_while_it_was_open_is_requested_when_it_is_closed(i
     ],
     ids=["tag", "range", "settings", "database"],
 )
-def test_a_mistaken_run_changes_nothing_about_its_hour(instance, sql: Sql, mistake: dict[str, Any]):
+def test_a_mistaken_run_changes_nothing_about_its_hour(
+    instance: dg.DagsterInstance, sql: Sql, mistake: dict[str, Any]
+) -> None:
     failed(instance, **mistake)
     assert Tick(instance).said == NOTHING_LEFT  # and nothing that failed has to be done again
     insert_items(sql, GOOD)
@@ -108,25 +112,29 @@ def test_a_mistaken_run_changes_nothing_about_its_hour(instance, sql: Sql, mista
 
 
 @pytest.mark.parametrize("ends", [(HOUR, "9999-12-31-23:00"), ("0001-01-01-00:00", HOUR)])
-def test_a_range_with_a_year_that_was_mistyped_does_not_keep_the_sensor(instance, sql: Sql, ends: tuple[str, str]):
+def test_a_range_with_a_year_that_was_mistyped_does_not_keep_the_sensor(
+    instance: dg.DagsterInstance, sql: Sql, ends: tuple[str, str]
+) -> None:
     fault = {"batch_assets__fault": "of run", "batch_assets__fault_message": "It lies in the future."}
-    run_of_hour(instance, dg.DagsterRunStatus.FAILURE, **over(*ends), **fault)
+    run_of_hour(instance, dg.DagsterRunStatus.FAILURE, assets=(), **over(*ends), **fault)
     insert_items(sql, GOOD)
     (request,) = Tick(instance).requests
     assert request.tags["batch_assets/reason"] == "missed tick"
 
 
-def test_a_run_that_never_started_changes_nothing_about_its_hour(instance, sql: Sql):
+def test_a_run_that_never_started_changes_nothing_about_its_hour(instance: dg.DagsterInstance, sql: Sql) -> None:
     # Its config was refused by the code, for example: none of its steps could say so.
     run_id = run_of_hour(instance, dg.DagsterRunStatus.STARTING)
-    instance.report_run_failed(instance.get_run_by_id(run_id))
+    instance.report_run_failed(run_of(instance, run_id))
     assert Tick(instance).said == NOTHING_LEFT
     insert_items(sql, GOOD)
     (request,) = Tick(instance).requests
     assert request.tags["batch_assets/reason"] == "missed tick"
 
 
-def test_an_hour_that_another_run_holds_is_not_given_up_by_the_one_that_had_to_leave(instance, sql: Sql):
+def test_an_hour_that_another_run_holds_is_not_given_up_by_the_one_that_had_to_leave(
+    instance: dg.DagsterInstance, sql: Sql
+) -> None:
     for moment in (END, AFTER_NEXT_START):
         insert_items(sql, GOOD, moment)
     engine = engine_from_environment()
@@ -140,7 +148,7 @@ def test_an_hour_that_another_run_holds_is_not_given_up_by_the_one_that_had_to_l
     assert reasons_given() == [None, None]
 
 
-def test_of_a_range_an_hour_is_not_given_up_for_what_another_one_said(instance, sql: Sql):
+def test_of_a_range_an_hour_is_not_given_up_for_what_another_one_said(instance: dg.DagsterInstance, sql: Sql) -> None:
     insert_items(sql, GOOD)
     insert_items(sql, [*GOOD, '"bad"'], END)
     lock = HourLock(engine_from_environment(), check_closed(HOUR), "the-rival", wait=False, on_progress=print)
@@ -152,8 +160,8 @@ def test_of_a_range_an_hour_is_not_given_up_for_what_another_one_said(instance, 
 
 
 def test_an_hour_whose_run_was_asked_for_while_it_was_open_is_not_given_up_when_that_run_is_canceled(
-    instance, sql: Sql
-):
+    instance: dg.DagsterInstance, sql: Sql
+) -> None:
     hour = hour_that_is_not_closed()
     insert_items(sql, GOOD, str(hour.start))
     run_of_hour(instance, dg.DagsterRunStatus.CANCELED, dagster__partition=hour.key)
@@ -163,11 +171,12 @@ def test_an_hour_whose_run_was_asked_for_while_it_was_open_is_not_given_up_when_
 # What was before
 
 
-def test_a_mistaken_run_does_not_take_up_an_hour_that_is_given_up(instance, sql: Sql):
+def test_a_mistaken_run_does_not_take_up_an_hour_that_is_given_up(instance: dg.DagsterInstance, sql: Sql) -> None:
     insert_items(sql, GOOD)
     failed(instance, **PERMANENT)
     assert Tick(instance).said == NOTHING_LEFT
     (reason,) = reasons_given()
+    assert reason
     assert "no such file" in reason
     failed(instance, tags={"batch_assets/retry": "whole-batch"})
     assert Tick(instance, 60 * MINUTE).said == GIVEN_UP
@@ -175,7 +184,7 @@ def test_a_mistaken_run_does_not_take_up_an_hour_that_is_given_up(instance, sql:
     assert Tick(instance, 60 * MINUTE).said == NOTHING_LEFT
 
 
-def test_a_mistaken_run_of_an_hour_that_is_done_has_nothing_done_again(instance, sql: Sql):
+def test_a_mistaken_run_of_an_hour_that_is_done_has_nothing_done_again(instance: dg.DagsterInstance, sql: Sql) -> None:
     insert_items(sql, GOOD)
     assert run(instance).status == dg.DagsterRunStatus.SUCCESS
     failed(instance, tags={"batch_assets/retry": "whole-batch"})
@@ -186,8 +195,8 @@ def test_a_mistaken_run_of_an_hour_that_is_done_has_nothing_done_again(instance,
 
 
 def test_an_hour_whose_requested_runs_all_find_bad_settings_is_given_up_with_that_sentence(
-    instance, sql: Sql, monkeypatch: pytest.MonkeyPatch
-):
+    instance: dg.DagsterInstance, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
     insert_items(sql, GOOD)
     monkeypatch.setenv("BATCH_MAX_ATTEMPTS", "1")
     assert Tick(instance, -MINUTE).hours == [HOUR]
@@ -196,6 +205,7 @@ def test_an_hour_whose_requested_runs_all_find_bad_settings_is_given_up_with_tha
     assert reasons_given() == [None]
     assert Tick(instance, 60 * MINUTE).requests == []
     (reason,) = reasons_given()
+    assert reason
     assert reason.startswith(
         f"it was requested 1 time without progress, and its last run {run_id} failed: BATCH_MAX_FAILED_SHARE is"
     )
@@ -208,7 +218,9 @@ class Broken(Model):
         raise ZeroDivisionError(files)
 
 
-def test_a_run_that_is_executed_again_is_not_judged_by_the_tags_of_the_first(instance, sql: Sql):
+def test_a_run_that_is_executed_again_is_not_judged_by_the_tags_of_the_first(
+    instance: dg.DagsterInstance, sql: Sql
+) -> None:
     insert_items(sql, GOOD)
     first = failed(instance, **PERMANENT)
     assert first.tags["batch_assets/fault"] == "permanent"
@@ -220,7 +232,7 @@ def test_a_run_that_is_executed_again_is_not_judged_by_the_tags_of_the_first(ins
     assert again.tags["batch_assets/fault"] == "of run"
 
 
-def test_the_last_run_is_the_one_that_ended_last(instance, sql: Sql):
+def test_the_last_run_is_the_one_that_ended_last(instance: dg.DagsterInstance, sql: Sql) -> None:
     insert_items(sql, ['"bad"'])
     started = run_of_hour(instance, dg.DagsterRunStatus.STARTED)
     run_of_hour(instance, dg.DagsterRunStatus.CANCELED)  # by somebody who saw that the other one was at it
@@ -228,7 +240,7 @@ def test_the_last_run_is_the_one_that_ended_last(instance, sql: Sql):
     assert Tick(instance, 6 * MINUTE).hours == [HOUR]
 
 
-def test_a_run_of_the_job_without_the_predictions_is_none_of_the_hour(instance, sql: Sql):
+def test_a_run_of_the_job_without_the_predictions_is_none_of_the_hour(instance: dg.DagsterInstance, sql: Sql) -> None:
     insert_items(sql, GOOD)
     run_of_hour(instance, dg.DagsterRunStatus.CANCELED, assets=[raw_items])
     (request,) = Tick(instance).requests

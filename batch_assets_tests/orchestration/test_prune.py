@@ -21,6 +21,7 @@ from batch_assets.retrying.decision import FAILED_RUNS_AGE, LONGEST_PAUSE
 from batch_assets_tests.support.command_line import COMMAND, SECONDS, batch_assets, misused, refused, succeeded
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets_tests.support.instance import run_storage_of
 from batch_assets_tests.support.pipeline import (
     END,
     GOOD,
@@ -61,7 +62,7 @@ def left(done: subprocess.CompletedProcess[str]) -> str:
 def age(instance: dg.DagsterInstance, runs: Sequence[str], days: int) -> None:
     """Has runs have ended days ago."""
     moment = datetime.datetime.now(datetime.UTC).replace(tzinfo=None) - datetime.timedelta(days=days)
-    with instance.run_storage.connect() as connection:
+    with run_storage_of(instance).connect() as connection:
         for run_id in runs:
             connection.exec_driver_sql(
                 f"UPDATE runs SET update_timestamp = '{moment:%Y-%m-%d %H:%M:%S}.000000' WHERE run_id = '{run_id}'"
@@ -255,11 +256,10 @@ def test_nothing_is_old_before_the_sensor_is_done_with_it() -> None:
 
 def test_nothing_is_removed_while_it_is_not_known_which_hours_runs_are_for(sql: Sql, tables: dict[str, str]) -> None:
     predicted(sql)
-    server = {"MYSQL_SERVER": tables.get("MYSQL_SERVER", "127.0.0.1")}
     done = batch_assets("prune", *ITEMS, DAGSTER_HOME="/none")
     assert refused(done).startswith("DAGSTER_HOME is '/none', which is no folder")
     if "MYSQL_SERVER" in tables:
-        assert refused(batch_assets("prune", *ITEMS, DAGSTER_HOME="", **server)).startswith("DAGSTER_HOME is not set")
+        assert refused(batch_assets("prune", *ITEMS, DAGSTER_HOME="")).startswith("DAGSTER_HOME is not set")
     assert sql("SELECT COUNT(*) FROM items WHERE created_datetime = %s", HALF_PAST) == [(3,)]
 
 

@@ -17,6 +17,7 @@ from batch_assets.database.records.hour_lock import HourLock
 from batch_assets.orchestration.partitions import check_closed
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets_tests.support.instance import metadata_of, run_of
 from batch_assets_tests.support.pipeline import (
     END,
     GOOD,
@@ -72,7 +73,8 @@ def run(
 def scored(result: dg.ExecuteInProcessResult) -> tuple[str, int]:
     """The mode of a run and how many items it gave a prediction."""
     (event,) = result.asset_materializations_for_node("predictions")
-    return str(event.metadata["retry"].value), int(event.metadata["scored"].value)
+    metadata = metadata_of(event)
+    return str(metadata["retry"]), int(metadata["scored"])
 
 
 def set_old_predictions(sql: Sql, *keys: int) -> None:
@@ -119,8 +121,9 @@ def test_a_run_writes_no_more_rows_a_second_than_it_may(
     assert scored(result) == ("partial", 20_001)
     (event,) = result.asset_materializations_for_node("predictions")
     # A third batch may begin when the time of the first two is over, but for what making it took.
-    assert event.metadata["paused_seconds"].value > 0
-    assert event.metadata["seconds"].value >= 2
+    metadata = metadata_of(event)
+    assert metadata["paused_seconds"] > 0
+    assert metadata["seconds"] >= 2
     assert assert_hour_adds_up(sql) == Counts(20_001, 20_001, 0, 0)
 
 
@@ -248,9 +251,10 @@ def test_an_item_that_changes_or_goes_meanwhile_gets_no_stale_prediction(
 def failure(result: dg.ExecuteInProcessResult) -> str:
     """The sentence with which the step failed."""
     (event,) = [event for event in result.all_events if event.is_step_failure]
-    description = event.step_failure_data.user_failure_data.description
-    assert description is not None
-    return description
+    data = event.step_failure_data.user_failure_data
+    assert data is not None
+    assert data.description is not None
+    return data.description
 
 
 def test_a_partial_run_past_the_threshold_fails_and_keeps_what_could_be_scored(
@@ -297,7 +301,7 @@ def test_a_run_of_an_hour_that_another_one_holds_fails_or_waits_as_it_is_set(
     with rival.acquire():
         result = run(instance)
         assert f"The hour {HOUR} is held by run the-rival" in failure(result)
-        tags = instance.get_run_by_id(result.run_id).tags
+        tags = run_of(instance, result.run_id).tags
         assert tags["batch_assets/fault"] == "of run"  # the other run does the work: nobody needs to fix anything
     monkeypatch.setenv("BATCH_BUSY_HOUR", "wait")
     holds, seen = threading.Event(), []
@@ -335,7 +339,7 @@ def test_a_connection_that_is_cut_is_tried_again_within_the_run(
     instance: dg.DagsterInstance, sql: Sql, server_of_test: None
 ) -> None:
     insert_items(sql, GOOD)
-    cut = []
+    cut: list[int] = []
 
     def cut_connections() -> None:
         if cut:
@@ -364,7 +368,7 @@ def test_a_server_that_stays_away_is_tried_as_often_as_it_is_set(
     assert not result.success
     assert attempts_of(result, "raw_items") == 3
     assert "No MySQL server answers" in failure(result)
-    tags = instance.get_run_by_id(result.run_id).tags
+    tags = run_of(instance, result.run_id).tags
     assert tags["batch_assets/fault_message"].startswith("No MySQL server answers")
     assert "batch_assets/fault" not in tags  # nobody needs to fix anything: the sensor may try again
 
@@ -383,7 +387,7 @@ def test_a_permanent_fault_is_tried_by_nobody(
     result = run(instance)
     assert not result.success
     assert not any(event.is_step_restarted for event in result.all_events)
-    tags = instance.get_run_by_id(result.run_id).tags
+    tags = run_of(instance, result.run_id).tags
     assert tags["batch_assets/fault"] == "permanent"
     assert failure(result).startswith(tags["batch_assets/fault_message"][:200])
 

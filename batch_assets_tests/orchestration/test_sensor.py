@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -23,7 +24,7 @@ from batch_assets.orchestration.assets.raw_items import raw_items
 from batch_assets.orchestration.partitions import hourly_partitions
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import ITEMS, engine_from_environment
-from batch_assets_tests.support.instance import ROOT, running_instance
+from batch_assets_tests.support.instance import ROOT, run_of, running_instance
 from batch_assets_tests.support.pipeline import END, GOOD, HALF_PAST, HOUR, insert_items
 from batch_assets_tests.support.sensor import MINUTE, Tick, over, run_of_hour
 from batch_assets_tests.support.servers import Server
@@ -143,7 +144,8 @@ def test_hours_within_the_range_of_a_run_wait_for_it(instance: dg.DagsterInstanc
 
 
 def subset(asset: dg.AssetsDefinition, *keys: str) -> AssetGraphSubset:
-    return AssetGraphSubset({asset.key: hourly_partitions.subset_with_partition_keys(keys)})
+    hours = hourly_partitions.subset_with_partition_keys(keys)
+    return AssetGraphSubset.create_empty_subset()._replace(partitions_subsets_by_asset_key={asset.key: hours})
 
 
 def test_hours_of_a_backfill_whose_runs_are_not_there_yet_wait_for_it(instance: dg.DagsterInstance, sql: Sql) -> None:
@@ -159,10 +161,12 @@ def test_hours_of_a_backfill_whose_runs_are_not_there_yet_wait_for_it(instance: 
         )  # fmt: skip
     assert Tick(instance).hours == ["2026-11-02-07:00", "2026-11-02-08:00"]
     backfill = instance.get_backfill("0")
+    assert backfill
+    assert isinstance(backfill.asset_backfill_data, AssetBackfillData)
     done = backfill.asset_backfill_data._replace(materialized_subset=subset(predictions, NEXT))
     instance.update_backfill(backfill._replace(asset_backfill_data=done))
     assert Tick(instance).hours == [NEXT]
-    instance.update_backfill(backfill.with_status(BulkActionStatus.CANCELED))
+    instance.update_backfill(backfill._replace(status=BulkActionStatus.CANCELED))
     assert Tick(instance).hours == [HOUR]
 
 
@@ -213,7 +217,7 @@ def test_an_hour_that_keeps_failing_is_given_up_with_the_fault_of_its_last_run(
     monkeypatch.setenv("BATCH_MAX_ATTEMPTS", "1")
     assert Tick(instance, -MINUTE).hours == [HOUR]
     run_id = run_of_hour(instance, dg.DagsterRunStatus.STARTED)
-    instance.report_run_failed(instance.get_run_by_id(run_id), "The worker is gone.")
+    instance.report_run_failed(run_of(instance, run_id), "The worker is gone.")
     assert Tick(instance, 60 * MINUTE).requests == []
     (row,) = read_requests(engine_from_environment()).values()
     assert row.given_up_because == (
@@ -288,9 +292,9 @@ def test_a_database_that_is_away_is_the_sentence_of_a_failed_tick(
 # All of it
 
 
-def ticks(answer: dict) -> list[dict]:
+def ticks(answer: dict[str, Any]) -> list[dict[str, Any]]:
     """The ticks that came to something, or to a fault."""
-    every = answer["sensorOrError"]["sensorState"]["ticks"]
+    every: list[dict[str, Any]] = answer["sensorOrError"]["sensorState"]["ticks"]
     return [tick for tick in every if tick["status"] != "STARTED"]
 
 

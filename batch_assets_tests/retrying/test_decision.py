@@ -65,7 +65,10 @@ def requested(
     return HourRequest(times, reason, remaining.fingerprint, at)
 
 
-def given_up(remaining: Remaining = PENDING, at: datetime.datetime = ENDED + MINUTE) -> HourRequest:
+GIVEN_UP_AT = ENDED + MINUTE
+
+
+def given_up(remaining: Remaining = PENDING, at: datetime.datetime = GIVEN_UP_AT) -> HourRequest:
     return replace(requested(3, remaining), given_up_at=at, given_up_because="the model is missing")
 
 
@@ -293,14 +296,14 @@ def test_an_hour_stays_given_up_from_the_tick_after_the_one_that_gave_it_up() ->
 
 
 def test_a_run_by_hand_that_succeeds_lets_an_hour_that_was_given_up_be_requested_again() -> None:
-    later = given_up().given_up_at + MINUTE
+    later = GIVEN_UP_AT + MINUTE
     decision = decided(KnownHour(HOUR, PENDING, has_summary=True, last_run=run(ended=later), request=given_up()), later)
     assert isinstance(decision, Request)
     assert decision.after == HourRequest(1, LATE_ITEMS, PENDING.fingerprint, later + SECOND)
 
 
 def test_a_run_by_hand_that_fails_again_is_judged_anew() -> None:
-    later = given_up().given_up_at + MINUTE
+    later = GIVEN_UP_AT + MINUTE
     crashed = KnownHour(HOUR, PENDING, last_run=run(FAILED, later), request=given_up())
     requested_from(crashed, FAILED_RUN, later + 5 * MINUTE)
     hopeless = replace(crashed, last_run=run(FAILED, later, fault="Another fault.", permanent=True))

@@ -6,12 +6,13 @@ one or puts the hour back, ticks pass, and the runs that these request end in on
 
 import datetime
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch_assets.hours import Hour
+from batch_assets.pipeline import pipeline_from_environment
 from batch_assets.retrying.decision import (
     CANCELED,
     FAILED,
@@ -35,7 +36,7 @@ from batch_assets.settings.retry import RetrySettings
 FIRST = Hour(datetime.datetime.fromisoformat("2026-11-01"))
 HOUR = Hour(datetime.datetime.fromisoformat("2026-11-02T05:00"))
 ATTEMPTS = 2
-SETTINGS = RetrySettings(max_attempts=ATTEMPTS)
+PIPELINE = replace(pipeline_from_environment({}), first_hour=FIRST, retry=RetrySettings(max_attempts=ATTEMPTS))
 MINUTE = datetime.timedelta(minutes=1)
 
 # What becomes of a run, and whether that says something about the hour.
@@ -98,10 +99,13 @@ class History:
         self.now += MINUTE
         proper, mistaken = last_runs_of(HOUR, reversed(self.runs))
         known = KnownHour(HOUR, self.remaining, self.summed_up, proper, mistaken, None, self.request)
-        decisions = decide([known], self.now, SETTINGS, FIRST)
+        decisions = decide([known], self.now, PIPELINE)
         if self.progress:
             self.requests_in_a_row, self.progress = 0, False
-        (decision,) = [*decisions.requests, *decisions.given_up, *decisions.cleared, *decisions.waiting] or [None]
+        every = (decisions.requests, decisions.given_up, decisions.cleared, decisions.waiting)
+        found: list[Request | GiveUp | Clear | Wait] = [decision for kind in every for decision in kind]
+        assert len(found) <= 1
+        decision = found[0] if found else None
         if isinstance(decision, Request):
             self.request = decision.after
             self.requests_in_a_row += 1
@@ -123,13 +127,16 @@ class History:
         self.requests_in_a_row = 0
 
 
-def steps() -> st.SearchStrategy[list[Callable[[History], object]]]:
+Step = Callable[[History], object]
+
+
+def steps() -> st.SearchStrategy[list[Step]]:
     """What happens, in the order in which it does."""
 
-    def passes(minutes: int) -> Callable[[History], object]:
+    def passes(minutes: int) -> Step:
         return lambda history: setattr(history, "now", history.now + minutes * MINUTE)
 
-    def tick_and(end: str | None) -> Callable[[History], object]:
+    def tick_and(end: str | None) -> Step:
         def happens(history: History) -> None:
             if isinstance(history.tick(), Request) and end:  # without an end its run was lost
                 history.run_ends(end)
@@ -150,7 +157,9 @@ def steps() -> st.SearchStrategy[list[Callable[[History], object]]]:
 
 @settings(max_examples=1000)
 @given(steps())
-def test_an_hour_is_given_up_for_nothing_but_what_its_last_proper_run_said_or_for_requests_without_progress(happens):
+def test_an_hour_is_given_up_for_nothing_but_what_its_last_proper_run_said_or_for_requests_without_progress(
+    happens: list[Step],
+) -> None:
     history = History()
     for step in happens:
         step(history)  # where a tick gives the hour up, it is checked why
@@ -158,7 +167,7 @@ def test_an_hour_is_given_up_for_nothing_but_what_its_last_proper_run_said_or_fo
 
 @settings(max_examples=500)
 @given(steps())
-def test_an_hour_with_something_to_score_is_scored_in_the_end_unless_it_is_given_up(happens):
+def test_an_hour_with_something_to_score_is_scored_in_the_end_unless_it_is_given_up(happens: list[Step]) -> None:
     history = History()
     for step in happens:
         step(history)
@@ -177,7 +186,7 @@ def test_an_hour_with_something_to_score_is_scored_in_the_end_unless_it_is_given
 
 @settings(max_examples=500)
 @given(steps(), st.lists(st.sampled_from([MISTAKEN]), min_size=1, max_size=3))
-def test_mistaken_runs_change_no_decision(happens, mistakes):
+def test_mistaken_runs_change_no_decision(happens: list[Step], mistakes: list[str]) -> None:
     history, with_mistakes = History(), History()
     for step in happens:
         step(history)

@@ -1,6 +1,7 @@
 """Scoring: every item that goes in comes out, with a prediction or with the reason why not."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,12 @@ from batch_assets.inference.onnx_model import OnnxModel
 from batch_assets.pipeline import ITEM_TABLE
 from batch_assets.scoring.batches import Progress, score
 from batch_assets.settings.model import ModelFiles
-from batch_assets_tests.support.onnx_models import write_classifier, write_picky_classifier, write_table_model
+from batch_assets_tests.support.onnx_models import (
+    write_classifier,
+    write_picky_classifier,
+    write_sample,
+    write_table_model,
+)
 
 COLUMNS = ("id", "values", "prediction")
 
@@ -77,9 +83,9 @@ def test_the_order_of_items_and_batches_is_kept(model: OnnxModel) -> None:
 
 
 def test_batches_are_scored_one_at_a_time_as_they_are_asked_for(model: OnnxModel) -> None:
-    read = []
+    read: list[int] = []
 
-    def source():
+    def source() -> Iterator[Batch]:
         for number in range(3):
             read.append(number)
             yield batch("[1, 2, 3, 4]", first=number)
@@ -109,7 +115,7 @@ def test_an_item_to_which_the_model_answers_with_no_number_fails_alone(tmp_path:
     ]
     constants = {"starts": np.array([0]), "ends": np.array([3]), "axes": np.array([1])}
     files = write_table_model(tmp_path, nodes, constants=constants)
-    files.sample_data_path.write_text("[[2.718281828, 1, 1, 0]]")  # of which the logarithms are probabilities
+    write_sample(files, "[[2.718281828, 1, 1, 0]]")  # of which the logarithms are probabilities
     texts = ["[2.718281828, 1, 1, 0]", "[-1, 1, 1, 0]", "[1, 2.718281828, 1, 0]", "[1, 0, 1, 0]"]
     (outcome,), progress = scored(load_model(files), batch(*texts))
     assert [(row[0], winner(row[2])) for row in outcome.rows] == [(1, 0), (3, 1)]
@@ -181,9 +187,14 @@ def test_bad_values_and_culprits_are_told_apart_and_their_neighbours_are_scored(
 def test_the_next_batches_are_scored_whole_after_one_with_a_culprit(
     picky: OnnxModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = []
+    calls: list[int] = []
     run = OnnxModel.probabilities
-    monkeypatch.setattr(OnnxModel, "probabilities", lambda self, rows: calls.append(len(rows)) or run(self, rows))
+
+    def counted(model: OnnxModel, features: np.ndarray) -> np.ndarray:
+        calls.append(len(features))
+        return run(model, features)
+
+    monkeypatch.setattr(OnnxModel, "probabilities", counted)
     scored(picky, of_classes(7, *[1] * 63), of_classes(*[2] * 64))
     assert calls[:5] == [64, 32, 16, 8, 1]
     assert calls[-1] == 64
@@ -245,13 +256,15 @@ def test_numbers_keep_the_digits_of_the_model_next_to_a_culprit(tmp_path: Path) 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("classes", [1, 2, 3])
-def test_the_text_of_a_prediction_is_exactly_the_number_of_the_model(model: OnnxModel, dtype, classes: int) -> None:
+def test_the_text_of_a_prediction_is_exactly_the_number_of_the_model(
+    model: OnnxModel, dtype: type[np.floating], classes: int
+) -> None:
     random = np.random.default_rng(1)
     hard = [0.0, 1.0, 5e-324, 1e-45, 1e-38, 1 / 3, 0.1, 1 - 2**-24, 1 - 2**-53]
     numbers = np.array([*hard, *random.random(300 - len(hard))], dtype).reshape(-1, classes)
 
     class Answering(OnnxModel):
-        def probabilities(self, features):
+        def probabilities(self, features: np.ndarray) -> np.ndarray:
             return numbers[: len(features)]
 
     model.__class__ = Answering

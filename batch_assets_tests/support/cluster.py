@@ -95,8 +95,8 @@ class Cluster:
 
     namespace: str
     rights: Mapping[str, set[tuple[str, str]]]
-    config_maps: Mapping[str, Mapping[str, str]]
-    secrets: Mapping[str, Mapping[str, str]]
+    config_maps: Mapping[str, dict[str, str]]
+    secrets: Mapping[str, dict[str, str]]
     service_accounts: set[str]
     folder: Path
     url: str = ""
@@ -346,7 +346,7 @@ def _listed(kind: str, items: list[Manifest], query: Mapping[str, list[str]]) ->
 
 
 def _label(item: Manifest, key: str) -> str | None:
-    labels = item["metadata"].get("labels", {})
+    labels: Mapping[str, str] = item["metadata"].get("labels", {})
     return labels.get(key)
 
 

@@ -14,3 +14,10 @@ ITEMS = item_table(ITEM_TABLE)
 def engine_from_environment() -> sa.Engine:
     """The engine of the database that the environment names."""
     return engine_for(database_settings(environment()))
+
+
+def connections_in_use() -> int:
+    """How many connections of that engine somebody has and has not given back."""
+    pool = engine_from_environment().pool
+    assert isinstance(pool, sa.QueuePool)
+    return pool.checkedout()

@@ -14,9 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batch_assets_tests.support.servers import free_port, run_to_end
+
+if TYPE_CHECKING:
+    import dagster as dg
+    from dagster._core.storage.runs import SqlRunStorage
 
 ROOT = Path(__file__).parents[2]
 # The dagster.yaml of an instance in which the tests record runs. What a step prints is nobody's to read, and to keep it
@@ -163,3 +167,24 @@ def _await_answer(instance: RunningInstance) -> None:
             time.sleep(0.5)
         else:
             return
+
+
+def run_of(instance: "dg.DagsterInstance", run_id: str) -> "dg.DagsterRun":
+    """A run that the instance must know."""
+    run = instance.get_run_by_id(run_id)
+    assert run is not None, run_id
+    return run
+
+
+def metadata_of(event: "dg.AssetMaterialization | dg.AssetCheckEvaluation | None") -> dict[str, Any]:
+    """The metadata of an event that must be there, as plain values."""
+    assert event is not None
+    return {name: value.value for name, value in event.metadata.items()}
+
+
+def run_storage_of(instance: "dg.DagsterInstance") -> "SqlRunStorage":
+    """Where an instance has its runs, which is a database here."""
+    from dagster._core.storage.runs import SqlRunStorage
+
+    assert isinstance(instance.run_storage, SqlRunStorage)
+    return instance.run_storage

@@ -44,11 +44,10 @@ def write_classifier(
         helper.make_node("ArgMax", ["scores"], ["label"], axis=1, keepdims=0),
     ]
     if zipmap:
-        keys = {"classlabels_int64s": list(range(len(names)))}
-        keys = keys if zipmap == "int64" else {"classlabels_strings": names}  # type: ignore[dict-item]
-        nodes.append(
-            helper.make_node("ZipMap", ["probability_tensor"], ["output_probability"], domain="ai.onnx.ml", **keys)
-        )
+        zip_node = helper.make_node("ZipMap", ["probability_tensor"], ["output_probability"], domain="ai.onnx.ml")
+        keys = ("classlabels_int64s", range(len(names))) if zipmap == "int64" else ("classlabels_strings", names)
+        zip_node.attribute.append(helper.make_attribute(*keys))
+        nodes.append(zip_node)
         key_type = TensorProto.INT64 if zipmap == "int64" else TensorProto.STRING
         value_type = helper.make_tensor_type_proto(TensorProto.FLOAT, [])
         map_type = helper.make_map_type_proto(key_type, value_type)
@@ -72,6 +71,12 @@ def write_labels(path: Path, names: list[str]) -> Path:
     """Writes the labels file of classes with these names."""
     path.write_text(json.dumps({str(index): name for index, name in enumerate(names)}))
     return path
+
+
+def write_sample(files: ModelFiles, content: str) -> None:
+    """Replaces the sample of a model that has one."""
+    assert files.sample_data_path is not None
+    files.sample_data_path.write_text(content)
 
 
 def write_graph(
@@ -110,6 +115,5 @@ def write_picky_classifier(folder: Path) -> ModelFiles:
         helper.make_node("Gather", ["table", "index"], ["probabilities"], axis=0),
     ]
     files = write_table_model(folder, nodes, constants={"zero": np.array(0), "table": np.eye(3, dtype=np.float32)})
-    assert files.sample_data_path is not None
-    files.sample_data_path.write_text("[[0, 0, 0, 0], [2, 0, 0, 0]]")
+    write_sample(files, "[[0, 0, 0, 0], [2, 0, 0, 0]]")
     return files

@@ -242,14 +242,15 @@ def meddling(meddle: Callable[[], object]) -> Any:
     """The resource of the model, with something that happens in the database between reading a batch and writing it."""
     from batch_assets.inference.onnx_model import OnnxModel
     from batch_assets.orchestration.resources import Model
+    from batch_assets.settings.model import ModelFiles
 
     class Meddling(OnnxModel):
-        def probabilities(self, features):
+        def probabilities(self, features: np.ndarray) -> np.ndarray:
             meddle()
             return super().probabilities(features)
 
     class MeddlingModel(Model):
-        def load(self, files):
+        def load(self, files: ModelFiles) -> OnnxModel:
             model = super().load(files)
             model.__class__ = Meddling
             return model
@@ -269,7 +270,8 @@ def iris_probabilities(texts: Sequence[str]) -> np.ndarray:
     """What scikit-learn itself says of iris items."""
     from batch_assets.iris.training import iris_classifier
 
-    return iris_classifier().predict_proba(np.array([json.loads(text) for text in texts]))
+    probabilities: np.ndarray = iris_classifier().predict_proba(np.array([json.loads(text) for text in texts]))
+    return probabilities
 
 
 def assert_predicted(sql: Sql, expected: dict[int, Sequence[float]]) -> None:

@@ -54,7 +54,7 @@ def run_of_hour(
     if status in _EVENTS:
         for kind in (dg.DagsterEventType.RUN_START, _EVENTS[status]):
             instance.report_dagster_event(dg.DagsterEvent(kind.value, job_name), run.run_id)
-    return run.run_id
+    return str(run.run_id)
 
 
 def over(first: str, last: str) -> dict[str, str]:

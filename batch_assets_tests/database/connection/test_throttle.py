@@ -175,7 +175,7 @@ def busy(server: Server) -> Iterator[None]:
         yield
     finally:
         for connection in connections:
-            server.execute(f"KILL {connection.thread_id()}")
+            server.execute(f"KILL {connection.thread_id()}")  # type: ignore[no-untyped-call]  # PyMySQL's
         for thread in threads:
             thread.join()
         for connection in connections:

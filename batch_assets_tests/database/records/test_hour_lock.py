@@ -62,7 +62,8 @@ def test_hours_do_not_wait_for_each_other(engine: sa.Engine) -> None:
 
 
 def test_a_second_run_that_waits_gets_the_hour_when_the_first_is_done(engine: sa.Engine, sql: Sql) -> None:
-    said, got = [], threading.Event()
+    said: list[str] = []
+    got = threading.Event()
 
     def second() -> None:
         with lock(engine, "second", wait=True, on_progress=said.append).acquire():
@@ -151,6 +152,7 @@ def test_the_connection_that_held_an_hour_serves_others_as_if_it_never_had(
         ((holder,),) = sql("SELECT IS_USED_LOCK(%s)", server_lock(engine, HOUR))
     assert sql("SELECT IS_FREE_LOCK(%s)", server_lock(engine, HOUR)) == [(1,)]
     session = "SELECT CONNECTION_ID(), @@session.wait_timeout = @@global.wait_timeout, @@session.autocommit"
+    assert isinstance(engine.pool, sa.QueuePool)
     with ExitStack() as stack:
         kept = [stack.enter_context(engine.connect()) for _ in range(engine.pool.checkedin())]
         found = {row[0]: tuple(row[1:]) for row in (c.exec_driver_sql(session).one() for c in kept)}

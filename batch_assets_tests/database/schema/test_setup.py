@@ -3,7 +3,7 @@ import gc
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pymysql
 import pytest
@@ -349,9 +349,9 @@ def snapshot_of(engine: sa.Engine, sql: Sql) -> list[str]:
 
 
 @contextlib.contextmanager
-def listening(engine: sa.Engine, event: str, listener: object) -> Iterator[None]:
+def listening(engine: sa.Engine, event: str, listener: Callable[[str], object]) -> Iterator[None]:
     def hear(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        listener(statement)  # type: ignore[operator]
+        listener(statement)
 
     sa.event.listen(engine, event, hear)
     try:
@@ -442,6 +442,7 @@ def test_the_tables_that_the_migrations_make_are_those_of_the_package(engine: sa
             family = next((one for one in families if isinstance(declared.type, one)), (sa.String, sa.JSON))
             assert isinstance(column["type"], family), where
             if isinstance(declared.type, sa.String) and declared.type.length:
+                assert isinstance(column["type"], sa.String), where
                 assert column["type"].length == declared.type.length, where
             if isinstance(declared.type, sa.BigInteger) and engine.dialect.name != "sqlite":
                 assert isinstance(column["type"], sa.BigInteger), where

@@ -47,7 +47,7 @@ def values_of(series: Any) -> list[Any]:
         ([[1, 2], {"a": None}], [[1, 2], {"a": None}]),
         ([b"\x00"], [b"\x00"]),
         ([Decimal("1.10")], [Decimal("1.10")]),
-        (pd.to_datetime(["2026-01-01 05:00:00.5", None]), [naive(2026, 1, 1, 5, 0, 0, 500_000), None]),
+        (pd.to_datetime(["2026-01-01 05:00:00.5", "NaT"]), [naive(2026, 1, 1, 5, 0, 0, 500_000), None]),
         (pd.Series([datetime.date(2026, 1, 1)], dtype=object), [datetime.date(2026, 1, 1)]),
         (
             pd.to_datetime(["2026-01-01 05:00"]).tz_localize(CET),

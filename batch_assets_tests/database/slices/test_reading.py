@@ -1,7 +1,6 @@
 """Reading a slice: bounded batches from one moment's view, and a connection that is given back."""
 
 import contextlib
-from typing import Any
 
 import pymysql
 import pytest
@@ -10,7 +9,7 @@ from batch_assets.database.slices.reading import count_rows, read_batches, read_
 from batch_assets.database.slices.table_slice import Keys, TableSlice
 from batch_assets.errors import BatchAssetsError, DatabaseError, TableError
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets_tests.support.engines import connections_in_use, engine_from_environment
 
 pytestmark = pytest.mark.usefixtures("database_environment")
 
@@ -21,10 +20,6 @@ def things(sql: Sql) -> TableSlice:
     for start in range(0, 30_000, 10_000):
         sql("INSERT INTO things VALUES " + ", ".join(f"({n}, 'k{n % 3}')" for n in range(start, start + 10_000)))
     return TableSlice("things")
-
-
-def connections_in_use() -> Any:
-    return engine_from_environment().pool.checkedout()  # type: ignore[attr-defined]
 
 
 def test_rows_of_a_mebibyte_come_a_few_at_a_time(sql: Sql, things: TableSlice) -> None:

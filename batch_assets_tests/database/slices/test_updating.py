@@ -2,7 +2,7 @@
 
 import datetime
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pymysql
 import pytest
@@ -14,7 +14,7 @@ from batch_assets.database.slices.batches import Batches
 from batch_assets.database.slices.packed_update import PackedUpdate, are_close_together
 from batch_assets.database.slices.table_slice import Keys, TableSlice, TimeWindows
 from batch_assets.database.slices.update_statements import ColumnUpdate
-from batch_assets.database.slices.updating import update_rows
+from batch_assets.database.slices.updating import Updated, update_rows
 from batch_assets.errors import DatabaseUnavailableError, TableError
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
@@ -43,7 +43,9 @@ def written(sql: Sql, *keys: int) -> None:
     sql(f"INSERT INTO notes (id, old, note) VALUES {rows}")
 
 
-def update_notes(rows: list[tuple[object, ...]], columns: tuple[str, ...] = ("note",), unchanged: tuple[str, ...] = ()):
+def update_notes(
+    rows: Sequence[Sequence[object]], columns: tuple[str, ...] = ("note",), unchanged: tuple[str, ...] = ()
+) -> Updated:
     batch = Batch(("id", *columns, *unchanged), rows)
     return update_rows(engine_from_environment(), NOTES, ColumnUpdate("id", columns, unchanged), Batches([batch]))
 
