@@ -235,12 +235,12 @@ def _add_writing(routes: APIRouter, engine: sa.Engine, items: sa.Table, model: O
     allowed = [Depends(check_key)]
 
     @routes.post("/data", status_code=201, dependencies=allowed, tags=_TAGS["items"], responses=_WRITING | _OTHER_ITEMS)
-    def register(items: body, idempotency_key: IdempotencyKey = None) -> Registered:
+    def register(new_items: body, idempotency_key: IdempotencyKey = None) -> Registered:
         """Registers an item, or a list of up to 10,000: all of them or none.
 
         They belong to the hour in which they are registered, and are scored once that has ended.
         """
-        given: Sequence[BaseModel] = items if isinstance(items, list) else [items]
+        given: Sequence[BaseModel] = new_items if isinstance(new_items, list) else [new_items]
         registration = register_once(engine, items, [_text(item) for item in given], idempotency_key)
         return Registered(ids=registration.ids)
 

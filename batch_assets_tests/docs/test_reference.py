@@ -60,6 +60,11 @@ def test_to_set_a_variable_to_its_default_changes_nothing(name: str, default: st
     assert ApiSettings.from_environment({name: default}) == ApiSettings.from_environment({})
 
 
+def test_the_tags_of_runs_are_those_of_the_code() -> None:
+    code = "".join(path.read_text("utf-8") for path in (ROOT / "batch_assets").rglob("*.py"))
+    assert _keys("Tags of runs") == set(re.findall(r'"(batch_assets/\w+)"', code))
+
+
 SHOWN = [
     found
     for page in PAGES
