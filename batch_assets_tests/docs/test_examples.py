@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from batch_assets_tests.support.pages import PAGES, README, ROOT, Block, blocks, expected_outputs, name_of, run_blocks
+from batch_assets_tests.support.programs import find_program
 from batch_assets_tests.support.servers import free_port
 
 # Where the database and the API are, the test says.
@@ -46,7 +47,7 @@ def test_the_examples_of_a_page_run_and_print_what_it_shows(
             position = printed[number].find(part, position)
             assert position >= 0, f"{part!r} is not printed, or not in this order:\n{printed[number]}"
     if left_out:
-        pytest.skip(f"curl is missing: the examples of {name_of(page)} that use it were not run.")
+        find_program("curl", "install it (on Debian: apt-get install curl) to have all examples run")
 
 
 def _as_tested(block: Block, left_out: list[Block]) -> Block:

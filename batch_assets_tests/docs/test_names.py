@@ -10,6 +10,7 @@ import pytest
 
 from batch_assets.cli.main import main
 from batch_assets_tests.support.pages import PAGES, ROOT, blocks, name_of
+from batch_assets_tests.support.programs import find_program
 
 WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
@@ -126,9 +127,10 @@ def test_what_is_shown_as_json_is_json() -> None:
 
 
 def test_every_line_for_a_shell_can_be_parsed() -> None:
+    bash = find_program("bash", "install bash")
     for page in PAGES:
         script = "\n".join(block.text for block in blocks(page) if block.language == "shell")
-        done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run([bash, "-n"], input=script, capture_output=True, text=True, timeout=30, check=False)
         assert done.returncode == 0, f"{name_of(page)}: {done.stderr}"
 
 

@@ -12,7 +12,6 @@ What a block of code is, its language says:
 import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +19,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+
+from batch_assets_tests.support.programs import find_program
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -86,8 +87,7 @@ def run_blocks(page_blocks: Iterable[Block], folder: Path, environment: Mapping[
         if block.command
         for line in (f"echo '{_OUTPUT_OF}{number}'", block.command)
     ]
-    bash = shutil.which("bash")
-    assert bash, "the examples need bash"
+    bash = find_program("bash", "install bash")
     output, errors = folder / "output.log", folder / "errors.log"
     # Into files: a process in the background would keep a pipe open.
     with output.open("wb") as out, errors.open("wb") as err:
