@@ -241,8 +241,8 @@ def _add_writing(routes: APIRouter, engine: sa.Engine, items: sa.Table, model: O
         They belong to the hour in which they are registered, and are scored once that has ended.
         """
         given: Sequence[BaseModel] = new_items if isinstance(new_items, list) else [new_items]
-        registration = register_once(engine, items, [_text(item) for item in given], idempotency_key)
-        return Registered(ids=registration.ids)
+        ids = register_once(engine, items, [_text(item) for item in given], idempotency_key)
+        return Registered(ids=ids)
 
     @routes.patch("/data/{item_id:item_id}", dependencies=allowed, tags=_TAGS["items"], responses=_WRITING | _NO_ITEM)
     def correct(item_id: ItemId, item: new_item) -> Item:  # type: ignore[valid-type]

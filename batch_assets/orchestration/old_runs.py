@@ -11,9 +11,6 @@ from pathlib import Path
 
 import dagster as dg
 import sqlalchemy as sa
-from dagster._core.event_api import AssetEventType
-from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
-from dagster._core.storage.tags import BACKFILL_ID_TAG
 
 from batch_assets.database.connection.throttle import Throttle
 from batch_assets.database.records.pruning import existing_hours
@@ -22,6 +19,12 @@ from batch_assets.hours import Hour, hour_of_key, utc_now
 from batch_assets.orchestration.assets.predictions import predictions
 from batch_assets.orchestration.assets.raw_items import raw_items
 from batch_assets.orchestration.assets.run_summary import last_scorings, run_summary
+from batch_assets.orchestration.dagster_internals import (
+    BACKFILL_ID_TAG,
+    AssetEventType,
+    BulkActionsFilter,
+    BulkActionStatus,
+)
 from batch_assets.orchestration.run_history import busy_hours, hours_of_failed_runs
 from batch_assets.retrying.decision import FAILED_RUNS_AGE
 from batch_assets.settings.folders import home_folder

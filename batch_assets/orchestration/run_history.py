@@ -8,10 +8,10 @@ import datetime
 from collections.abc import Collection, Iterable, Iterator
 
 import dagster as dg
-from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
 from batch_assets.hours import Hour, hour_of_key, hours_between, open_hour
 from batch_assets.orchestration.assets.predictions import predictions
+from batch_assets.orchestration.dagster_internals import BulkActionsFilter, BulkActionStatus
 from batch_assets.orchestration.failures import (
     FAILED_PARTITIONS_TAG,
     FAULT_MESSAGE_TAG,

@@ -39,19 +39,6 @@ class Position:
     id: int
 
 
-@dataclass(frozen=True)
-class Registration:
-    """Items that stand in the table.
-
-    Args:
-        ids: Their ids, in the order in which the items were given.
-        repeated: Whether an earlier request with the same key has registered them.
-    """
-
-    ids: list[int]
-    repeated: bool
-
-
 def read_page(
     engine: sa.Engine, items: sa.Table, which: ItemFilter, before: Position | None, count: int
 ) -> Sequence[sa.Row[Any]]:
@@ -105,7 +92,7 @@ def correct_item(engine: sa.Engine, items: sa.Table, item_id: int, values: str) 
         return connection.execute(_item(items, item_id)).one_or_none()
 
 
-def register_once(engine: sa.Engine, items: sa.Table, texts: Sequence[str], key: str | None) -> Registration:
+def register_once(engine: sa.Engine, items: sa.Table, texts: Sequence[str], key: str | None) -> list[int]:
     """Registers items in one transaction, and no second time under the same key.
 
     Args:
@@ -113,6 +100,9 @@ def register_once(engine: sa.Engine, items: sa.Table, texts: Sequence[str], key:
         items: Their table.
         texts: The `values` of each item as JSON text.
         key: What a request that is repeated is known by; None for one that is not.
+
+    Returns:
+        Their ids, in the order of the texts; those of the first time, where the key is known.
 
     Raises:
         IdempotencyError: Other items were registered under the key.
@@ -127,12 +117,13 @@ def register_once(engine: sa.Engine, items: sa.Table, texts: Sequence[str], key:
                     "a key of their own. Nothing was registered."
                 )
             if known:
-                return Registration(json.loads(known.ids), repeated=True)
+                ids: list[int] = json.loads(known.ids)
+                return ids
             ids = _insert(connection, items, texts)
             # Where a request with the same key comes between, it has registered the items: these are taken back.
             if key is None or _keep(connection, key, fingerprint, ids):
                 connection.commit()
-                return Registration(ids, repeated=False)
+                return ids
 
 
 def _item(items: sa.Table, item_id: int) -> sa.Select[Any]:
