@@ -13,6 +13,7 @@ from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches, BatchesByPartition
 from batch_assets.hours import Hour
 from batch_assets.inference.model_files import load_labels
+from batch_assets.orchestration.checks import evaluations
 from batch_assets.orchestration.failures import as_dagster_failure, tag_fault
 from batch_assets.orchestration.partitions import backfill_policy, check_closed, closed_hours, hourly_partitions
 from batch_assets.orchestration.resources import CurrentPipeline
@@ -57,7 +58,7 @@ def sum_up(context: dg.AssetExecutionContext, pipeline: Pipeline, keys: Sequence
     """Sums up hours of which the predictions are stored, in the run whose step `predictions` fails for other hours.
 
     Dagster skips the step `run_summary` of that run, which would leave hours unfinished that have nothing to do with
-    the fault.
+    the fault, and the steps of its checks, which would say nothing.
     """
     engine, hours_stored = engine_for(pipeline.database), [check_closed(key) for key in keys]
     scorings = _scorings(context, hours_stored)
@@ -68,6 +69,8 @@ def sum_up(context: dg.AssetExecutionContext, pipeline: Pipeline, keys: Sequence
         context.log_event(
             dg.AssetMaterialization("run_summary", partition=hour.key, metadata={**_metadata(summary), "rows": 1})
         )
+    for evaluation in evaluations(pipeline):
+        context.log_event(evaluation)
 
 
 def _outcome(pipeline: Pipeline, hour: Hour, predictions: Iterable[Batch]) -> Outcome:
