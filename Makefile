@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test ui lint docs lock bench
+.PHONY: help demo test check ui lint docs lock bench
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 ifeq ($(origin PYTHON),undefined)
@@ -36,6 +36,10 @@ demo: $(RUNTIME) ## score a sample hour from beginning to end, on SQLite unless 
 
 test: $(DEVELOPMENT) ## run the tests, on SQLite and on a real server: a private one unless MYSQL_SERVER is set
 	@$(BIN)/python -m pytest $(ARGS)
+
+# What takes long or starts a server or a daemon is left to `make test`.
+check: lint ## check what can be checked within a minute: style, types, imports, and the tests that need no server
+	@$(BIN)/python -m pytest --quiet -m "not (server or daemon or benchmark or slow)" $(ARGS)
 
 bench: $(DEVELOPMENT) $(if $(RAY),$(RAY_INSTALLED)) ## measure the speed beside other ways; RAY=1: beside Ray Data too
 	@$(BIN)/python -m benchmarks.speed $(if $(RAY),--ray-python "$(CURDIR)/$(RAY_HOME)/bin/python") $(ARGS)
