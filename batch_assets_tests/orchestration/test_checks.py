@@ -66,7 +66,7 @@ def test_failed_items_are_those_that_may_be_tried_again_and_those_that_are_given
     assert checked(no_pending_items) == (True, "0 items pending in 0 hours; expected none")
 
 
-def shown() -> dict[str, tuple[str, str, str]]:
+def shown() -> dict[str, tuple[str, str, str | None]]:
     """Run, status and description of each check as the UI has them."""
     command = [str(Path(sys.executable).with_name("dagster-graphql")), "-m", "batch_assets.definitions"]
     command += ["-t", SHOWN, "-v", json.dumps({"key": {"path": ["run_summary"]}})]
@@ -87,7 +87,7 @@ def shown() -> dict[str, tuple[str, str, str]]:
 @pytest.mark.parametrize("tags", [over(HOUR, NEXT), {"dagster__partition": NEXT}], ids=["some hours", "its only hour"])
 def test_the_checks_say_what_is_so_after_a_run_that_failed_for(
     sql: Sql, monkeypatch: pytest.MonkeyPatch, tags: dict[str, str]
-):
+) -> None:
     insert_items(sql, GOOD)
     insert_items(sql, [*GOOD, '"bad"'], END)
     monkeypatch.setenv("BATCH_MAX_FAILED_ITEMS", "0")
