@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# ItemFilter server to use is the developer's to say; all else of what is set on a machine would only change results.
+# Which server to use is the developer's to say; all else of what is set on a machine would only change results.
 # Done on import: before any test module, and with it Dagster or the package, can have read it.
 SERVER_SETTINGS = {name: value for name, value in os.environ.items() if name.startswith("MYSQL_")}
 for name in list(os.environ):

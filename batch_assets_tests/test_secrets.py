@@ -107,7 +107,7 @@ def assert_nowhere(text: str, *passwords: str) -> None:
         ({"MYSQL_DATABASE": "nowhere_at_all"}, "nowhere_at_all"),
         ({"MYSQL_SSL_CA": "{text}"}, "holds no certificate in PEM"),
         ({"MYSQL_SSL_MODE": "REQUIRED", "MYSQL_SSL_CERT": "{text}"}, "not a certificate and its key in PEM"),
-        # ItemFilter the account may not ask.
+        # What the account may not ask.
         ({"BATCH_REPLICAS": "{server}"}, "how far it is behind"),
         ({"BATCH_REPLICAS": "127.0.0.1:{closed}", "BATCH_MAX_PAUSE_SECONDS": "0"}, "does not answer"),
     ],

@@ -50,7 +50,7 @@ BAD = "[5.1, null, 1.4, 0.2]"
 
 @pytest.fixture
 def database(tables: dict[str, str], request: pytest.FixtureRequest) -> str:
-    """ItemFilter database it is: sqlite, mariadb or mysql."""
+    """Which database it is: sqlite, mariadb or mysql."""
     if "MYSQL_SERVER" not in tables:
         return "sqlite"
     return "mariadb" if request.getfixturevalue("server").is_mariadb else "mysql"

@@ -1,4 +1,4 @@
-"""ItemFilter of Dagster's runs go and what the UI says of an hour afterwards, on the storages of both instances."""
+"""Which of Dagster's runs go and what the UI says of an hour afterwards, on the storages of both instances."""
 
 import datetime
 import os

@@ -100,7 +100,7 @@ def sentence_of(known: KnownHour) -> str:
     return decision.after.given_up_because or ""
 
 
-# ItemFilter hours
+# Which hours
 
 
 def test_an_hour_in_which_nothing_is_left_is_left_alone() -> None:

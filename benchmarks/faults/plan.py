@@ -1,4 +1,4 @@
-"""ItemFilter rounds and faults there are: drawn from the seed."""
+"""Which rounds and faults there are: drawn from the seed."""
 
 import datetime
 import random

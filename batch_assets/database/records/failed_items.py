@@ -38,7 +38,7 @@ class FailedItems:
         engine: The database.
         items: Their table.
         hour: The hour.
-        model_version: ItemFilter model they failed with.
+        model_version: Which model they failed with.
         run_id: In which run.
 
     Attributes:

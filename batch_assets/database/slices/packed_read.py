@@ -39,7 +39,7 @@ class PackedReader:
         connection: In a transaction that sees one moment.
         table: The table.
         columns: Of numbers and texts, as `can_be_packed` says.
-        condition: ItemFilter of the rows.
+        condition: Which of the rows.
         keys: Their keys.
     """
 

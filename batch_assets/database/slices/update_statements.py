@@ -34,7 +34,7 @@ def _known_columns_of_batch(table: sa.Table, names: Sequence[str], wanted: Seque
 
 @dataclass(frozen=True)
 class ColumnUpdate:
-    """ItemFilter columns of existing rows are to be updated.
+    """Which columns of existing rows are to be updated.
 
     Args:
         key: The column by which a row is found.
