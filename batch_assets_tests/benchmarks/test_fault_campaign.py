@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from batch_assets.settings.folders import root_folder
+from batch_assets_tests.support.accounts import private_server_like
 from batch_assets_tests.support.servers import Server
 from benchmarks.faults.plan import KINDS
 
@@ -17,6 +18,9 @@ pytestmark = [pytest.mark.benchmark, pytest.mark.slow, pytest.mark.timeout(600)]
 def test_a_small_fault_campaign_finds_no_violation(server: Server, tmp_path: Path) -> None:
     counts = tmp_path / "counts.json"
     kind = "mariadb" if server.is_mariadb else "mysql"
+    # It kills servers of its own, which MYSQL_SERVER cannot stand for.
+    with private_server_like(server):
+        pass
     command = [sys.executable, "-m", "benchmarks.faults", "--faults", "12", "--seed", "3", "--server", kind]
     done = subprocess.run(
         [*command, "--json", str(counts)], cwd=root_folder(), capture_output=True, text=True, timeout=600, check=False
