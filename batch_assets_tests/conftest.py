@@ -131,6 +131,26 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(f"database server: {', '.join(_servers_used) or 'none was needed'}")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _migrations_are_read_once() -> Iterator[None]:
+    """Keeps what Alembic reads of a folder of migrations: Dagster has it read for each instance and each run."""
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    read = ScriptDirectory.from_config
+    kept: dict[str | None, ScriptDirectory] = {}
+
+    def from_config(config: Config) -> ScriptDirectory:
+        location = config.get_main_option("script_location")
+        if location not in kept:
+            kept[location] = read(config)
+        return kept[location]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScriptDirectory, "from_config", from_config)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _processes_end_with_the_test(request: pytest.FixtureRequest) -> Iterator[None]:
     """Kills what a test has started and not ended, also while a test that has had its time waits for a process."""

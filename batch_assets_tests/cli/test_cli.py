@@ -85,6 +85,7 @@ def test_init_db_makes_the_tables_of_an_empty_database_and_nothing_the_second_ti
     assert stored(sql) == [json.loads(ITEM)]
 
 
+@pytest.mark.slow
 def test_init_db_by_many_processes_at_once_makes_each_table_once(
     database_environment: dict[str, str], sql: Sql
 ) -> None:
@@ -610,6 +611,7 @@ def test_demo_adds_nothing_to_a_servers_table_that_has_items(
     assert sql("SELECT COUNT(*), COUNT(prediction) FROM items") == [(1, 0)]
 
 
+@pytest.mark.slow
 def test_demo_that_cannot_score_an_hour_names_it_and_the_reason(tmp_path: Path) -> None:
     missing = tmp_path / "none.onnx"
     done = batch_assets("demo", BATCH_ASSETS_HOME=str(tmp_path / "home"), MODEL_FILEPATH=str(missing))

@@ -84,6 +84,7 @@ def watch_updates(sql: Sql) -> Callable[[], set[int]]:
 # The hour
 
 
+@pytest.mark.slow
 def test_the_command_scores_every_item_of_the_hour_and_no_other(sql: Sql) -> None:
     before = insert_items(sql, GOOD, "2026-11-02 04:59:59")
     moments = (START, HALF_PAST, "2026-11-02 05:59:59")
@@ -122,6 +123,7 @@ def test_the_command_scores_every_item_of_the_hour_and_no_other(sql: Sql) -> Non
     assert all(speed is None or speed > 0 for speed in sql(f"SELECT {speeds} FROM run_summary")[0])
 
 
+@pytest.mark.slow
 def test_every_one_of_many_items_gets_what_scikit_learn_says_of_it(
     sql: Sql, many_items: tuple[list[str], NDArray[np.float64]]
 ) -> None:
@@ -169,6 +171,7 @@ def test_what_is_no_closed_hour_is_refused_with_a_sentence_and_nothing_is_writte
         assert rows_of(sql) == before, hour
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database_environment", ["sqlite"], indirect=True)
 def test_the_command_says_why_it_refuses_an_hour_before_any_traceback(sql: Sql) -> None:
     for hour, part in {"yesterday": "'yesterday' is not an hour", "2099-01-01-00:00": "lies in the future"}.items():
@@ -293,6 +296,7 @@ def test_items_that_come_late_are_scored_by_the_next_run(sql: Sql) -> None:
     assert summary["run_id"] == job.run_id
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_leaves_right_predictions_and_the_next_run_does_the_rest(
     sql: Sql, many_items: tuple[list[str], NDArray[np.float64]]
 ) -> None:

@@ -91,6 +91,7 @@ def test_an_hour_that_was_run_while_it_was_open_is_requested_when_it_is_closed(
     assert (request.partition_key, request.tags["batch_assets/reason"]) == (hour.key, "missed tick")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mistake",
     [

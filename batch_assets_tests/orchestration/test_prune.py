@@ -202,6 +202,7 @@ def test_it_keeps_to_the_pace_that_is_set_and_may_be_killed_at_any_point(shipped
     assert set(map(len, rows_of(sql, *ALL).values())) == {0}
 
 
+@pytest.mark.slow
 def test_two_at_once_remove_everything_and_neither_says_that_something_stays(
     shipped: dg.DagsterInstance, sql: Sql
 ) -> None:

@@ -195,6 +195,7 @@ def test_a_whole_batch_run_scores_every_item_anew(
     assert assert_hour_adds_up(sql) == Counts(5, 3, 2, 0)
 
 
+@pytest.mark.slow
 def test_readers_see_the_old_hour_until_they_see_the_new_one(
     instance: dg.DagsterInstance, sql: Sql, many_items: tuple[list[str], NDArray[np.float64]]
 ) -> None:

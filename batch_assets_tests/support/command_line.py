@@ -1,24 +1,24 @@
-"""The command `batch-assets` in a process of its own, and the three ways in which it ends."""
+"""The command `batch-assets`, and the three ways in which it ends."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
+from click.testing import CliRunner
+
+# For tests of the process itself: signals, terminals, pipes, several at once.
 COMMAND = str(Path(sys.executable).with_name("batch-assets"))
 SECONDS = 120
 
 
 def batch_assets(*arguments: str, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [COMMAND, *arguments],
-        input=stdin,
-        capture_output=True,
-        check=False,
-        timeout=SECONDS,
-        env={**os.environ, **environment},
-    )
-    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+    """Runs the command in this process, as if with its output in files."""
+    from batch_assets.cli.main import main
+
+    done = CliRunner().invoke(main, arguments, input=stdin, env=environment, prog_name="batch-assets")
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 
 def succeeded(done: subprocess.CompletedProcess[str]) -> str:

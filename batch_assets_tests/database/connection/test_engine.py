@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from batch_assets.database.connection import engine as engine_module
 from batch_assets.database.connection.engine import engine_for, engine_from_url
 from batch_assets.database.schema.setup import initialize_database
-from batch_assets.errors import DatabaseError, DatabaseUnavailableError
+from batch_assets.errors import DatabaseAccessError, DatabaseError, DatabaseUnavailableError
 from batch_assets.settings.database import MySQLSettings, SQLiteSettings, database_settings
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import ITEMS, engine_from_environment
@@ -63,6 +63,12 @@ def transient(fault: pytest.ExceptionInfo[DatabaseError]) -> str:
 
 def permanent(fault: pytest.ExceptionInfo[DatabaseError]) -> str:
     assert type(fault.value) is DatabaseError
+    assert not fault.value.transient
+    return str(fault.value)
+
+
+def shut_out(fault: pytest.ExceptionInfo[DatabaseError]) -> str:
+    assert type(fault.value) is DatabaseAccessError
     assert not fault.value.transient
     return str(fault.value)
 
@@ -271,7 +277,7 @@ def test_a_wrong_password_stays_and_is_not_repeated(server: Server) -> None:
     engine = engine_for(MySQLSettings(server.host, server.port, "batch_assets_nobody", "tiramisu", "mysql"))
     with pytest.raises(DatabaseError) as fault:
         engine.connect()
-    assert "refuses user 'batch_assets_nobody' (Access denied for user" in permanent(fault)
+    assert "refuses user 'batch_assets_nobody' (Access denied for user" in shut_out(fault)
     cause: BaseException | None = fault.value
     while cause:
         assert "tiramisu" not in f"{cause} {cause!r}"
@@ -283,11 +289,11 @@ def test_a_database_that_is_missing_or_closed_stays(odd_server: PrivateServer) -
     with pytest.raises(DatabaseError) as fault:
         engine_for(database_settings(server.environment("none"))).connect()
     assert (
-        permanent(fault) == f"There is no database 'none' on 127.0.0.1:{server.port}: create it, or fix MYSQL_DATABASE."
+        shut_out(fault) == f"There is no database 'none' on 127.0.0.1:{server.port}: create it, or fix MYSQL_DATABASE."
     )
     with limited_account(server), pytest.raises(DatabaseError) as fault:
         engine_for(MySQLSettings(server.host, server.port, "limited", "Secret-pa55", "mysql")).connect()
-    assert permanent(fault).startswith("User 'limited' may not use database 'mysql' on 127.0.0.1:")
+    assert shut_out(fault).startswith("User 'limited' may not use database 'mysql' on 127.0.0.1:")
 
 
 def test_a_table_or_column_that_is_missing_stays_and_names_init_db(engine: sa.Engine, sql: Sql) -> None:
@@ -376,15 +382,15 @@ def test_a_folder_that_cannot_be_made_stays(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DatabaseError) as fault:
         engine_for(SQLiteSettings(tmp_path / "file" / "home" / "batch.sqlite"))
-    assert "batch.sqlite cannot be opened (" in permanent(fault)
-    assert permanent(fault).endswith("make its folder writable, or set BATCH_ASSETS_HOME to another one.")
+    assert "batch.sqlite cannot be opened (" in shut_out(fault)
+    assert shut_out(fault).endswith("make its folder writable, or set BATCH_ASSETS_HOME to another one.")
 
 
 def test_a_file_that_cannot_be_opened_stays(tmp_path: Path) -> None:
     (tmp_path / "batch.sqlite").mkdir()
     with pytest.raises(DatabaseError) as fault:
         engine_for(SQLiteSettings(tmp_path / "batch.sqlite")).connect()
-    assert "batch.sqlite cannot be opened (unable to open database file)" in permanent(fault)
+    assert "batch.sqlite cannot be opened (unable to open database file)" in shut_out(fault)
 
 
 def test_a_file_of_another_kind_stays(tmp_path: Path) -> None:
@@ -392,7 +398,7 @@ def test_a_file_of_another_kind_stays(tmp_path: Path) -> None:
     file.write_text("no database, and long enough to be none. " * 100)
     with pytest.raises(DatabaseError) as fault:
         engine_for(SQLiteSettings(file)).connect()
-    assert permanent(fault) == (
+    assert shut_out(fault) == (
         f"SQLite file {file} is something else (file is not a database): move it away, or set BATCH_ASSETS_HOME to "
         "another folder."
     )

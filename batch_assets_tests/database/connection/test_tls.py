@@ -113,6 +113,7 @@ def test_a_key_that_is_not_that_of_the_certificate_or_is_locked_is_refused(secur
             secured.connect(MYSQL_SSL_MODE="REQUIRED", MYSQL_SSL_CERT=str(cert), MYSQL_SSL_KEY=str(key))
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("mode", ["REQUIRED", "VERIFY_CA"])
 def test_a_server_that_does_not_encrypt_is_refused_where_encryption_is_required(mode: str) -> None:
     private = PrivateServer()
