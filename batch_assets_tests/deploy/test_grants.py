@@ -16,6 +16,7 @@ from batch_assets.database.schema.migrations import VERSION_TABLE
 from batch_assets.database.schema.tables import metadata
 from batch_assets.definitions import defs
 from batch_assets.hours import Hour, hour_of_key
+from batch_assets.pipeline import ITEM_TABLE
 from batch_assets_tests.support.accounts import (
     BATCH_ASSETS,
     DAGSTER,
@@ -49,8 +50,8 @@ pytestmark = pytest.mark.xdist_group("grants")
 # https://dev.mysql.com/doc/mysql-errors/9.7/en/server-error-reference.html: no right to a database, a table, a column,
 # or of the kind that belongs to a whole server.
 REFUSED = {1044, 1142, 1143, 1227}
-BOOKKEEPING_TABLES = tuple(table.name for table in metadata.sorted_tables)
-EVERY_TABLE = (*BOOKKEEPING_TABLES, VERSION_TABLE)
+SHOP_TABLES = (ITEM_TABLE.name, *(table.name for table in metadata.sorted_tables))
+EVERY_TABLE = (*SHOP_TABLES, VERSION_TABLE)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def installed(private: PrivateServer, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture
 def shop(installed: Installation) -> Installation:
     """An installation without items."""
-    for table in BOOKKEEPING_TABLES:
+    for table in SHOP_TABLES:
         installed.sql(f"DELETE FROM {table}")
     return installed
 

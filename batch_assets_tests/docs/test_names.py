@@ -19,7 +19,7 @@ FOLDERS = ("batch_assets", "batch_assets_tests", "benchmarks", "deploy", "docs",
 MADE_BY_THE_READER = {"deploy/settings.env"}
 CODE = "\n".join(
     path.read_text("utf-8")
-    for folder in ("batch_assets", "batch_assets_tests/support", "benchmarks", "deploy")
+    for folder in ("batch_assets", "batch_assets_tests/support", "benchmarks", "deploy", ".ci")
     for path in sorted((ROOT / folder).rglob("*"))
     if path.is_file() and path.suffix in {".py", ".yaml", ".env", ".sh", ".sql", ""}
 ) + "".join((ROOT / name).read_text("utf-8") for name in ("dagster.yaml", "Dockerfile", "Makefile"))

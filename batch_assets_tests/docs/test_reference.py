@@ -16,6 +16,7 @@ from batch_assets.definitions import defs
 from batch_assets.pipeline import pipeline_from_environment
 from batch_assets.settings.api import ApiSettings
 from batch_assets_tests.support.database import Sql
+from batch_assets_tests.support.engines import ITEMS
 from batch_assets_tests.support.pages import PAGES, ROOT, blocks
 from batch_assets_tests.support.pipeline import GOOD, HOUR, insert_items
 
@@ -81,7 +82,7 @@ def test_the_values_that_are_shown_for_a_variable_can_be_used(name: str, value: 
 
 
 def test_every_table_and_column_says_what_it_is() -> None:
-    for table in metadata.tables.values():
+    for table in (ITEMS, *metadata.tables.values()):
         assert table.info["doc"]
         assert [column.name for column in table.columns if not column.doc] == []
 
@@ -134,7 +135,9 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tm
         assert [url for url in requests.urls if re.match(r"(https?:)?//", url)] == [], page
     tables = (tmp_path / "reference" / "tables.html").read_text("utf-8")
     assert all(
-        f"<code>{column.name}</code>" in tables for table in metadata.tables.values() for column in table.columns
+        f"<code>{column.name}</code>" in tables
+        for table in (ITEMS, *metadata.tables.values())
+        for column in table.columns
     )
     assert "POST /data" in (tmp_path / "reference" / "web-api.html").read_text("utf-8")
     assert "--items-older-than" in (tmp_path / "reference" / "command-line.html").read_text("utf-8")

@@ -188,7 +188,8 @@ def test_a_server_that_crashes_while_an_hour_is_scored_costs_the_batch_in_flight
             while process.poll() is None and not sql("SELECT COUNT(prediction) FROM items")[0][0]:
                 time.sleep(0.01)
             private.stop(kill=True)
-            ended(process).assert_failed_with(f"127.0.0.1:{private.port}", "What was committed stays")
+            # The connection that is lost, or the one that cannot be had in its place.
+            ended(process).assert_failed_with(f"127.0.0.1:{private.port}")
         private.start()
         counts = assert_hour_adds_up(sql)
         assert 0 < counts.predicted < len(texts)
