@@ -214,7 +214,7 @@ def test_a_password_in_an_url_is_refused_where_dagster_would_show_it() -> None:
 
 @pytest.mark.slow
 @pytest.mark.daemon
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_webserver_and_daemon_do_their_work_with_the_rights_of_the_batch_and_show_no_password(
     server: Server, tmp_path: Path
 ) -> None:

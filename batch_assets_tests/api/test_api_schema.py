@@ -15,7 +15,7 @@ from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 from batch_assets_tests.support.pipeline import GOOD, insert_items
 from batch_assets_tests.support.servers import Server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SCHEMATHESIS = str(Path(sys.executable).with_name("schemathesis"))
 # For each operation, within each of the phases in which Schemathesis makes requests.

@@ -11,7 +11,7 @@ import pytest
 from batch_assets.settings.folders import root_folder
 from batch_assets_tests.support.servers import Server
 
-pytestmark = [pytest.mark.benchmark, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.benchmark, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SHORT = ["--clients", "8", "--seconds", "2", "--items", "300", "--hours", "1"]
 

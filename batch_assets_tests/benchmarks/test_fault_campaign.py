@@ -12,7 +12,7 @@ from batch_assets_tests.support.accounts import private_server_like
 from batch_assets_tests.support.servers import Server
 from benchmarks.faults.plan import KINDS
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def test_a_small_fault_campaign_finds_no_violation(server: Server, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from batch_assets_tests.support.instance import ROOT
 from batch_assets_tests.support.servers import Server
 
-pytestmark = [pytest.mark.benchmark, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.benchmark, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def figures(server: Server, tmp_path: Path, *arguments: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from benchmarks import speed
 from benchmarks.rivals.items_table import ItemsTable
 from benchmarks.rivals.programs import Measurement, Programs
 
-pytestmark = [pytest.mark.benchmark, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.benchmark, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SHORT = ["--rounds", "1", "--settle", "1", "--ray-items", "--pandas-items"]
 

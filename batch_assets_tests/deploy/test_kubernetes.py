@@ -43,7 +43,7 @@ from batch_assets_tests.support.programs import find_program
 from batch_assets_tests.support.runs import RUNS, TERMINATE, backfilled, launched, of_hour
 from batch_assets_tests.support.servers import Server, free_port, run_to_end
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(1200)]
 
 NAMESPACE = "batch-assets"
 HOURS = [f"2026-11-01-{hour:02}:00" for hour in range(5, 11)]

@@ -14,7 +14,7 @@ from batch_assets_tests.support.instance import ASSETS, ROOT, RunningInstance, r
 from batch_assets_tests.support.pipeline import GOOD, assert_hour_adds_up, insert_items
 from batch_assets_tests.support.runs import backfilled
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 HOURS = ["2026-11-01-05:00", "2026-11-01-06:00", "2026-11-01-07:00", "2026-11-01-08:00"]
 STATUSES = """query Statuses($keys: [AssetKeyInput!]!) {

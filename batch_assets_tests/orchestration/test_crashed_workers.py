@@ -22,7 +22,7 @@ from batch_assets_tests.support.pipeline import (
 from batch_assets_tests.support.runs import RUNS, TERMINATE, launched, of_hour
 from batch_assets_tests.support.servers import Server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 LOGS = """query Logs($run: ID!) {
   logsForRun(runId: $run) { ... on EventConnection { events { ... on MessageEvent { message } } } }
