@@ -4,7 +4,6 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from batch_assets_tests.support.pipeline import (
     END,
     GOOD,
     HOUR,
-    START,
     Counts,
     assert_hour_adds_up,
     assert_predicted,
@@ -434,57 +432,3 @@ def test_a_range_with_an_hour_that_is_not_closed_is_refused_as_a_whole(sql: Sql)
     insert_items(sql, GOOD)
     job = run_job(None, DAGSTER_HOME=os.environ["DAGSTER_HOME"])
     job.assert_failed_with("This run is not for one hour")
-
-
-# What a retry costs
-
-
-@pytest.fixture
-def counted(sql: Sql, server_of_test: None) -> Callable[[], dict[str, int]]:
-    def rows() -> dict[str, int]:
-        status = {name: int(value) for name, value in sql("SHOW GLOBAL STATUS LIKE %s", "Handler\\_%")}
-        reads = ("first", "key", "next", "prev", "rnd", "rnd_next")
-        return {
-            "read": sum(status[f"Handler_read_{how}"] for how in reads),
-            "updated": status["Handler_update"],
-        }
-
-    return rows
-
-
-def test_a_partial_retry_reads_and_writes_what_is_pending_and_a_whole_batch_all(
-    sql: Sql, instance: dg.DagsterInstance, counted: Callable[[], dict[str, int]]
-) -> None:
-    pending, total = 1_000, 200_000
-    insert_items(sql, GOOD[:1])
-    while sql("SELECT COUNT(*) FROM items")[0][0] < total:
-        sql("INSERT INTO items (`values`, created_datetime, updated_datetime) SELECT `values`, created_datetime,"
-            " updated_datetime FROM items LIMIT 50000")  # fmt: skip
-    sql("DELETE FROM items ORDER BY id DESC LIMIT %s", sql("SELECT COUNT(*) FROM items")[0][0] - total)
-    sql("UPDATE items SET prediction = %s", json.dumps(OLD))
-    sql("UPDATE items SET prediction = NULL WHERE id %% 7 = 3 ORDER BY id DESC LIMIT %s", pending)
-    sql("ANALYZE TABLE items")
-    # MySQL counts index entries that it has yet to purge when it chooses an index, which takes it some seconds here.
-    chosen = f"EXPLAIN SELECT `values` FROM items WHERE prediction_pending = 1 AND created_datetime >= '{START}'"
-    end = time.monotonic() + 60
-    while "Table scan" in str(sql(chosen)) and time.monotonic() < end:
-        time.sleep(0.5)
-
-    def cost(tags: dict[str, str]) -> dict[str, int]:
-        from batch_assets.definitions import defs
-
-        before = counted()
-        job = dg.Definitions(
-            assets=defs.assets, resources=defs.resources, executor=defs.executor,
-            jobs=[dg.define_asset_job("one", selection=["predictions"])],
-        ).resolve_job_def("one")  # fmt: skip
-        assert job.execute_in_process(partition_key=HOUR, tags=tags, instance=instance).success
-        return {name: count - before[name] for name, count in counted().items()}
-
-    partial = cost(PARTIAL)
-    assert partial["updated"] == pending
-    assert partial["read"] < 10 * pending
-    assert assert_hour_adds_up(sql) == Counts(total, total, 0, 0)
-    whole = cost(WHOLE_BATCH)
-    assert whole["updated"] >= total - pending
-    assert whole["read"] >= total

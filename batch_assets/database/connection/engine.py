@@ -12,6 +12,7 @@ import pymysql
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 
 from batch_assets.database.connection.statements import checksum
 from batch_assets.errors import DatabaseAccessError, DatabaseError, DatabaseUnavailableError, SettingsError
@@ -149,10 +150,21 @@ def _mysql(settings: MySQLSettings, answer_seconds: int, pool: Mapping[str, int]
         url,
         connect_args=arguments,
         pool_pre_ping=True,
+        pool_reset_on_return=None,
         hide_parameters=True,
         isolation_level="REPEATABLE READ",
         **pool,
     )
+
+    @event.listens_for(engine, "reset")
+    def _(connection: pymysql.connections.Connection, record: ConnectionPoolEntry, state: PoolResetState) -> None:
+        # The pool itself would print the traceback of a lost connection, in front of the sentence that says what is so.
+        if state.transaction_was_reset:
+            return
+        try:
+            connection.rollback()
+        except pymysql.err.Error as error:
+            record.invalidate(error)
 
     @event.listens_for(engine, "do_connect")
     def _(_dialect: object, _record: object, _arguments: object, parameters: dict[str, Any]) -> _Connection:

@@ -161,6 +161,18 @@ def test_waiting_too_long_for_a_lock_is_transient(numbers: sa.Engine) -> None:
     assert "waited too long for a lock that another transaction holds (1205: " in transient(fault)
 
 
+def test_a_connection_that_was_lost_is_given_back_without_a_word_and_another_one_takes_its_place(
+    on_server: sa.Engine, sql: Sql, caplog: pytest.LogCaptureFixture
+) -> None:
+    with on_server.connect() as connection:
+        lost = session(connection)
+        connection.commit()
+        sql(f"KILL {lost}")
+    assert caplog.records == []
+    with on_server.connect() as connection:
+        assert session(connection) != lost
+
+
 def test_a_killed_connection_is_transient_and_the_next_one_works(numbers: sa.Engine, sql: Sql) -> None:
     with numbers.connect() as connection:
         connection.exec_driver_sql("UPDATE numbers SET number = 3")
