@@ -69,7 +69,7 @@ def materialized(instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
 
 def sessions(server: Server, database: str) -> Rows:
     """The ids of the connections to a database."""
-    return server.execute("SELECT id FROM information_schema.processlist WHERE db = %s", database)
+    return server.execute(f"SELECT id FROM {server.processlist} WHERE db = %s", database)
 
 
 def remembered(instance: dg.DagsterInstance) -> dict[str, Any]:

@@ -437,7 +437,7 @@ def test_told_to_end_it_answers_what_it_has_begun(
         holder = engine_from_environment().connect()
         holder.exec_driver_sql(f"SELECT * FROM items WHERE id = {key} FOR UPDATE")
         begun = pool.submit(httpx.patch, f"{url}/data/{key}", json={"values": VALUES}, headers=WRITING, timeout=60)
-        writes = "SELECT 1 FROM information_schema.processlist WHERE info LIKE 'UPDATE%%' AND db = %s"
+        writes = f"SELECT 1 FROM {server.processlist} WHERE info LIKE 'UPDATE%%' AND db = %s"
         while not sql(writes, server_environment["MYSQL_DATABASE"]):
             time.sleep(0.01)
         api.send_signal(signal.SIGTERM)

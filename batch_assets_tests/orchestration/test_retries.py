@@ -34,6 +34,7 @@ from batch_assets_tests.support.pipeline import (
     run_job,
     summary_of,
 )
+from batch_assets_tests.support.servers import Server, free_port
 
 pytestmark = pytest.mark.usefixtures("tables")
 
@@ -335,7 +336,7 @@ def attempts_of(result: dg.ExecuteInProcessResult, step: str) -> int:
 
 
 def test_a_connection_that_is_cut_is_tried_again_within_the_run(
-    instance: dg.DagsterInstance, sql: Sql, server_of_test: None
+    instance: dg.DagsterInstance, sql: Sql, server: Server, server_of_test: None
 ) -> None:
     insert_items(sql, GOOD)
     cut: list[int] = []
@@ -343,8 +344,7 @@ def test_a_connection_that_is_cut_is_tried_again_within_the_run(
     def cut_connections() -> None:
         if cut:
             return
-        for (key,) in sql("SELECT id FROM information_schema.processlist WHERE db = DATABASE()"
-                          " AND id <> CONNECTION_ID()"):  # fmt: skip
+        for (key,) in sql(f"SELECT id FROM {server.processlist} WHERE db = DATABASE() AND id <> CONNECTION_ID()"):
             cut.append(key)
             sql("KILL %s", key)
 
@@ -358,8 +358,6 @@ def test_a_connection_that_is_cut_is_tried_again_within_the_run(
 def test_a_server_that_stays_away_is_tried_as_often_as_it_is_set(
     instance: dg.DagsterInstance, sql: Sql, server_of_test: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from batch_assets_tests.support.servers import free_port
-
     insert_items(sql, GOOD)
     monkeypatch.setenv("MYSQL_PORT", str(free_port()))
     monkeypatch.setenv("BATCH_TRANSIENT_RETRIES", "2")

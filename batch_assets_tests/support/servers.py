@@ -68,6 +68,18 @@ class Server:
     def is_mariadb(self) -> bool:
         return "mariadb" in self.version.lower()
 
+    @property
+    def processlist(self) -> str:
+        """What to SELECT a connection's `id`, `db` and `info` from.
+
+        SHOW PROCESSLIST and MySQL's table in the information schema fail as soon as another connection's statement
+        has characters that their column cannot hold.
+        """
+        if self.is_mariadb:
+            return "information_schema.processlist"
+        columns = "processlist_id AS id, processlist_db AS db, processlist_info AS info"
+        return f"(SELECT {columns} FROM performance_schema.threads) AS processlist"
+
     def environment(self, database: str) -> dict[str, str]:
         """The variables with which the package finds `database` on this server."""
         return {
@@ -111,8 +123,7 @@ class Server:
             yield name
         finally:
             # A connection that a test has left open in a transaction would block DROP DATABASE for ever.
-            # Not SHOW PROCESSLIST, which has the statements of the others too, with bytes that are no text.
-            for (thread,) in self.execute("SELECT id FROM information_schema.processlist WHERE db = %s", name):
+            for (thread,) in self.execute(f"SELECT id FROM {self.processlist} WHERE db = %s", name):
                 with contextlib.suppress(Exception):
                     self.execute(f"KILL {thread}")
             self.execute(f"DROP DATABASE {name}")

@@ -184,12 +184,12 @@ def test_a_killed_connection_is_transient_and_the_next_one_works(numbers: sa.Eng
         assert connection.exec_driver_sql("SELECT SUM(number) FROM numbers").scalar() == 3
 
 
-def test_a_killed_statement_is_transient(numbers: sa.Engine, sql: Sql) -> None:
+def test_a_killed_statement_is_transient(server: Server, numbers: sa.Engine, sql: Sql) -> None:
     with numbers.connect() as connection:
         number = session(connection)
 
         def kill() -> None:
-            while not sql("SELECT 1 FROM information_schema.processlist WHERE id = %s AND info LIKE '%%a, %%'", number):
+            while not sql(f"SELECT 1 FROM {server.processlist} WHERE id = %s AND info LIKE '%%a, %%'", number):
                 time.sleep(0.01)
             sql(f"KILL QUERY {number}")
 

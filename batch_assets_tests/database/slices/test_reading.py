@@ -10,6 +10,7 @@ from batch_assets.database.slices.table_slice import Keys, TableSlice
 from batch_assets.errors import BatchAssetsError, DatabaseError, TableError
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import connections_in_use, engine_from_environment
+from batch_assets_tests.support.servers import Server
 
 pytestmark = pytest.mark.usefixtures("database_environment")
 
@@ -97,11 +98,11 @@ def test_the_rows_of_several_slices_are_counted(things: TableSlice) -> None:
 
 
 def test_a_server_that_goes_away_in_the_middle_is_a_sentence(
-    server_environment: dict[str, str], sql: Sql, things: TableSlice
+    server: Server, server_environment: dict[str, str], sql: Sql, things: TableSlice
 ) -> None:
     batches = read_batches(engine_from_environment(), things, 10)
     next(batches)
-    for (thread,) in sql("SELECT id FROM information_schema.processlist WHERE db = DATABASE()"):
+    for (thread,) in sql(f"SELECT id FROM {server.processlist} WHERE db = DATABASE()"):
         with contextlib.suppress(pymysql.err.Error):  # the one that asked is gone by then
             sql(f"KILL {thread}")
     with pytest.raises(BatchAssetsError) as fault:
