@@ -384,8 +384,12 @@ def private_server(*options: str) -> Iterator[PrivateServer]:
 
 
 def find_server() -> str | None:
-    """The path of `mariadbd` or `mysqld`, if either is installed."""
-    return shutil.which("mariadbd", path=_path()) or shutil.which("mysqld", path=_path())
+    """The path of `mariadbd` or `mysqld`, if either is installed with all that it needs."""
+    binary = shutil.which("mariadbd", path=_path()) or shutil.which("mysqld", path=_path())
+    # Debian has MariaDB's server without what prepares its folder, which is in the client's package.
+    if binary and Path(binary).resolve().name == "mariadbd" and not shutil.which("my_print_defaults", path=_path()):
+        return None
+    return binary
 
 
 def install_server() -> str:
