@@ -34,8 +34,9 @@ help: ## list the targets
 demo: $(RUNTIME) ## score a sample hour from beginning to end, on SQLite unless MYSQL_SERVER is set
 	@$(BIN)/batch-assets demo
 
+# The benchmarks are not what is shipped: .ci/run runs them too, make test ARGS='-m benchmark' them alone.
 test: $(DEVELOPMENT) ## run the tests, on SQLite and on a real server: a private one unless MYSQL_SERVER is set
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -m "not benchmark" $(ARGS)
 
 # What takes long or starts a server or a daemon is left to `make test`.
 check: lint ## check what can be checked within a minute: style, types, imports, and the tests that need no server

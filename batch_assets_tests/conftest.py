@@ -151,6 +151,34 @@ def _migrations_are_read_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _engines_of_instances_are_kept() -> Iterator[None]:
+    """Keeps the engines of Dagster's SQLite files, and with them the statements that they have compiled.
+
+    Dagster makes an engine for each event. It has no connections of its own, so that nothing else is kept. Nothing
+    that is tested here is about what is left of these files after the machine has lost its power.
+    """
+    import sqlalchemy as sa
+    from dagster._core.storage.event_log.sqlite import sqlite_event_log
+    from dagster._core.storage.runs.sqlite import sqlite_run_storage
+    from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
+
+    @functools.lru_cache(maxsize=100)
+    def kept(url: str, options: str) -> sa.Engine:
+        engine = sa.create_engine(url, **json.loads(options), poolclass=sa.NullPool)
+        sa.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
+        return engine
+
+    def engine_of(url: str, poolclass: type[sa.Pool], **options: object) -> sa.Engine:
+        assert poolclass is sa.NullPool
+        return kept(url, json.dumps(options))
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage):
+            patch.setattr(module, "create_engine", engine_of)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _processes_end_with_the_test(request: pytest.FixtureRequest) -> Iterator[None]:
     """Kills what a test has started and not ended, also while a test that has had its time waits for a process."""

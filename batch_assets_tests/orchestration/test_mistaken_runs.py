@@ -91,26 +91,26 @@ def test_an_hour_that_was_run_while_it_was_open_is_requested_when_it_is_closed(
     assert (request.partition_key, request.tags["batch_assets/reason"]) == (hour.key, "missed tick")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "mistake",
     [
-        lambda: {"tags": {"batch_assets/retry": "whole-batch"}},
-        # When the test runs: the hour that is open now may have ended by then.
-        lambda: {"hour": (HOUR, hour_that_is_not_closed().key)},
-        lambda: {"BATCH_MAX_FAILED_SHARE": "five per cent"},
-        lambda: {"MYSQL_SERVER": "", "BATCH_ASSETS_HOME": "/dev/null/none"},
+        lambda hour, _: {"hour": hour.key, "tags": {"batch_assets/retry": "whole-batch"}},
+        lambda hour, not_closed: {"hour": (hour.key, not_closed.key)},
+        lambda hour, _: {"hour": hour.key, "BATCH_MAX_FAILED_SHARE": "five per cent"},
+        lambda hour, _: {"hour": hour.key, "MYSQL_SERVER": "", "BATCH_ASSETS_HOME": "/dev/null/none"},
     ],
     ids=["tag", "range", "settings", "database"],
 )
 def test_a_mistaken_run_changes_nothing_about_its_hour(
-    instance: dg.DagsterInstance, sql: Sql, mistake: Callable[[], dict[str, Any]]
+    instance: dg.DagsterInstance, sql: Sql, mistake: Callable[[Hour, Hour], dict[str, Any]]
 ) -> None:
-    failed(instance, **mistake())
+    not_closed = hour_that_is_not_closed()
+    hour = Hour(not_closed.start - 120 * MINUTE)
+    failed(instance, **mistake(hour, not_closed))
     assert Tick(instance).said == NOTHING_LEFT  # and nothing that failed has to be done again
-    insert_items(sql, GOOD)
+    insert_items(sql, GOOD, str(hour.start))
     (request,) = Tick(instance).requests
-    assert request.tags["batch_assets/reason"] == "missed tick"
+    assert (request.partition_key, request.tags["batch_assets/reason"]) == (hour.key, "missed tick")
 
 
 @pytest.mark.parametrize("ends", [(HOUR, "9999-12-31-23:00"), ("0001-01-01-00:00", HOUR)])
