@@ -38,9 +38,9 @@ demo: $(RUNTIME) ## score a sample hour from beginning to end, on SQLite unless 
 test: $(DEVELOPMENT) ## run the tests, on SQLite and on a real server: a private one unless MYSQL_SERVER is set
 	@$(BIN)/python -m pytest -m "not benchmark" $(ARGS)
 
-# What takes long or starts a server or a daemon is left to `make test`.
-check: lint ## check what can be checked within a minute: style, types, imports, and the tests that need no server
-	@$(BIN)/python -m pytest --quiet -m "not (server or daemon or benchmark or slow)" $(ARGS)
+# What takes long, runs Dagster or starts a server is left to `make test`.
+check: lint ## check what can be checked within a minute: style, types, imports, and the quick tests
+	@$(BIN)/python -m pytest --quiet -m "not (server or dagster or daemon or benchmark or slow)" $(ARGS)
 
 bench: $(DEVELOPMENT) $(if $(RAY),$(RAY_INSTALLED)) ## measure the speed beside other ways; RAY=1: beside Ray Data too
 	@$(BIN)/python -m benchmarks.speed $(if $(RAY),--ray-python "$(CURDIR)/$(RAY_HOME)/bin/python") $(ARGS)

@@ -56,6 +56,8 @@ MARKED_BY_FIXTURES = {
     "server": {"server", "server_environment", "odd_server", "secured"},
     "daemon": {"running"},
 }
+# What is stored or run by Dagster, in the test's own process.
+DAGSTER_ROOMS = {"io_manager", "orchestration"}
 _MARK = pytest.StashKey[str]()
 
 # What the whole run has, in the process that has started it: ended in the reverse order when the run ends.
@@ -91,7 +93,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks tests by the fixtures that they use, and puts first what takes longest: no worker begins it last."""
+    """Marks tests by room and by fixtures, and puts first what takes longest: no worker begins it last."""
     for item in items:
         assert isinstance(item, pytest.Function)
         values = item.callspec.params.values() if hasattr(item, "callspec") else ()
@@ -99,6 +101,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, fixtures in MARKED_BY_FIXTURES.items():
             if fixtures & set(item.fixturenames) or marker in parameters:
                 item.add_marker(marker)
+        if item.path.parent.name in DAGSTER_ROOMS:
+            item.add_marker("dagster")
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
@@ -151,7 +155,7 @@ def _migrations_are_read_once() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def _engines_of_instances_are_kept() -> Iterator[None]:
     """Keeps the engines of Dagster's SQLite files, and with them the statements that they have compiled.
 
@@ -231,7 +235,7 @@ def database_environment(
 
 
 @pytest.fixture(scope="session")
-def _empty_instance(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _empty_instance(tmp_path_factory: pytest.TempPathFactory, _engines_of_instances_are_kept: None) -> Path:
     """The home of an instance with its tables, to be copied: to make them takes Dagster half a second."""
     import dagster as dg
 

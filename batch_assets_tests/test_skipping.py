@@ -4,7 +4,11 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from batch_assets_tests.support.instance import ROOT
+
+pytestmark = pytest.mark.slow
 
 SERVER = "needs a MySQL or MariaDB server"
 

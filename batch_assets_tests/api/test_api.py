@@ -477,6 +477,7 @@ def test_a_kill_loses_no_item_that_was_acknowledged(
 # What fits the model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
 @hypothesis.given(data=st.data())
 @hypothesis.settings(max_examples=500)

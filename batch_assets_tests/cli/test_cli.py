@@ -506,6 +506,7 @@ def test_status_refuses_hours_that_are_no_number_of_hours(hours: str) -> None:
     assert "Invalid value for '--hours'" in misused(batch_assets("status", "--hours", hours))
 
 
+@pytest.mark.slow
 def test_no_command_waits_for_imports_that_it_does_not_need(tmp_path: Path) -> None:
     heavy = re.compile(r"\| +(dagster|pandas|sklearn|onnx\w*|skl2onnx|alembic|numpy)\n")
     environment = {**os.environ, "BATCH_ASSETS_HOME": str(tmp_path)}

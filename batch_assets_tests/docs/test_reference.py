@@ -114,6 +114,7 @@ class _Requests(HTMLParser):
         self.urls += [url for url in (given.get("src"), given.get("href") if loaded else None) if url]
 
 
+@pytest.mark.slow
 def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     built = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],

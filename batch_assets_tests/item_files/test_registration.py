@@ -91,6 +91,7 @@ class RepeatedLine(io.BytesIO):
         return self.line if self.times >= 0 else b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [b"[5.1, 3.5, 1.4, 0.2]\n", b"5.1,3.5,1.4,0.2\n"])
 def test_memory_does_not_grow_with_the_lines(line: bytes) -> None:
     tracemalloc.start()
