@@ -218,8 +218,10 @@ def certified(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def connected(private: PrivateServer, home: Path, **environment: str) -> str:
     """The cipher of the session of an instance on a server."""
     shutil.copy(ROOT / "dagster.yaml", home / "dagster.yaml")
-    with private.server.database() as name, pytest.MonkeyPatch.context() as patch:
-        settings = {**private.server.environment(name), "MYSQL_DAGSTER_DATABASE": name, **environment}
+    # One for all, since Dagster's tables take seconds to make; it goes with the server.
+    private.server.execute("CREATE DATABASE IF NOT EXISTS of_instance")
+    with pytest.MonkeyPatch.context() as patch:
+        settings = {**private.server.environment("of_instance"), "MYSQL_DAGSTER_DATABASE": "of_instance", **environment}
         for variable, value in settings.items():
             patch.setenv(variable, value)
         with dg.DagsterInstance.from_config(str(home)) as instance, run_storage_of(instance).connect() as connection:
