@@ -87,7 +87,7 @@ def test_a_model_that_is_trained_anew_is_kept_in_the_home_and_used(
     assert f"made the Dagster instance {home}" in run(tmp_path, programs / "batch-assets", "init-db")
     (tmp_path / "items.csv").write_text("5.1,3.5,1.4,0.2\n")
     register = ("register", "items.csv", "--created-at", "2026-11-02T05:30")
-    assert run(tmp_path, programs / "batch-assets", *register) == "1 items registered\n"
+    assert run(tmp_path, programs / "batch-assets", *register) == "1 item registered\n"
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     dagster = (programs / "python", "-m", "dagster")
     run(tmp_path, *dagster, "asset", "materialize", "-m", "batch_assets.definitions", "--select", "iris_model")

@@ -43,7 +43,7 @@ def register(file: Path, created_at: str | None) -> None:
         count = register_items(
             engine, item_table(pipeline.items), _advancing(read_items(stream, name), stream, bar, size), moment
         )
-    click.echo(f"{count:,} items registered")
+    click.echo(f"{count:,} item{'' if count == 1 else 's'} registered")
 
 
 @contextmanager

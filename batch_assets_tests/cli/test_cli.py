@@ -148,7 +148,7 @@ def test_register_reads_a_pipe_that_has_a_name(sql: Sql, tmp_path: Path) -> None
     os.mkfifo(pipe)
     with subprocess.Popen([COMMAND, "register", str(pipe)], stdout=subprocess.PIPE, encoding="utf-8") as process:
         pipe.write_text(f"{ITEM}\n")
-        assert process.communicate(timeout=SECONDS)[0] == "1 items registered\n"
+        assert process.communicate(timeout=SECONDS)[0] == "1 item registered\n"
     assert stored(sql) == [json.loads(ITEM)]
 
 
@@ -214,7 +214,7 @@ def test_register_fills_past_hours_at_a_time_of_utc(text: str, moment: str, sql:
 @pytest.mark.usefixtures("ready", "the_hour_goes_on")
 def test_register_warns_of_times_whose_hours_are_not_scored(sql: Sql) -> None:
     done = batch_assets("register", "-", "--created-at", "2020-02-01T05:30", stdin=ITEM.encode())
-    assert (done.returncode, done.stdout) == (0, "1 items registered\n")
+    assert (done.returncode, done.stdout) == (0, "1 item registered\n")
     assert done.stderr == (
         "2020-02-01 05:30:00 lies before the first hour, 2026-11-01-00:00: these items are not scored unless "
         "BATCH_FIRST_HOUR is set to 2020-02-01-05:00 or earlier.\n"
@@ -223,7 +223,7 @@ def test_register_warns_of_times_whose_hours_are_not_scored(sql: Sql) -> None:
     succeeded(batch_assets(*arguments, stdin=ITEM.encode(), BATCH_FIRST_HOUR="2020-02-01-05:00"))
     later = hour(-48)
     done = batch_assets("register", "-", "--created-at", later.isoformat(), stdin=ITEM.encode())
-    assert (done.returncode, done.stdout) == (0, "1 items registered\n")
+    assert (done.returncode, done.stdout) == (0, "1 item registered\n")
     assert done.stderr == f"{later} UTC lies in the future: these items can be scored from {hour(-49)} on.\n"
     assert created(sql) == {"2020-02-01 05:30:00", str(later)}
 

@@ -13,6 +13,17 @@ from cryptography.x509.oid import NameOID
 from batch_assets_tests.support.servers import PrivateServer
 
 NOW = datetime.datetime.now(datetime.UTC)
+SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 class Authority:
@@ -22,7 +33,14 @@ class Authority:
         self.folder = folder
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        authority = self._builder(self.name, self.key).add_extension(x509.BasicConstraints(True, None), critical=True)
+        # From 3.13 on Python asks for the identifiers and for what the key may do.
+        self.identifier = x509.SubjectKeyIdentifier.from_public_key(self.key.public_key())
+        authority = (
+            self._builder(self.name, self.key)
+            .add_extension(x509.BasicConstraints(True, None), critical=True)
+            .add_extension(SIGNS_CERTIFICATES, critical=True)
+            .add_extension(self.identifier, critical=False)
+        )
         self.file = folder / f"{name}.pem"
         self.file.write_bytes(authority.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
 
@@ -32,7 +50,9 @@ class Authority:
         names: list[x509.GeneralName] = [x509.DNSName(host)]
         if host[0].isdigit():
             names = [x509.IPAddress(ipaddress.ip_address(host))]
-        certificate = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        certificate = builder.add_extension(x509.SubjectAlternativeName(names), critical=False).add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(self.identifier), critical=False
+        )
         files = self.folder / f"{name}.pem", self.folder / f"{name}.key"
         encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
         if password:

@@ -35,6 +35,9 @@ _SESSION = (
     "SET SESSION time_zone = '+00:00', "
     "sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', "
     f"net_write_timeout = {READER_PATIENCE_SECONDS}, group_concat_max_len = {PACKED_BYTES}"
+    # From 11.6.2 on MariaDB refuses to lock a row that has changed since the transaction's first read. We lock rows to
+    # see what became of them. https://mariadb.com/kb/en/innodb-system-variables/#innodb_snapshot_isolation
+    " /*M!110602 , innodb_snapshot_isolation = OFF */"
 )
 
 _URL_FORM = "write it as mysql://user:password@server:3306/database or sqlite:///path/to/file."
@@ -118,11 +121,12 @@ def snapshot(engine: sa.Engine) -> sa.Connection:
 @contextmanager
 def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
     """Begins a transaction that locks the rows it writes, and neither the gaps nor the other rows between them."""
-    with engine.connect() as connection:
+    with engine.begin() as connection:
         if engine.dialect.name != "sqlite":
-            connection.execution_options(isolation_level="READ COMMITTED")
-        with connection.begin():
-            yield connection
+            # For this transaction alone: what is set for the connection must be set back, and fails where the
+            # connection was lost after a commit that succeeded.
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        yield connection
 
 
 def _mysql(settings: MySQLSettings, answer_seconds: int, pool: Mapping[str, int]) -> sa.Engine:

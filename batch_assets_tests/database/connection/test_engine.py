@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from batch_assets.database.connection import engine as engine_module
-from batch_assets.database.connection.engine import engine_for, engine_from_url
+from batch_assets.database.connection.engine import engine_for, engine_from_url, writing
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.errors import DatabaseAccessError, DatabaseError, DatabaseUnavailableError
 from batch_assets.settings.database import MySQLSettings, SQLiteSettings, database_settings
@@ -182,6 +182,38 @@ def test_a_killed_connection_is_transient_and_the_next_one_works(numbers: sa.Eng
     assert transient(fault).endswith(LATER)
     with numbers.connect() as connection:
         assert connection.exec_driver_sql("SELECT SUM(number) FROM numbers").scalar() == 3
+
+
+def test_a_connection_that_is_lost_after_its_commit_takes_nothing_back(
+    server: Server, numbers: sa.Engine, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rollback = pymysql.connections.Connection.rollback
+
+    def rollback_and_be_killed(connection: pymysql.connections.Connection) -> None:
+        rollback(connection)
+        sql(f"KILL {connection.thread_id()}")
+        while sql(f"SELECT 1 FROM {server.processlist} WHERE id = %s", connection.thread_id()):
+            time.sleep(0.01)
+
+    with monkeypatch.context() as patch, writing(numbers) as connection:
+        connection.exec_driver_sql("UPDATE numbers SET number = 5")
+        # The last thing that is done with a connection before the pool has it back.
+        patch.setattr(pymysql.connections.Connection, "rollback", rollback_and_be_killed)
+    with numbers.connect() as connection:
+        assert connection.exec_driver_sql("SELECT SUM(number) FROM numbers").scalar() == 10
+
+
+def test_a_transaction_that_writes_sees_what_others_commit_and_the_next_that_reads_does_not(
+    numbers: sa.Engine, sql: Sql
+) -> None:
+    seen = []
+    for begin in (writing, sa.Engine.begin, writing):
+        with begin(numbers) as connection:
+            one = sa.text("SELECT number FROM numbers WHERE id = 1")
+            connection.execute(one).all()
+            sql("UPDATE numbers SET number = number + 2")
+            seen.append(connection.execute(one).scalar())
+    assert seen == ["3", "3", "7"]
 
 
 def test_a_killed_statement_is_transient(server: Server, numbers: sa.Engine, sql: Sql) -> None:
