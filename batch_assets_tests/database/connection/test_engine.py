@@ -191,8 +191,9 @@ def test_a_connection_that_is_lost_after_its_commit_takes_nothing_back(
 
     def rollback_and_be_killed(connection: pymysql.connections.Connection) -> None:
         rollback(connection)
-        sql(f"KILL {connection.thread_id()}")
-        while sql(f"SELECT 1 FROM {server.processlist} WHERE id = %s", connection.thread_id()):
+        number = connection.thread_id()  # type: ignore[no-untyped-call]
+        sql(f"KILL {number}")
+        while sql(f"SELECT 1 FROM {server.processlist} WHERE id = %s", number):
             time.sleep(0.01)
 
     with monkeypatch.context() as patch, writing(numbers) as connection:
