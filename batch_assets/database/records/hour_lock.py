@@ -99,7 +99,8 @@ class HourLock:
     @contextmanager
     def _server_lock(self) -> Iterator[None]:
         name = server_lock(self._engine, self._hour)
-        connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        # What is asked on it touches no table, so that no transaction begins and holds a view of the database.
+        connection = self._engine.connect()
         silent = threading.Event()
         heartbeat = threading.Thread(target=_keep_alive, args=(connection, silent), daemon=True)
         try:

@@ -15,7 +15,7 @@ from batch_assets.database.schema.setup import initialize_database
 from batch_assets.errors import DatabaseAccessError, DatabaseError, DatabaseUnavailableError
 from batch_assets.settings.database import MySQLSettings, SQLiteSettings, database_settings
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.engines import ITEMS, engine_from_environment
+from batch_assets_tests.support.engines import ITEMS, engine_from_environment, lose_connections_on_their_return
 from batch_assets_tests.support.servers import PrivateServer, Server, free_port
 
 LATER = "What was committed stays; the same run may succeed later."
@@ -185,21 +185,11 @@ def test_a_killed_connection_is_transient_and_the_next_one_works(numbers: sa.Eng
 
 
 def test_a_connection_that_is_lost_after_its_commit_takes_nothing_back(
-    server: Server, numbers: sa.Engine, sql: Sql, monkeypatch: pytest.MonkeyPatch
+    server: Server, numbers: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rollback = pymysql.connections.Connection.rollback
-
-    def rollback_and_be_killed(connection: pymysql.connections.Connection) -> None:
-        rollback(connection)
-        number = connection.thread_id()  # type: ignore[no-untyped-call]
-        sql(f"KILL {number}")
-        while sql(f"SELECT 1 FROM {server.processlist} WHERE id = %s", number):
-            time.sleep(0.01)
-
     with monkeypatch.context() as patch, writing(numbers) as connection:
         connection.exec_driver_sql("UPDATE numbers SET number = 5")
-        # The last thing that is done with a connection before the pool has it back.
-        patch.setattr(pymysql.connections.Connection, "rollback", rollback_and_be_killed)
+        lose_connections_on_their_return(patch, server)
     with numbers.connect() as connection:
         assert connection.exec_driver_sql("SELECT SUM(number) FROM numbers").scalar() == 10
 

@@ -17,8 +17,9 @@ from batch_assets.errors import HourBusyError
 from batch_assets.hours import Hour
 from batch_assets.settings.folders import root_folder
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets_tests.support.engines import engine_from_environment, lose_connections_on_their_return
 from batch_assets_tests.support.pipeline import START
+from batch_assets_tests.support.servers import Server
 
 pytestmark = pytest.mark.usefixtures("tables")
 
@@ -171,6 +172,15 @@ def test_a_connection_that_was_lost_while_it_held_an_hour_serves_nobody(
         threading.Event().wait(1)
     with lock(engine, "second").acquire():
         assert sql("SELECT IS_USED_LOCK(%s)", server_lock(engine, HOUR)) not in ([(holder,)], [(None,)])
+
+
+def test_a_connection_that_is_lost_once_the_hour_is_free_is_no_fault(
+    engine: sa.Engine, server: Server, server_only: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, lock(engine, "first").acquire():
+        lose_connections_on_their_return(patch, server)
+    with lock(engine, "second").acquire():
+        pass
 
 
 @pytest.fixture
