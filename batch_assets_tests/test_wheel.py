@@ -10,12 +10,12 @@ import venv
 import zipfile
 from pathlib import Path
 
-import dagster as dg
 import pytest
 
+from batch_assets_tests.support.command_line import assert_demonstrated, table_rows
 from batch_assets_tests.support.pipeline import HOUR
 from batch_assets_tests.support.programs import ROOT
-from batch_assets_tests.support.servers import run_to_end
+from batch_assets_tests.support.servers import Rows, run_to_end
 
 MODEL = ("iris_svc.json", "iris_svc.onnx", "label.json", "sample.json")
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
@@ -64,17 +64,17 @@ def test_its_demonstration_runs_in_an_empty_folder(programs: Path, tmp_path: Pat
     package = run(tmp_path, programs / "python", "-c", "import batch_assets; print(batch_assets.__file__)")
     assert Path(package).is_relative_to(programs.parent)
     output = run(tmp_path, programs / "batch-assets", "demo")
-    hours = [[cell.strip() for cell in line.split("│")[1:6]] for line in output.splitlines() if "│" in line]
-    assert [hour[1:] for hour in hours] == [["10,887", "10,887", "0", "0"]] * 6 + [["65,322", "65,322", "0", "0"]]
-    again = run(tmp_path, programs / "batch-assets", "demo")
-    assert "items registered" in output
-    assert "items registered" not in again
-    assert again.splitlines()[-10:] == output.splitlines()[-10:]
     home = tmp_path / ".batch_assets"
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        runs = instance.get_runs()
-    assert [run.status for run in runs] == [dg.DagsterRunStatus.SUCCESS] * 6
-    assert {run.tags["dagster/partition"] for run in runs} == {hour[0] for hour in hours[:-1]}
+
+    def sql(statement: str, *parameters: object) -> Rows:
+        with contextlib.closing(sqlite3.connect(home / "batch.sqlite")) as connection:
+            return connection.execute(statement, parameters).fetchall()
+
+    assert_demonstrated(output, sql, home)
+    again = run(tmp_path, programs / "batch-assets", "demo")
+    assert sql("SELECT COUNT(*), COUNT(prediction) FROM items") == [(65_322, 65_322)]
+    assert "items registered" not in again
+    assert table_rows(again)[-1] == ["sum", "65,322", "65,322", "0", "0", ""]
     assert output.splitlines()[-1].endswith(f"DAGSTER_HOME={home} dagster dev -m batch_assets.definitions")
     assert [path.name for path in tmp_path.iterdir()] == [".batch_assets"]
 

@@ -23,6 +23,7 @@ from batch_assets.errors import BatchAssetsError, DatabaseUnavailableError, Idem
 from batch_assets.inference.model_files import load_model
 from batch_assets.pipeline import pipeline_from_environment
 from batch_assets.settings.api import ApiSettings
+from batch_assets.wording import counted
 
 # The longest that a statement of the API may wait: longer than MySQL waits for a lock.
 ANSWER_SECONDS = 60
@@ -85,7 +86,7 @@ def _answer_faults(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     @app.exception_handler(RequestValidationError)
     def _(_request: Request, error: RequestValidationError) -> JSONResponse:
         faults = [_fault(found) for found in error.errors()]
-        detail = f"{len(faults)} {'fault' if len(faults) == 1 else 'faults'}; nothing was done."
+        detail = f"{counted(len(faults), 'fault')}; nothing was done."
         return _problem(422, detail, faults[:MOST_FAULTS])
 
     @app.exception_handler(HTTPException)

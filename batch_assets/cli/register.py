@@ -15,6 +15,7 @@ from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.schema.tables import item_table
 from batch_assets.hours import Hour, utc_now
 from batch_assets.pipeline import pipeline_from_environment
+from batch_assets.wording import counted
 
 
 @click.command()
@@ -43,7 +44,7 @@ def register(file: Path, created_at: str | None) -> None:
         count = register_items(
             engine, item_table(pipeline.items), _advancing(read_items(stream, name), stream, bar, size), moment
         )
-    click.echo(f"{count:,} item{'' if count == 1 else 's'} registered")
+    click.echo(f"{counted(count, 'item')} registered")
 
 
 @contextmanager

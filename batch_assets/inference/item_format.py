@@ -14,6 +14,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from batch_assets.wording import counted
+
 SHOWN_CHARACTERS = 80
 
 # Texts are converted block by block, so that one bad item costs a careful look at its block only.
@@ -108,11 +110,6 @@ def check_values(texts: Sequence[str | None], width: int, dtype: np.dtype[Any]) 
         bad.extend(fault._replace(index=start + fault.index) for fault in faults)
         features_of_blocks.append(features)
     return CheckedValues(np.concatenate(features_of_blocks), np.array(positions, dtype=np.intp), bad)
-
-
-def counted(number: int, thing: str) -> str:
-    """Says how many there are of a thing: "1 value", "5 values"."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def shown(text: str) -> str:

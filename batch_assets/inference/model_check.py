@@ -8,8 +8,9 @@ import orjson
 from numpy.typing import NDArray
 
 from batch_assets.errors import ModelError
-from batch_assets.inference.item_format import LONGEST_TEXT, check_values, counted, shown
+from batch_assets.inference.item_format import LONGEST_TEXT, check_values, shown
 from batch_assets.inference.onnx_model import OnnxModel
+from batch_assets.wording import counted
 
 SUM_TOLERANCE = 1e-3
 

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch_assets.errors import ModelError, ModelRunError
-from batch_assets.inference.item_format import counted, shown
+from batch_assets.inference.item_format import shown
 from batch_assets.settings.folders import relative_to_root
+from batch_assets.wording import counted
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, NodeArg

@@ -11,6 +11,7 @@ from itertools import chain
 from typing import BinaryIO
 
 from batch_assets.errors import RegistrationError
+from batch_assets.wording import counted
 
 # What keeps memory bounded when a file has no line ends: far above any item a server takes by default.
 _MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -79,7 +80,7 @@ def read_items(stream: BinaryIO, name: str) -> Iterator[str]:
             values = _checked(item, place)
             length = length or len(values)
             if len(values) != length:
-                raise _MalformedError(f"has {_count(len(values))}, the first item has {length}", place)
+                raise _MalformedError(f"has {counted(len(values), 'value')}, the first item has {length}", place)
             yield _ENCODER.encode(values)
         if not length:
             raise _MalformedError("the file holds no items")
@@ -171,7 +172,7 @@ def _csv_items(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[str, object]]
             columns = len(fields)
             continue
         if columns and len(fields) != columns:
-            raise _MalformedError(f"has {_count(len(fields))}, the header line names {columns}", place)
+            raise _MalformedError(f"has {counted(len(fields), 'value')}, the header line names {columns}", place)
         yield place, [_csv_number(field) for field in fields]
 
 
@@ -274,7 +275,3 @@ def _shown(value: object) -> str:
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     return reprlib.repr(value)
-
-
-def _count(values: int) -> str:
-    return f"{values} value" if values == 1 else f"{values} values"

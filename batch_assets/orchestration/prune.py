@@ -26,6 +26,7 @@ from batch_assets.hours import Hour
 from batch_assets.orchestration.old_runs import OldRuns, hours_in_use, opened_instance
 from batch_assets.pipeline import pipeline_from_environment
 from batch_assets.settings.environment import environment
+from batch_assets.wording import counted
 
 HOURS_NAMED = 20
 
@@ -69,7 +70,7 @@ def run_prune(wanted: Prune, on_progress: Callable[[str], None]) -> None:
             hours = _prune_hours(instance, pruning, old_hours(engine, items, wanted.hours_before), wanted, on_progress)
             if not wanted.dry_run:
                 forgotten = remove_registrations(engine, wanted.hours_before, throttle)
-                on_progress(f"{_count(forgotten, 'idempotency key')} of the web API forgotten.")
+                on_progress(f"{counted(forgotten, 'idempotency key')} of the web API forgotten.")
         if wanted.runs_before:
             gone = {pruned.hour for pruned in hours if not pruned.left}
             _prune_runs(OldRuns(instance, engine, items, wanted.runs_before), throttle, gone, wanted, on_progress)
@@ -96,10 +97,11 @@ def _prune_hours(
         done.append(pruned)
         if pruned.removed or not pruned.left:
             how = "would be removed" if wanted.dry_run else f"removed in {time.monotonic() - began:.1f} seconds"
-            on_progress(f"{hour.key}: {_items(pruned.removed)} {how}")
+            on_progress(f"{hour.key}: {counted(pruned.removed, 'item')} {how}")
     how = "would be removed" if wanted.dry_run else f"removed in {time.monotonic() - start:.1f} seconds"
     on_progress(
-        f"{_hours(sum(not pruned.left for pruned in done))}, {_items(sum(pruned.removed for pruned in done))} {how}."
+        f"{counted(sum(not pruned.left for pruned in done), 'hour')}, "
+        f"{counted(sum(pruned.removed for pruned in done), 'item')} {how}."
     )
     return done
 
@@ -116,7 +118,7 @@ def _prune_runs(
         runs.forget_status()
     how = "would be removed" if wanted.dry_run else f"removed in {time.monotonic() - start:.1f} seconds"
     stay = f"; {kept:,} as old stay, each the last of an hour or an asset that is there" if kept else ""
-    on_progress(f"{_count(removed, 'run')} with events and logs {how}{stay}.")
+    on_progress(f"{counted(removed, 'run')} with events and logs {how}{stay}.")
 
 
 def _raise_if_left(engine: sa.Engine, items: sa.Table, hours: Sequence[PrunedHour]) -> None:
@@ -132,7 +134,7 @@ def _raise_if_left(engine: sa.Engine, items: sa.Table, hours: Sequence[PrunedHou
 def _sentence(why: str, stay: Sequence[PrunedHour]) -> str:
     keys = ", ".join(pruned.hour.key for pruned in stay[:HOURS_NAMED])
     keys += f" and {len(stay) - HOURS_NAMED:,} more" if len(stay) > HOURS_NAMED else ""
-    hours, items = _hours(len(stay)), _items(sum(pruned.items for pruned in stay))
+    hours, items = counted(len(stay), "hour"), counted(sum(pruned.items for pruned in stay), "item")
     return {
         IN_USE: f"Not pruned, since a run holds them, will yet write them or has failed within a day: {hours}, {keys}. "
         "Prune again when it has ended.",
@@ -141,15 +143,3 @@ def _sentence(why: str, stay: Sequence[PrunedHour]) -> str:
         LOCKED: f"Not pruned to the end, since {items} came or were locked by another transaction meanwhile: {hours}, "
         f"{keys}. Prune again.",
     }[why]
-
-
-def _items(count: int) -> str:
-    return _count(count, "item")
-
-
-def _hours(count: int) -> str:
-    return _count(count, "hour")
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from batch_assets.hours import Hour
 from batch_assets.pipeline import Pipeline
 from batch_assets.settings.retry import LEAVE
+from batch_assets.wording import counted
 
 # Why an hour is requested; tags of runs and the bookkeeping have them as they stand here.
 LATE_ITEMS, MISSED_TICK, FAILED_RUN, FAILED_ITEMS = "late items", "missed tick", "failed run", "failed items"
@@ -353,7 +354,7 @@ def _hopeless(known: KnownHour, without_progress: int, max_attempts: int) -> str
         return answer.fault or f"its run {answer.run_id} failed"
     if without_progress < max_attempts:
         return None
-    often = f"it was requested {without_progress} time{'' if without_progress == 1 else 's'} without progress"
+    often = f"it was requested {counted(without_progress, 'time')} without progress"
     mistaken = known.mistaken_run
     if mistaken and mistaken.status == FAILED and _is_answer(mistaken, request):
         answer = mistaken

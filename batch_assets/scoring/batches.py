@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from batch_assets.database.slices.batch import Batch, FailedRow
 from batch_assets.errors import ModelError, ModelRunError
-from batch_assets.inference.item_format import BadValues, CheckedValues, check_values, counted
+from batch_assets.inference.item_format import BadValues, CheckedValues, check_values
 from batch_assets.inference.model_check import check_sample
 from batch_assets.inference.onnx_model import OnnxModel
 from batch_assets.pipeline import ItemTable
+from batch_assets.wording import counted
 
 SAMPLE_ITEMS = 100
 

@@ -14,12 +14,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import dagster as dg
 import pytest
 
 from batch_assets.database.connection.statements import checksum
 from batch_assets.database.schema.setup import initialize_database
-from batch_assets_tests.support.command_line import COMMAND, SECONDS, batch_assets, misused, refused, succeeded
+from batch_assets_tests.support.command_line import (
+    COMMAND,
+    SECONDS,
+    assert_demonstrated,
+    batch_assets,
+    misused,
+    refused,
+    succeeded,
+    table_rows,
+)
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 from batch_assets_tests.support.servers import Server, free_port
@@ -293,14 +301,6 @@ def test_register_that_is_interrupted_registers_nothing(sql: Sql, tmp_path: Path
 # status
 
 
-def rows(output: str) -> list[list[str]]:
-    return [
-        [cell.strip() for cell in line.strip("│┃|").replace("┃", "│").replace("|", "│").split("│")]
-        for line in output.splitlines()
-        if line.startswith(("│", "┃", "| "))
-    ]
-
-
 HEADER = ["hour (UTC)", "items", "predicted", "failed", "pending", "model"]
 
 
@@ -333,7 +333,7 @@ def fill(
 
 @pytest.mark.usefixtures("ready")
 def test_status_of_an_empty_database_is_an_empty_table() -> None:
-    assert rows(succeeded(batch_assets("status"))) == [HEADER, ["sum", "0", "0", "0", "0", ""]]
+    assert table_rows(succeeded(batch_assets("status"))) == [HEADER, ["sum", "0", "0", "0", "0", ""]]
 
 
 @pytest.mark.usefixtures("ready", "the_hour_goes_on")
@@ -347,7 +347,7 @@ def test_status_tells_what_became_of_the_items_of_each_hour(sql: Sql) -> None:
         *(str(hour(5)), "0123456789abcdef", str(hour(4))),
     )
     output = succeeded(batch_assets("status"))
-    assert rows(output) == [
+    assert table_rows(output) == [
         HEADER,
         [key(5), "3", "3", "0", "0", "0123456789ab"],
         [key(3), "5", "2", "2", "1", ""],
@@ -359,7 +359,7 @@ def test_status_tells_what_became_of_the_items_of_each_hour(sql: Sql) -> None:
     assert max(map(len, output.splitlines())) <= 120
     # Where the terminal cannot show lines, and whatever its width is said to be.
     plain = succeeded(batch_assets("status", PYTHONIOENCODING="ascii", COLUMNS="20"))
-    assert rows(plain) == rows(output)
+    assert table_rows(plain) == table_rows(output)
 
 
 @pytest.mark.usefixtures("ready", "the_hour_goes_on")
@@ -368,13 +368,13 @@ def test_status_shows_as_many_hours_as_asked_for_and_says_that_there_are_more(sq
     fill(sql, back=2, items=1)
     fill(sql, back=1, items=1)
     output = succeeded(batch_assets("status"))
-    assert [row[0] for row in rows(output)[1:]] == [key(2), key(1), "sum"]
+    assert [row[0] for row in table_rows(output)[1:]] == [key(2), key(1), "sum"]
     remark = output.splitlines()[-1]
     assert remark == f"Items go back to {hour(50):%Y-%m-%d %H}:10 UTC: --hours 50 shows them all."
     output = succeeded(batch_assets("status", "--hours", "50"))
-    assert [row[0] for row in rows(output)[1:]] == [key(50), key(2), key(1), "sum"]
+    assert [row[0] for row in table_rows(output)[1:]] == [key(50), key(2), key(1), "sum"]
     assert not output.splitlines()[-1].startswith("Items")
-    assert [row[0] for row in rows(succeeded(batch_assets("status", "--hours", "1")))[1:]] == [key(1), "sum"]
+    assert [row[0] for row in table_rows(succeeded(batch_assets("status", "--hours", "1")))[1:]] == [key(1), "sum"]
 
 
 @pytest.mark.usefixtures("ready", "the_hour_goes_on")
@@ -438,7 +438,7 @@ def test_status_lists_failed_items_latest_first(sql: Sql) -> None:
     fill(sql, back=4, items=2, failed=[0, 1])
     output = succeeded(batch_assets("status", "--failed"))
     shortened = "expected [bold]4[/bold] values, but there ..."
-    assert rows(output) == [
+    assert table_rows(output) == [
         FAILED_HEADER,
         ["3", key(4), "not_a_list", "it is no list", "1", "no"],
         ["2", key(4), "not_a_list", "it is no list", "1", "no"],
@@ -448,10 +448,10 @@ def test_status_lists_failed_items_latest_first(sql: Sql) -> None:
     remark = "What is given up is tried again when its values are corrected, or after: batch-assets retry ID"
     assert output.splitlines()[-1] == remark
     output = succeeded(batch_assets("status", "--failed", "--limit", "2"))
-    assert [row[0] for row in rows(output)] == ["id", "3", "2"]
+    assert [row[0] for row in table_rows(output)] == ["id", "3", "2"]
     assert output.splitlines()[-1] == "There are more than these 2: --limit shows more."
     sql("UPDATE items SET `values` = '[9, 9, 9, 9]'")
-    assert [row[-1] for row in rows(succeeded(batch_assets("status", "--failed")))[1:]] == ["no"] * 3
+    assert [row[-1] for row in table_rows(succeeded(batch_assets("status", "--failed")))[1:]] == ["no"] * 3
 
 
 # retry
@@ -576,21 +576,7 @@ def test_demo_scores_six_hours_and_leaves_their_runs_in_the_embedded_instance(
     server_environment: dict[str, str], sql: Sql, tmp_path: Path
 ) -> None:
     # On SQLite it runs in test_wheel.py.
-    output = succeeded(batch_assets("demo"))
-    assert sql("SELECT COUNT(*), COUNT(prediction) FROM items") == [(65_322, 65_322)]
-    assert sql("SELECT COUNT(*) FROM failed_items") == [(0,)]
-    assert sql("SELECT COUNT(*), SUM(predicted) FROM run_summary") == [(6, 65_322)]
-    said = output.splitlines()
-    assert said[0].startswith("65,322 items registered in the 6 hours before ")
-    assert [line.endswith(": 10,887 items") for line in said[1:7]] == [True] * 6
-    table = rows(output)
-    assert [row[1:5] for row in table[1:]] == [["10,887", "10,887", "0", "0"]] * 6 + [["65,322", "65,322", "0", "0"]]
-    assert all(re.fullmatch("[0-9a-f]{12}", row[5]) for row in table[1:-1])
-    with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
-        runs = instance.get_runs()
-    assert [run.status for run in runs] == [dg.DagsterRunStatus.SUCCESS] * 6
-    assert {run.tags["dagster/partition"] for run in runs} == {row[0] for row in table[1:-1]}
-
+    assert_demonstrated(succeeded(batch_assets("demo")), sql, tmp_path / "home")
     again = batch_assets("demo")
     assert sql("SELECT COUNT(*), COUNT(prediction) FROM items") == [(65_322, 65_322)]
     assert "is not empty: the demonstration adds items to an empty table only" in refused(again)

@@ -1,10 +1,13 @@
 """The command `batch-assets`, and the three ways in which it ends."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 from click.testing import CliRunner
+
+from batch_assets_tests.support.database import Sql
 
 # For tests of the process itself: signals, terminals, pipes, several at once.
 COMMAND = str(Path(sys.executable).with_name("batch-assets"))
@@ -38,3 +41,31 @@ def misused(done: subprocess.CompletedProcess[str]) -> str:
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr
     return done.stderr
+
+
+def table_rows(output: str) -> list[list[str]]:
+    """The cells of a table, its header and its footer among them."""
+    return [
+        [cell.strip() for cell in line.strip("│┃|").replace("┃", "│").replace("|", "│").split("│")]
+        for line in output.splitlines()
+        if line.startswith(("│", "┃", "| "))
+    ]
+
+
+def assert_demonstrated(output: str, sql: Sql, home: Path) -> None:
+    """The demonstration has scored its six hours, said so, and left their runs in the instance of a folder."""
+    import dagster as dg
+
+    assert sql("SELECT COUNT(*), COUNT(prediction) FROM items") == [(65_322, 65_322)]
+    assert sql("SELECT COUNT(*) FROM failed_items") == [(0,)]
+    assert sql("SELECT COUNT(*), SUM(predicted) FROM run_summary") == [(6, 65_322)]
+    lines = output.splitlines()
+    assert lines[0].startswith("65,322 items registered in the 6 hours before ")
+    assert [line.endswith(": 10,887 items") for line in lines[1:7]] == [True] * 6
+    table = table_rows(output)
+    assert [row[1:5] for row in table[1:]] == [["10,887", "10,887", "0", "0"]] * 6 + [["65,322", "65,322", "0", "0"]]
+    assert all(re.fullmatch("[0-9a-f]{12}", row[5]) for row in table[1:-1])
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        runs = instance.get_runs()
+    assert [run.status for run in runs] == [dg.DagsterRunStatus.SUCCESS] * 6
+    assert {run.tags["dagster/partition"] for run in runs} == {row[0] for row in table[1:-1]}
