@@ -34,7 +34,8 @@ help: ## list the targets
 demo: $(RUNTIME) ## score a sample hour from beginning to end, on SQLite unless MYSQL_SERVER is set
 	@$(BIN)/batch-assets demo
 
-# The benchmarks are not what is shipped: .ci/run runs them too, make test ARGS='-m benchmark' them alone.
+# The tests of the benchmarks are left out: nobody is shipped a benchmark. .ci/run runs them, and so does
+# make test ARGS='-m benchmark'.
 test: $(DEVELOPMENT) ## run the tests, on SQLite and on a real server: a private one unless MYSQL_SERVER is set
 	@$(BIN)/python -m pytest -m "not benchmark" $(ARGS)
 

@@ -56,7 +56,7 @@ MARKED_BY_FIXTURES = {
     "server": {"server", "server_environment", "odd_server", "secured"},
     "daemon": {"running"},
 }
-# What is stored or run by Dagster, in the test's own process.
+# Their tests have Dagster store assets or run jobs in the test's own process.
 DAGSTER_ROOMS = {"io_manager", "orchestration"}
 _MARK = pytest.StashKey[str]()
 
@@ -159,8 +159,8 @@ def _migrations_are_read_once() -> Iterator[None]:
 def _engines_of_instances_are_kept() -> Iterator[None]:
     """Keeps the engines of Dagster's SQLite files, and with them the statements that they have compiled.
 
-    Dagster makes an engine for each event. It has no connections of its own, so that nothing else is kept. Nothing
-    that is tested here is about what is left of these files after the machine has lost its power.
+    Dagster makes an engine for each event. An engine without a pool keeps no connections, so that nothing else is
+    shared. Writing is not synchronised: no test is about what is left of these files when a machine loses its power.
     """
     import sqlalchemy as sa
     from dagster._core.storage.event_log.sqlite import sqlite_event_log

@@ -123,8 +123,8 @@ def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
     """Begins a transaction that locks the rows it writes, and neither the gaps nor the other rows between them."""
     with engine.begin() as connection:
         if engine.dialect.name != "sqlite":
-            # For this transaction alone: what is set for the connection must be set back, and fails where the
-            # connection was lost after a commit that succeeded.
+            # For this transaction alone. What is set for the connection has to be set back, and that fails where the
+            # connection is lost after its commit.
             connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
         yield connection
 
