@@ -27,20 +27,24 @@ SIGNS_CERTIFICATES = x509.KeyUsage(
 
 
 class Authority:
-    """Signs certificates, and writes them and their keys as PEM files into a folder."""
+    """Signs certificates, and writes them and their keys as PEM files into a folder.
 
-    def __init__(self, folder: Path, name: str) -> None:
+    Args:
+        folder: The folder.
+        name: The name of the authority.
+        identified: Whether the certificates say which key signed them and what it may sign. Those that MySQL makes for
+            itself do not.
+    """
+
+    def __init__(self, folder: Path, name: str, *, identified: bool = False) -> None:
         self.folder = folder
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        # From 3.13 on Python asks for the identifiers and for what the key may do.
-        self.identifier = x509.SubjectKeyIdentifier.from_public_key(self.key.public_key())
-        authority = (
-            self._builder(self.name, self.key)
-            .add_extension(x509.BasicConstraints(True, None), critical=True)
-            .add_extension(SIGNS_CERTIFICATES, critical=True)
-            .add_extension(self.identifier, critical=False)
-        )
+        self.identifier = x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()) if identified else None
+        authority = self._builder(self.name, self.key).add_extension(x509.BasicConstraints(True, None), critical=True)
+        if self.identifier:
+            authority = authority.add_extension(SIGNS_CERTIFICATES, critical=True)
+            authority = authority.add_extension(self.identifier, critical=False)
         self.file = folder / f"{name}.pem"
         self.file.write_bytes(authority.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
 
@@ -50,9 +54,10 @@ class Authority:
         names: list[x509.GeneralName] = [x509.DNSName(host)]
         if host[0].isdigit():
             names = [x509.IPAddress(ipaddress.ip_address(host))]
-        certificate = builder.add_extension(x509.SubjectAlternativeName(names), critical=False).add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(self.identifier), critical=False
-        )
+        certificate = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        if self.identifier:
+            signed_by = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(self.identifier)
+            certificate = certificate.add_extension(signed_by, critical=False)
         files = self.folder / f"{name}.pem", self.folder / f"{name}.key"
         encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
         if password:
