@@ -192,7 +192,7 @@ BAD_VALUES = [
     (EVERYWHERE, "[]", "wrong_length", "0 values, the model takes 4"),
     (EVERYWHERE, "[1, 2, 3]", "wrong_length", "3 values, the model takes 4"),
     (EVERYWHERE, "[1, 2, 3, 4, 5]", "wrong_length", "5 values, the model takes 4"),
-    (EVERYWHERE, json.dumps([1] * 50_000), "wrong_length", "50000 values, the model takes 4"),
+    (EVERYWHERE, json.dumps([1] * 50_000), "wrong_length", "50,000 values, the model takes 4"),
     (EVERYWHERE, '[1, "2", 3, 4]', "not_numeric", 'value 2 is a string: "2"'),
     (EVERYWHERE, "[true, 2, 3, 4]", "not_numeric", "value 1 is a boolean"),
     (EVERYWHERE, "[1, 2, null, 4]", "null_value", "value 3 is null"),
