@@ -30,6 +30,7 @@ from batch_assets_tests.support.command_line import (
 )
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import ITEMS, engine_from_environment
+from batch_assets_tests.support.programs import MissingProgramError
 from batch_assets_tests.support.servers import Server, free_port
 
 ITEM = "[5.1,3.5,1.4,0.2]"
@@ -258,7 +259,10 @@ def test_commands_without_tables_say_how_to_make_them(database_environment: dict
 @contextlib.contextmanager
 def terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], str]]]:
     """A command whose standard error is a terminal, as the process and what reads from the terminal."""
-    ours, theirs = pty.openpty()
+    try:
+        ours, theirs = pty.openpty()
+    except OSError as error:  # as in a chroot into which only /dev is bound
+        raise MissingProgramError("a pseudo-terminal", "mount /dev/pts") from error
     with subprocess.Popen([COMMAND, *arguments], stdout=subprocess.PIPE, stderr=theirs) as process:
         os.close(theirs)
         yield process, lambda: _read_terminal(ours)
