@@ -35,6 +35,8 @@ class ItemTable:
     updated: str = "updated_datetime"
 
 
+# What the pipeline that the environment describes is called; rows from before there were others have this name.
+ENVIRONMENT_PIPELINE = "items"
 # The table of the pipeline that the environment describes.
 ITEM_TABLE = ItemTable()
 # The minute at which its schedule scores the hour that has just closed.
@@ -46,6 +48,7 @@ class Pipeline:
     """A table whose items are scored by a model hour by hour, and all that is set about it.
 
     Args:
+        name: By which its rows are known in the tables that pipelines share.
         database: Where the table is.
         items: The table and its columns.
         model: The files of the model.
@@ -55,6 +58,7 @@ class Pipeline:
         throttle: What the others on the server are to be spared.
     """
 
+    name: str
     database: MySQLSettings | SQLiteSettings
     items: ItemTable
     model: ModelFiles
@@ -75,6 +79,7 @@ def pipeline_from_environment(variables: Mapping[str, str] | None = None) -> Pip
     """
     variables = environment() if variables is None else variables
     return Pipeline(
+        name=ENVIRONMENT_PIPELINE,
         database=database_settings(variables),
         items=ITEM_TABLE,
         model=ModelFiles.from_environment(variables),

@@ -26,7 +26,7 @@ from batch_assets.database.records.summaries import hours_with_summary
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.hours import Hour
 from batch_assets.settings.database import MySQLSettings, database_settings
-from batch_assets_tests.support.engines import ITEMS
+from batch_assets_tests.support.engines import ITEMS, TABLES
 
 FIRST = Hour(datetime.datetime(2026, 11, 1))  # noqa: DTZ001 - UTC without a zone, as in the database
 HOURS, PENDING_HOURS = 500, 10
@@ -117,12 +117,12 @@ def fill(engine: sa.Engine, count: int, pending: int, failed: int) -> None:
 def tick(engine: sa.Engine) -> float:
     """Returns the seconds of what a tick looks up."""
     start = time.perf_counter()
-    read_requests(engine)
-    left = remaining_by_hour(engine, ITEMS, FIRST, END, ATTEMPTS)
-    hours_with_summary(engine, left)
+    read_requests(engine, TABLES)
+    left = remaining_by_hour(engine, TABLES, FIRST, END, ATTEMPTS)
+    hours_with_summary(engine, TABLES, left)
     seconds = time.perf_counter() - start
     assert len(left) <= PENDING_HOURS + 1, f"{len(left)} hours have something left"
-    assert failed_rows(engine, ITEMS, 1, ATTEMPTS) is not None
+    assert failed_rows(engine, TABLES, 1, ATTEMPTS) is not None
     return seconds
 
 
@@ -132,7 +132,7 @@ def query_plans(engine: sa.Engine) -> str:
     with engine.connect() as connection:
         for name, statement in (
             ("without a prediction", _unpredicted(connection, ITEMS, FIRST.start, END)),
-            ("failed", _failed(connection, ITEMS, FIRST.start, END, ATTEMPTS)),
+            ("failed", _failed(connection, TABLES, FIRST.start, END, ATTEMPTS)),
         ):
             sql = statement.compile(connection, compile_kwargs={"literal_binds": True})
             word = "EXPLAIN QUERY PLAN" if connection.dialect.name == "sqlite" else "EXPLAIN"

@@ -18,7 +18,7 @@ from batch_assets.api.metrics import Metrics
 from batch_assets.api.middleware import BodyLimit, RequestLog
 from batch_assets.api.routes import router
 from batch_assets.database.connection.engine import engine_for
-from batch_assets.database.schema.tables import item_table
+from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.errors import BatchAssetsError, DatabaseUnavailableError, IdempotencyError
 from batch_assets.inference.model_files import load_model
 from batch_assets.pipeline import pipeline_from_environment
@@ -61,7 +61,7 @@ def application(environment: Mapping[str, str]) -> FastAPI:
         redoc_url=None,
         lifespan=_lifespan(engine, settings.connections),
     )
-    routes = router(engine, item_table(pipeline.items), model, settings.key, metrics)
+    routes = router(engine, pipeline_tables(pipeline), model, settings.key, metrics)
     app.include_router(routes)
     _answer_faults(app, routes.routes)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)

@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 from batch_assets.database.records.remaining import remaining_by_hour
 from batch_assets.database.records.summaries import read_summaries
-from batch_assets.database.schema.tables import item_table
+from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.errors import DatabaseError
 from batch_assets.hours import Hour, utc_now
 from batch_assets.pipeline import Pipeline
@@ -51,7 +51,7 @@ class _Tables(Collector):
 
     def __init__(self, engine: sa.Engine, pipeline: Pipeline) -> None:
         self._engine = engine
-        self._items = item_table(pipeline.items)
+        self._tables = pipeline_tables(pipeline)
         self._first = pipeline.first_hour
         self._max_attempts = pipeline.retry.max_attempts
 
@@ -63,8 +63,8 @@ class _Tables(Collector):
         """Asks the database; while that is away this is all there is to say."""
         now = utc_now()
         try:
-            left = remaining_by_hour(self._engine, self._items, self._first, now, self._max_attempts).values()
-            newest = read_summaries(self._engine, None, 1)
+            left = remaining_by_hour(self._engine, self._tables, self._first, now, self._max_attempts).values()
+            newest = read_summaries(self._engine, self._tables, None, 1)
         except DatabaseError:
             yield _gauge("database_up", "Whether the database answers.", 0)
             return

@@ -37,6 +37,7 @@ from batch_assets.api.metrics import Metrics
 from batch_assets.database.connection.engine import snapshot
 from batch_assets.database.records.items import ItemFilter, Position, correct_item, read_item, read_page, register_once
 from batch_assets.database.records.summaries import read_summaries, read_summary
+from batch_assets.database.schema.tables import PipelineTables
 from batch_assets.errors import DatabaseError
 from batch_assets.hours import Hour, hour_of_key
 from batch_assets.inference.onnx_model import OnnxModel
@@ -125,21 +126,21 @@ class _Page:
 Page = Annotated[_Page, Depends()]
 
 
-def router(engine: sa.Engine, items: sa.Table, model: OnnxModel, key: str | None, metrics: Metrics) -> APIRouter:
+def router(engine: sa.Engine, tables: PipelineTables, model: OnnxModel, key: str | None, metrics: Metrics) -> APIRouter:
     """Returns the routes of an application.
 
     Args:
         engine: The database.
-        items: The table of the items.
+        tables: Those of the pipeline.
         model: The model that items must fit.
         key: What a request that writes must bring; None, and nobody may write.
         metrics: What `/metrics` shows.
     """
     routes = APIRouter()
     _add_operation(routes, engine, model, metrics)
-    _add_items(routes, engine, items)
-    _add_writing(routes, engine, items, model, key)
-    _add_hours(routes, engine)
+    _add_items(routes, engine, tables.items)
+    _add_writing(routes, engine, tables, model, key)
+    _add_hours(routes, engine, tables)
     return routes
 
 
@@ -220,7 +221,9 @@ def _page(engine: sa.Engine, items: sa.Table, which: ItemFilter, page: Page, cur
     return [Item.of_row(row) for row in rows[: page.limit]]
 
 
-def _add_writing(routes: APIRouter, engine: sa.Engine, items: sa.Table, model: OnnxModel, key: str | None) -> None:
+def _add_writing(
+    routes: APIRouter, engine: sa.Engine, tables: PipelineTables, model: OnnxModel, key: str | None
+) -> None:
     given_key = APIKeyHeader(name="X-API-Key", auto_error=False)
 
     def check_key(given: Annotated[str | None, Depends(given_key)]) -> None:
@@ -241,23 +244,23 @@ def _add_writing(routes: APIRouter, engine: sa.Engine, items: sa.Table, model: O
         They belong to the hour in which they are registered, and are scored once that has ended.
         """
         given: Sequence[BaseModel] = new_items if isinstance(new_items, list) else [new_items]
-        ids = register_once(engine, items, [_text(item) for item in given], idempotency_key)
+        ids = register_once(engine, tables, [_text(item) for item in given], idempotency_key)
         return Registered(ids=ids)
 
     @routes.patch("/data/{item_id:item_id}", dependencies=allowed, tags=_TAGS["items"], responses=_WRITING | _NO_ITEM)
     def correct(item_id: ItemId, item: new_item) -> Item:  # type: ignore[valid-type]
         """Gives an item other values and takes its prediction away, so that it is scored anew."""
-        row = correct_item(engine, items, item_id, _text(item))
+        row = correct_item(engine, tables.items, item_id, _text(item))
         if row is None:
             raise _no_item(item_id)
         return Item.of_row(row)
 
 
-def _add_hours(routes: APIRouter, engine: sa.Engine) -> None:
+def _add_hours(routes: APIRouter, engine: sa.Engine, tables: PipelineTables) -> None:
     @routes.get("/hours", tags=_TAGS["batch"], responses=_READING)
     def hours(page: Page, before: BeforeHour = None) -> list[HourSummary]:
         """What became of the hours, the newest first; the header `Link` names the next page, if there is one."""
-        rows = read_summaries(engine, _bound(before) if before else None, page.limit + 1)
+        rows = read_summaries(engine, tables, _bound(before) if before else None, page.limit + 1)
         if len(rows) > page.limit:
             page.link(before=Hour(rows[page.limit - 1].hour).key)
         return [_summary(row) for row in rows[: page.limit]]
@@ -266,7 +269,7 @@ def _add_hours(routes: APIRouter, engine: sa.Engine) -> None:
     def one_hour(hour: HourKey) -> HourSummary:
         """What became of an hour."""
         found = hour_of_key(hour)
-        row = read_summary(engine, found) if found else None
+        row = read_summary(engine, tables, found) if found else None
         if row is None:
             raise HTTPException(404, f"The hour {hour} was not summed up: it has not ended, or not been scored.")
         return _summary(row)

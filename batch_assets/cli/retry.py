@@ -4,7 +4,7 @@ import click
 
 from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.hour_requests import reset_attempts
-from batch_assets.database.schema.tables import item_table
+from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.errors import RetryError
 from batch_assets.hours import Hour, hour_of_key, utc_now
 from batch_assets.pipeline import pipeline_from_environment
@@ -22,7 +22,7 @@ def retry(what: tuple[str, ...]) -> None:
     pipeline = pipeline_from_environment()
     ids = [int(text) for text in what if _is_id(text)]
     hours = [_closed_hour(text, pipeline.first_hour) for text in what if not _is_id(text)]
-    count, requested = reset_attempts(engine_for(pipeline.database), item_table(pipeline.items), hours, ids, utc_now())
+    count, requested = reset_attempts(engine_for(pipeline.database), pipeline_tables(pipeline), hours, ids, utc_now())
     if count:
         click.echo(f"{count:,} failed item{' is' if count == 1 else 's are'} pending again.")
     keys = ", ".join(hour.key for hour in requested)

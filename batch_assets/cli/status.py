@@ -6,7 +6,7 @@ import click
 
 from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.remaining import failed_rows
-from batch_assets.database.schema.tables import item_table
+from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.hours import utc_now
 from batch_assets.pipeline import pipeline_from_environment
 
@@ -40,7 +40,7 @@ def status(count: int, failed: bool, limit: int) -> None:
     # A pipe has no width to fit the table to.
     console = Console() if sys.stdout.isatty() else Console(width=120)
     if failed:
-        rows = failed_rows(engine, item_table(pipeline.items), limit + 1, pipeline.retry.max_attempts)
+        rows = failed_rows(engine, pipeline_tables(pipeline), limit + 1, pipeline.retry.max_attempts)
         console.print(failed_table(rows[:limit]))
         remarks = failed_remarks(rows, limit)
     else:

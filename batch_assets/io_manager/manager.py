@@ -28,7 +28,12 @@ from batch_assets.io_manager.asset_metadata import (
     create_declared,
     rows_of_batch,
 )
-from batch_assets.io_manager.partition_conditions import Context, check_partitions_exist, conditions_of_partitions
+from batch_assets.io_manager.partition_conditions import (
+    Context,
+    check_partitions_exist,
+    conditions_of_asset,
+    conditions_of_partitions,
+)
 from batch_assets.orchestration.failures import as_dagster_failure
 from batch_assets.settings.database import database_settings
 from batch_assets.settings.environment import environment
@@ -183,7 +188,9 @@ class MySQLIOManager(dg.ConfigurableIOManager):
         return TableSlice(
             table=metadata.get("table") or path[-1],
             schema=schema,
-            partitions=conditions_of_partitions(context, metadata, keys) if context.has_asset_partitions else (),
+            partitions=conditions_of_partitions(context, metadata, keys)
+            if context.has_asset_partitions
+            else conditions_of_asset(metadata),
             columns=None if columns is None else column_names(columns),
             where=(wanted or {}).get("where"),
         )

@@ -12,6 +12,12 @@ from batch_assets.errors import HourError, TableError
 Context = dg.OutputContext | dg.InputContext
 
 
+def conditions_of_asset(metadata: Mapping[str, Any]) -> tuple[Keys, ...]:
+    """Returns the conditions that all rows of an asset fulfil whose table has rows of others too."""
+    constants: Mapping[str, str] = metadata.get("constant_columns") or {}
+    return tuple(Keys(column, (value,)) for column, value in constants.items())
+
+
 def conditions_of_partitions(
     context: Context, metadata: Mapping[str, Any], keys: Sequence[str]
 ) -> tuple[Partition, ...]:
@@ -22,9 +28,9 @@ def conditions_of_partitions(
     """
     definition, expression = context.asset_partitions_def, metadata.get("partition_expr")
     if isinstance(definition, dg.MultiPartitionsDefinition) and isinstance(expression, Mapping):
-        return _dimensions(definition, expression, keys)
+        return (*conditions_of_asset(metadata), *_dimensions(definition, expression, keys))
     if not isinstance(definition, dg.MultiPartitionsDefinition) and isinstance(expression, str):
-        return (_condition(definition, expression, keys),)
+        return (*conditions_of_asset(metadata), _condition(definition, expression, keys))
     example = '"the_column"'
     if isinstance(definition, dg.MultiPartitionsDefinition):
         example = "{" + ", ".join(f'"{part.name}": "its_column"' for part in definition.partitions_defs) + "}"

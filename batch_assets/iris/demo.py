@@ -12,7 +12,7 @@ from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.hour_counts import count_by_hour, first_created
 from batch_assets.database.records.register import register_items
 from batch_assets.database.schema.setup import initialize_database
-from batch_assets.database.schema.tables import item_table
+from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.errors import BatchAssetsError, DatabaseError
 from batch_assets.hours import Hour, open_hour
 from batch_assets.pipeline import pipeline_from_environment
@@ -37,7 +37,8 @@ def run_demo(on_progress: Callable[[str], None]) -> None:
         BatchAssetsError: An hour could not be scored.
     """
     pipeline = pipeline_from_environment()
-    database, items = pipeline.database, item_table(pipeline.items)
+    database, tables = pipeline.database, pipeline_tables(pipeline)
+    items = tables.items
     engine = engine_for(database)
     initialize_database(engine, items)
     end = open_hour().start
@@ -54,7 +55,7 @@ def run_demo(on_progress: Callable[[str], None]) -> None:
             "empty table only. Name another database in MYSQL_DATABASE, or unset MYSQL_SERVER."
         )
     day = datetime.timedelta(days=1)
-    for counts in count_by_hour(engine, items, end - day, end):
+    for counts in count_by_hour(engine, tables, end - day, end):
         if counts.pending:
             on_progress(f"dagster job execute for {counts.hour.key}: {counts.pending:,} items")
             _execute(counts.hour)

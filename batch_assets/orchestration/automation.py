@@ -11,7 +11,7 @@ from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.hour_requests import compare_and_set_request, delete_request, read_requests
 from batch_assets.database.records.remaining import remaining_by_hour
 from batch_assets.database.records.summaries import hours_with_summary
-from batch_assets.database.schema.tables import item_table
+from batch_assets.database.schema.tables import PipelineTables, pipeline_tables
 from batch_assets.hours import Hour, utc_now
 from batch_assets.orchestration.assets.predictions import RETRY_TAG, predictions
 from batch_assets.orchestration.assets.raw_items import raw_items
@@ -63,7 +63,9 @@ def hourly_batch_inference(context: dg.ScheduleEvaluationContext) -> dg.RunReque
         return dg.SkipReason(f"The hour {hour.key} lies before the first one, {pipeline.first_hour.key}.")
     row = HourRequest(0, SCHEDULE, "", utc_now().replace(microsecond=0))
     policy = pipeline.retry.policy
-    if policy != LEAVE and not compare_and_set_request(engine_for(pipeline.database), hour, None, row):
+    if policy != LEAVE and not compare_and_set_request(
+        engine_for(pipeline.database), pipeline_tables(pipeline), hour, None, row
+    ):
         return dg.SkipReason(f"The sensor retry_hours has seen to the hour {hour.key} already.")
     tags = {RETRY_TAG: WHOLE_BATCH} if policy == WHOLE_BATCH else {}
     return dg.RunRequest(run_key=hour.key, partition_key=hour.key, tags=tags)
@@ -85,7 +87,7 @@ def retry_hours(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     waiting: Counter[str] = Counter()
     for known in _known_hours(engine, context.instance, pipeline, now):
         decisions = decide(known, now, pipeline, MOST_REQUESTS - len(requests))
-        requests += _carry_out(context, engine, decisions)
+        requests += _carry_out(context, engine, pipeline_tables(pipeline), decisions)
         waiting.update(wait.why for wait in decisions.waiting)
         if len(requests) >= MOST_REQUESTS:
             break
@@ -99,14 +101,15 @@ def _known_hours(
     first, end = pipeline.first_hour, now.replace(minute=0, second=0, microsecond=0)
     # In this order: a run that ends while this goes on is at worst taken for one that is still busy.
     busy = busy_hours(instance, now)
-    bookkeeping = read_requests(engine)
-    left = remaining_by_hour(engine, item_table(pipeline.items), first, end, pipeline.retry.max_attempts)
+    tables = pipeline_tables(pipeline)
+    bookkeeping = read_requests(engine, tables)
+    left = remaining_by_hour(engine, tables, first, end, pipeline.retry.max_attempts)
     to_do = {hour for hour, what in left.items() if not what.is_empty}
     candidates = to_do | bookkeeping.keys() | hours_of_failed_runs(instance, now - FAILED_RUNS_AGE)
     in_order = sorted((hour for hour in candidates if first.start <= hour.start < end), key=lambda hour: hour.start)
     for position in range(0, len(in_order), HOURS_AT_ONCE):
         part = in_order[position : position + HOURS_AT_ONCE]
-        ended, summaries = last_runs(instance, part), hours_with_summary(engine, part)
+        ended, summaries = last_runs(instance, part), hours_with_summary(engine, tables, part)
         yield [
             KnownHour(
                 hour,
@@ -120,11 +123,13 @@ def _known_hours(
         ]
 
 
-def _carry_out(context: dg.SensorEvaluationContext, engine: sa.Engine, decisions: Decisions) -> list[dg.RunRequest]:
+def _carry_out(
+    context: dg.SensorEvaluationContext, engine: sa.Engine, tables: PipelineTables, decisions: Decisions
+) -> list[dg.RunRequest]:
     for done in decisions.cleared:
-        delete_request(engine, done.hour, done.before)
+        delete_request(engine, tables, done.hour, done.before)
     for hopeless in decisions.given_up:
-        if compare_and_set_request(engine, hopeless.hour, hopeless.before, hopeless.after):
+        if compare_and_set_request(engine, tables, hopeless.hour, hopeless.before, hopeless.after):
             context.log.warning(
                 "The hour %s is given up: %s. Fix that and materialise the hour, or have it requested again with "
                 "`batch-assets retry %s`.",
@@ -137,7 +142,7 @@ def _carry_out(context: dg.SensorEvaluationContext, engine: sa.Engine, decisions
     return [
         _run_request(request)
         for request in wanted
-        if compare_and_set_request(engine, request.hour, request.before, request.after)
+        if compare_and_set_request(engine, tables, request.hour, request.before, request.after)
     ]
 
 

@@ -10,7 +10,7 @@ import dagster as dg
 
 from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.remaining import remaining_by_hour
-from batch_assets.database.schema.tables import item_table
+from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.hours import Hour, open_hour
 from batch_assets.orchestration.failures import as_dagster_failure
 from batch_assets.orchestration.resources import CurrentPipeline
@@ -74,7 +74,7 @@ def _pending_items(left: Mapping[Hour, Remaining]) -> dg.AssetCheckResult:
 def _left(pipeline: Pipeline) -> dict[Hour, Remaining]:
     """Returns what is left of all closed hours, the latest first."""
     engine, attempts = engine_for(pipeline.database), pipeline.retry.max_attempts
-    left = remaining_by_hour(engine, item_table(pipeline.items), pipeline.first_hour, open_hour().start, attempts)
+    left = remaining_by_hour(engine, pipeline_tables(pipeline), pipeline.first_hour, open_hour().start, attempts)
     return dict(sorted(left.items(), key=lambda hour_left: hour_left[0].start, reverse=True))
 
 

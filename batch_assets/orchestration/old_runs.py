@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from batch_assets.database.connection.throttle import Throttle
 from batch_assets.database.records.pruning import existing_hours
+from batch_assets.database.schema.tables import PipelineTables
 from batch_assets.errors import DatabaseUnavailableError, SettingsError
 from batch_assets.hours import Hour, hour_of_key, utc_now
 from batch_assets.orchestration.assets.predictions import predictions
@@ -81,16 +82,16 @@ class OldRuns:
     Args:
         instance: Where the runs are.
         engine: The database of the hours.
-        items: The table of their items.
+        tables: Those of their pipeline.
         before: The moment, in UTC without a zone.
     """
 
     def __init__(
-        self, instance: dg.DagsterInstance, engine: sa.Engine, items: sa.Table, before: datetime.datetime
+        self, instance: dg.DagsterInstance, engine: sa.Engine, tables: PipelineTables, before: datetime.datetime
     ) -> None:
         self._instance = instance
         self._engine = engine
-        self._items = items
+        self._tables = tables
         self._before = before.replace(tzinfo=datetime.UTC)
 
     def removable(self, gone: Collection[Hour] = ()) -> Iterator[tuple[bool, str]]:
@@ -130,7 +131,7 @@ class OldRuns:
             for asset, keys in self._instance.get_asset_partitions_for_run(run_id, set(_KINDS)).items():
                 partitions.setdefault(asset, set()).update(key for key in keys if key is not None)
         named = [hour_of_key(key) for asset in partitions.keys() & _HOURLY for key in partitions[asset]]
-        there = existing_hours(self._engine, self._items, {hour for hour in named if hour}) - set(gone)
+        there = existing_hours(self._engine, self._tables, {hour for hour in named if hour}) - set(gone)
         needed = {str(run["run_id"]) for run in last_scorings(self._instance, there).values()}
         needed |= self._of_backfills_on_their_way(runs)
         for asset, keys in partitions.items():

@@ -20,7 +20,7 @@ from batch_assets.database.records.pruning import (
     old_hours,
     remove_registrations,
 )
-from batch_assets.database.schema.tables import item_table
+from batch_assets.database.schema.tables import PipelineTables, pipeline_tables
 from batch_assets.errors import PruneError
 from batch_assets.hours import Hour
 from batch_assets.orchestration.old_runs import OldRuns, hours_in_use, opened_instance
@@ -61,22 +61,22 @@ def run_prune(wanted: Prune, on_progress: Callable[[str], None]) -> None:
         DatabaseUnavailableError: The server is away or busy; what was removed stays so.
     """
     pipeline = pipeline_from_environment()
-    engine, items = engine_for(pipeline.database), item_table(pipeline.items)
+    engine, tables = engine_for(pipeline.database), pipeline_tables(pipeline)
     throttle = Throttle(engine, pipeline.throttle, on_progress)
     hours: list[PrunedHour] = []
     with opened_instance(environment()) as instance:
         if wanted.hours_before:
-            pruning = Pruning(engine, items, throttle, on_progress, unscored_too=wanted.unscored_too)
-            hours = _prune_hours(instance, pruning, old_hours(engine, items, wanted.hours_before), wanted, on_progress)
+            pruning = Pruning(engine, tables, throttle, on_progress, unscored_too=wanted.unscored_too)
+            hours = _prune_hours(instance, pruning, old_hours(engine, tables, wanted.hours_before), wanted, on_progress)
             if not wanted.dry_run:
-                forgotten = remove_registrations(engine, wanted.hours_before, throttle)
+                forgotten = remove_registrations(engine, tables, wanted.hours_before, throttle)
                 on_progress(f"{counted(forgotten, 'idempotency key')} of the web API forgotten.")
         if wanted.runs_before:
             gone = {pruned.hour for pruned in hours if not pruned.left}
-            _prune_runs(OldRuns(instance, engine, items, wanted.runs_before), throttle, gone, wanted, on_progress)
+            _prune_runs(OldRuns(instance, engine, tables, wanted.runs_before), throttle, gone, wanted, on_progress)
     if wanted.dry_run:
         on_progress("Nothing was removed: this was a dry run.")
-    _raise_if_left(engine, items, hours)
+    _raise_if_left(engine, tables, hours)
 
 
 def _prune_hours(
@@ -121,10 +121,10 @@ def _prune_runs(
     on_progress(f"{counted(removed, 'run')} with events and logs {how}{stay}.")
 
 
-def _raise_if_left(engine: sa.Engine, items: sa.Table, hours: Sequence[PrunedHour]) -> None:
+def _raise_if_left(engine: sa.Engine, tables: PipelineTables, hours: Sequence[PrunedHour]) -> None:
     left = {why: [pruned for pruned in hours if pruned.left == why] for why in (IN_USE, UNSCORED, LOCKED)}
     # Some of them another prune has removed meanwhile.
-    there = existing_hours(engine, items, {pruned.hour for pruned in left[IN_USE]})
+    there = existing_hours(engine, tables, {pruned.hour for pruned in left[IN_USE]})
     left[IN_USE] = [pruned for pruned in left[IN_USE] if pruned.hour in there]
     sentences = [_sentence(why, stay) for why, stay in left.items() if stay]
     if sentences:

@@ -19,7 +19,7 @@ from batch_assets.database.records.hour_counts import (
 )
 from batch_assets.database.records.hour_requests import read_requests
 from batch_assets.database.records.remaining import remaining_by_hour
-from batch_assets.database.schema.tables import item_table
+from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.hours import Hour
 from batch_assets.pipeline import Pipeline
 
@@ -54,20 +54,20 @@ def hours_status(engine: sa.Engine, pipeline: Pipeline, now: datetime.datetime, 
         now: The present, in UTC without a zone.
         count: How many hours to go back; the one that is open is shown too.
     """
-    items = item_table(pipeline.items)
+    tables = pipeline_tables(pipeline)
     end = now.replace(minute=0, second=0, microsecond=0) + datetime.timedelta(hours=1)
     start = end - datetime.timedelta(hours=count + 1)
     return HoursStatus(
-        count_by_hour(engine, items, start, end),
-        model_versions(engine, start, end),
+        count_by_hour(engine, tables, start, end),
+        model_versions(engine, tables, start, end),
         now,
         [*_given_up(engine, pipeline, end), *_remarks(engine, pipeline, start, end)],
     )
 
 
 def _given_up(engine: sa.Engine, pipeline: Pipeline, end: datetime.datetime) -> list[str]:
-    remarks = []
-    hours = {hour: row for hour, row in read_requests(engine).items() if row.given_up_at}
+    remarks, tables = [], pipeline_tables(pipeline)
+    hours = {hour: row for hour, row in read_requests(engine, tables).items() if row.given_up_at}
     in_order = sorted(hours, key=lambda hour: hour.start, reverse=True)
     for hour in in_order[:GIVEN_UP_HOURS]:
         because = (hours[hour].given_up_because or "").rstrip(".")
@@ -77,9 +77,7 @@ def _given_up(engine: sa.Engine, pipeline: Pipeline, end: datetime.datetime) -> 
         )
     if len(hours) > GIVEN_UP_HOURS:
         remarks.append(f"{len(hours) - GIVEN_UP_HOURS:,} earlier hours are given up: see the table hour_requests.")
-    remaining = remaining_by_hour(
-        engine, item_table(pipeline.items), pipeline.first_hour, end, pipeline.retry.max_attempts
-    )
+    remaining = remaining_by_hour(engine, tables, pipeline.first_hour, end, pipeline.retry.max_attempts)
     items = sum(of_hour.given_up for of_hour in remaining.values())
     if items:
         remarks.append(
@@ -90,7 +88,7 @@ def _given_up(engine: sa.Engine, pipeline: Pipeline, end: datetime.datetime) -> 
 
 
 def _remarks(engine: sa.Engine, pipeline: Pipeline, start: datetime.datetime, end: datetime.datetime) -> list[str]:
-    items, first = item_table(pipeline.items), pipeline.first_hour
+    items, first = pipeline_tables(pipeline).items, pipeline.first_hour
     oldest, newest = first_created(engine, items), last_created(engine, items)
     remarks = []
     if oldest and oldest < start:

@@ -4,7 +4,7 @@ import datetime
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -16,7 +16,7 @@ from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches
 from batch_assets.database.slices.reading import read_batches
 from batch_assets.database.slices.replacing import replace_slice
-from batch_assets.database.slices.table_slice import TableSlice, TimeWindows
+from batch_assets.database.slices.table_slice import Keys, TableSlice, TimeWindows
 from batch_assets.hours import Hour
 from batch_assets.pipeline import ItemTable
 
@@ -52,12 +52,14 @@ class Summary:
     """The row of an hour in `run_summary`.
 
     Args:
+        pipeline: The name of the pipeline.
         hour: Start of the hour, in UTC without a zone.
         outcome: What became of its items.
         scoring: The run that last scored items of the hour: `run_id` and `finished_at`, and what it said of
             itself: `model_version`, `retry`, `started_at`, `scored` and the seconds of its phases.
     """
 
+    pipeline: str
     hour: datetime.datetime
     outcome: Outcome
     scoring: Mapping[str, Any]
@@ -66,6 +68,7 @@ class Summary:
         """Returns the row as it is stored."""
         started = self.scoring.get("started_at")
         row = {
+            "pipeline": self.pipeline,
             "hour": self.hour,
             "label_counts": json.dumps(self.outcome.label_counts),
             "model_version": self.scoring.get("model_version"),
@@ -133,7 +136,9 @@ def read_predictions(engine: sa.Engine, items: ItemTable, hour: Hour) -> Iterato
 
 def store_summary(engine: sa.Engine, summary: Summary) -> None:
     """Puts the summary of an hour in the place of the one before."""
-    replace_slice(engine, _slice("run_summary", "hour", Hour(summary.hour)), Batches([summary.batch()]))
+    of_hour = _slice("run_summary", "hour", Hour(summary.hour))
+    of_pipeline = replace(of_hour, partitions=(Keys("pipeline", (summary.pipeline,)), *of_hour.partitions))
+    replace_slice(engine, of_pipeline, Batches([summary.batch()]))
 
 
 def _slice(table: str, column: str, hour: Hour, columns: tuple[str, ...] | None = None) -> TableSlice:

@@ -12,7 +12,7 @@ from batch_assets.database.connection.throttle import Throttle
 from batch_assets.database.records.failed_items import FailedItems
 from batch_assets.database.records.hour_counts import count_by_hour
 from batch_assets.database.records.hour_lock import HourLock
-from batch_assets.database.schema.tables import item_table
+from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches
 from batch_assets.errors import ThresholdError
@@ -59,10 +59,12 @@ class HourlyScoring:
             ModelError: While they are stored: the model does not fit the items.
         """
         progress, whole = Progress(), self.mode == WHOLE_BATCH
-        names, retry = self.pipeline.items, self.pipeline.retry
+        names, retry, tables = self.pipeline.items, self.pipeline.retry, pipeline_tables(self.pipeline)
         paused_before = self.throttle.paused_seconds
-        lock = HourLock(self.engine, hour, self.run_id, wait=retry.wait_for_busy_hour, on_progress=self.on_progress)
-        failed_items = FailedItems(self.engine, item_table(names), hour, self.model.version, self.run_id)
+        lock = HourLock(
+            self.engine, tables, hour, self.run_id, wait=retry.wait_for_busy_hour, on_progress=self.on_progress
+        )
+        failed_items = FailedItems(self.engine, tables, hour, self.model.version, self.run_id)
 
         @contextmanager
         def scope() -> Iterator[None]:
@@ -117,7 +119,7 @@ class HourlyScoring:
         retry = self.pipeline.retry
         if retry.max_failed_items is None and retry.max_failed_share is None:
             return
-        for counts in count_by_hour(self.engine, item_table(self.pipeline.items), hour.start, hour.end):
+        for counts in count_by_hour(self.engine, pipeline_tables(self.pipeline), hour.start, hour.end):
             self._check(hour, counts.failed, counts.items, progress)
 
     def _check(self, hour: Hour, failed: int, items: int, progress: Progress) -> None:

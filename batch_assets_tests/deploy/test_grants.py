@@ -17,6 +17,7 @@ from batch_assets.database.schema.tables import metadata
 from batch_assets.definitions import defs
 from batch_assets.hours import Hour, hour_of_key
 from batch_assets.pipeline import ITEM_TABLE
+from batch_assets_tests.support import engines
 from batch_assets_tests.support.accounts import (
     BATCH_ASSETS,
     DAGSTER,
@@ -193,7 +194,10 @@ def test_pruning_deletes_hours_under_their_lock_and_runs_of_dagster(
     hour = hour_of_key(HOUR)
     assert isinstance(hour, Hour)
     engine = engine_from_environment()
-    with HourLock(engine, hour, "pruning", wait=False, on_progress=print).acquire(), engine.begin() as connection:
+    with (
+        HourLock(engine, engines.TABLES, hour, "pruning", wait=False, on_progress=print).acquire(),
+        engine.begin() as connection,
+    ):
         for statement in (
             f"DELETE FROM items WHERE created_datetime <= '{HALF_PAST}' ORDER BY id LIMIT 1000",
             "DELETE FROM failed_items WHERE item_id NOT IN (SELECT id FROM items)",

@@ -15,7 +15,7 @@ from batch_assets.orchestration.assets.raw_items import raw_items
 from batch_assets.orchestration.partitions import check_closed
 from batch_assets.orchestration.resources import Model
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets_tests.support.engines import TABLES, engine_from_environment
 from batch_assets_tests.support.instance import run_of
 from batch_assets_tests.support.pipeline import END, GOOD, HOUR, insert_items
 from batch_assets_tests.support.sensor import MINUTE, Tick, over, run_of_hour
@@ -75,7 +75,7 @@ def hour_that_is_not_closed() -> Hour:
 
 def reasons_given() -> list[str | None]:
     """Why the hours that are given up are."""
-    return [request.given_up_because for request in read_requests(engine_from_environment()).values()]
+    return [request.given_up_because for request in read_requests(engine_from_environment(), TABLES).values()]
 
 
 # How it was requested
@@ -142,7 +142,7 @@ def test_an_hour_that_another_run_holds_is_not_given_up_by_the_one_that_had_to_l
     engine = engine_from_environment()
     with contextlib.ExitStack() as held:
         for hour in (NEXT, AFTER_NEXT):
-            lock = HourLock(engine, check_closed(hour), "the-rival", wait=False, on_progress=print)
+            lock = HourLock(engine, TABLES, check_closed(hour), "the-rival", wait=False, on_progress=print)
             held.enter_context(lock.acquire())
         busy = failed(instance, (HOUR, AFTER_NEXT), BATCH_BUSY_HOUR="fail")
     assert busy.tags["batch_assets/failed_partitions"] == f"{NEXT}, {AFTER_NEXT}"
@@ -153,7 +153,7 @@ def test_an_hour_that_another_run_holds_is_not_given_up_by_the_one_that_had_to_l
 def test_of_a_range_an_hour_is_not_given_up_for_what_another_one_said(instance: dg.DagsterInstance, sql: Sql) -> None:
     insert_items(sql, GOOD)
     insert_items(sql, [*GOOD, '"bad"'], END)
-    lock = HourLock(engine_from_environment(), check_closed(HOUR), "the-rival", wait=False, on_progress=print)
+    lock = HourLock(engine_from_environment(), TABLES, check_closed(HOUR), "the-rival", wait=False, on_progress=print)
     with lock.acquire():
         failed(instance, (HOUR, NEXT), BATCH_BUSY_HOUR="fail", BATCH_MAX_FAILED_ITEMS="0")
     assert Tick(instance, 6 * MINUTE).hours == [HOUR, NEXT]

@@ -25,7 +25,7 @@ from batch_assets.orchestration.old_runs import OldRuns, opened_instance
 from batch_assets.orchestration.partitions import hourly_partitions
 from batch_assets.settings.throttle import ThrottleSettings
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.engines import ITEMS, engine_from_environment
+from batch_assets_tests.support.engines import TABLES, engine_from_environment
 from batch_assets_tests.support.instance import ROOT
 from batch_assets_tests.support.pipeline import END, GOOD, HOUR, START, correct, insert_items, run_in
 
@@ -38,7 +38,7 @@ MATERIALIZED, FAILED = AssetPartitionStatus.MATERIALIZED, AssetPartitionStatus.F
 
 def old_runs(instance: dg.DagsterInstance, before: datetime.datetime | None = None) -> OldRuns:
     # A run that was made without events has the time of the server, whose zone is another.
-    return OldRuns(instance, engine_from_environment(), ITEMS, before or utc_now() + datetime.timedelta(days=1))
+    return OldRuns(instance, engine_from_environment(), TABLES, before or utc_now() + datetime.timedelta(days=1))
 
 
 def prune_runs(instance: dg.DagsterInstance, before: datetime.datetime | None = None) -> list[str]:
@@ -56,7 +56,7 @@ def prune_hour(key: str) -> None:
     engine = engine_from_environment()
     throttle = Throttle(engine, ThrottleSettings(), print)
     start = datetime.datetime.strptime(key, "%Y-%m-%d-%H:%M")  # noqa: DTZ007 - UTC, as in the tables
-    done = Pruning(engine, ITEMS, throttle, print, unscored_too=False).remove(Hour(start))
+    done = Pruning(engine, TABLES, throttle, print, unscored_too=False).remove(Hour(start))
     assert done.left is None
 
 

@@ -20,7 +20,7 @@ from batch_assets.orchestration.partitions import hourly_partitions
 from batch_assets.retrying.decision import FAILED_RUNS_AGE, LONGEST_PAUSE
 from batch_assets_tests.support.command_line import COMMAND, SECONDS, batch_assets, misused, refused, succeeded
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets_tests.support.engines import TABLES, engine_from_environment
 from batch_assets_tests.support.instance import run_storage_of
 from batch_assets_tests.support.pipeline import (
     END,
@@ -139,7 +139,7 @@ def test_it_ends_with_status_1_and_says_which_hours_had_to_stay_and_why(shipped:
         create_run_for_test(shipped, "batch_inference", status=status, tags={"dagster/partition": key})
     hour = hour_of_key(HOUR)
     assert isinstance(hour, Hour)
-    with HourLock(engine_from_environment(), hour, "a-run", wait=False, on_progress=print).acquire():
+    with HourLock(engine_from_environment(), TABLES, hour, "a-run", wait=False, on_progress=print).acquire():
         done = batch_assets("prune", *ITEMS)
     assert said(done.stdout) == [
         "2026-11-02-09:00: 2 items removed in time",

@@ -23,7 +23,7 @@ from batch_assets.orchestration.assets.predictions import predictions
 from batch_assets.orchestration.assets.raw_items import raw_items
 from batch_assets.orchestration.partitions import hourly_partitions
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.engines import ITEMS, engine_from_environment
+from batch_assets_tests.support.engines import ITEMS, TABLES, engine_from_environment
 from batch_assets_tests.support.instance import ROOT, run_of, running_instance
 from batch_assets_tests.support.pipeline import END, GOOD, HALF_PAST, HOUR, insert_items
 from batch_assets_tests.support.sensor import MINUTE, Tick, over, run_of_hour
@@ -110,7 +110,7 @@ def test_late_items_of_an_hour_that_was_scored_are_requested_in_the_mode_of_the_
     time.sleep(1)  # no run under the daemon ends within the second of its request, which is all the table holds
     assert job.execute_in_process(partition_key=HOUR, instance=instance, tags=dict(request.tags)).success
     assert Tick(instance).said == "Nothing is left in any closed hour."
-    assert read_requests(engine_from_environment()) == {}
+    assert read_requests(engine_from_environment(), TABLES) == {}
 
 
 # Runs and backfills
@@ -205,7 +205,7 @@ def test_an_hour_that_failed_for_good_is_named_once_and_requested_when_it_was_pu
         )
     assert "given up" not in capfd.readouterr().err
     engine, now = engine_from_environment(), datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
-    reset_attempts(engine, ITEMS, [Hour(datetime.datetime.fromisoformat(END) - 60 * MINUTE)], [], now)
+    reset_attempts(engine, TABLES, [Hour(datetime.datetime.fromisoformat(END) - 60 * MINUTE)], [], now)
     (request,) = Tick(instance, MINUTE).requests
     assert request.tags["batch_assets/reason"] == "failed run"
 
@@ -219,7 +219,7 @@ def test_an_hour_that_keeps_failing_is_given_up_with_the_fault_of_its_last_run(
     run_id = run_of_hour(instance, dg.DagsterRunStatus.STARTED)
     instance.report_run_failed(run_of(instance, run_id), "The worker is gone.")
     assert Tick(instance, 60 * MINUTE).requests == []
-    (row,) = read_requests(engine_from_environment()).values()
+    (row,) = read_requests(engine_from_environment(), TABLES).values()
     assert row.given_up_because == (
         f"it was requested 1 time without progress, and its last run {run_id} failed: The worker is gone."
     )
@@ -229,7 +229,7 @@ def test_an_hour_whose_run_was_canceled_waits_for_somebody(instance: dg.DagsterI
     insert_items(sql, GOOD)
     run_of_hour(instance, CANCELED)
     assert Tick(instance, 60 * MINUTE).requests == []
-    (row,) = read_requests(engine_from_environment()).values()
+    (row,) = read_requests(engine_from_environment(), TABLES).values()
     assert row.given_up_because == "its run was canceled"
 
 

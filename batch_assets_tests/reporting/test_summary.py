@@ -79,7 +79,7 @@ def test_predictions_that_no_model_has_made_are_counted_apart() -> None:
 
 def test_the_row_says_how_the_hour_was_scored_in_whole_seconds() -> None:
     outcome = outcome_of([batch((1, "[1, 0, 0]"), (2, None))], {2}, LABELS)
-    row = row_of(Summary(HOUR, outcome, SCORING))
+    row = row_of(Summary("items", HOUR, outcome, SCORING))
     assert json.loads(str(row.pop("label_counts"))) == {"setosa": 1, "versicolor": 0, "virginica": 0}
     assert row == {
         "hour": HOUR,
@@ -102,7 +102,7 @@ def test_the_row_says_how_the_hour_was_scored_in_whole_seconds() -> None:
 
 
 def test_an_hour_that_nobody_has_scored_has_a_row_with_no_more_than_its_counts() -> None:
-    row = row_of(Summary(HOUR, Outcome(), {"run_id": "a run", "finished_at": FINISHED}))
+    row = row_of(Summary("items", HOUR, Outcome(), {"run_id": "a run", "finished_at": FINISHED}))
     known = {name: value for name, value in row.items() if value is not None}
     assert known == {
         "hour": HOUR,
@@ -117,7 +117,7 @@ def test_an_hour_that_nobody_has_scored_has_a_row_with_no_more_than_its_counts()
 
 
 def test_what_is_plotted_are_plain_numbers() -> None:
-    numbers = Summary(HOUR, outcome_of([batch((1, "[1, 0, 0]"))], set(), LABELS), SCORING).numbers()
+    numbers = Summary("items", HOUR, outcome_of([batch((1, "[1, 0, 0]"))], set(), LABELS), SCORING).numbers()
     assert {type(number) for number in numbers.values()} == {int, float}
     assert numbers["rows_per_second"] == 150.0
     assert "write_rows_per_second" not in numbers

@@ -1,4 +1,4 @@
-"""The engine of the running test's database, and the table of the items in it."""
+"""The engine of the running test's database, and the tables in it of the pipeline of the environment."""
 
 import time
 from typing import TYPE_CHECKING
@@ -7,8 +7,8 @@ import pymysql
 import sqlalchemy as sa
 
 from batch_assets.database.connection.engine import engine_for
-from batch_assets.database.schema.tables import item_table
-from batch_assets.pipeline import ITEM_TABLE
+from batch_assets.database.schema.tables import PipelineTables, item_table
+from batch_assets.pipeline import ENVIRONMENT_PIPELINE, ITEM_TABLE
 from batch_assets.settings.database import database_settings
 from batch_assets.settings.environment import environment
 from batch_assets_tests.support.servers import Server
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pytest
 
 ITEMS = item_table(ITEM_TABLE)
+TABLES = PipelineTables(ENVIRONMENT_PIPELINE, ITEMS)
 
 
 def engine_from_environment() -> sa.Engine:

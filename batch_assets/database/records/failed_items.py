@@ -15,16 +15,17 @@ from batch_assets.database.connection.statements import (
 )
 from batch_assets.database.records.hour_counts import created_within
 from batch_assets.database.schema.pending import is_pending
-from batch_assets.database.schema.tables import failed_items
+from batch_assets.database.schema.tables import PipelineTables, failed_items
 from batch_assets.database.slices.batch import Batch
 from batch_assets.hours import Hour, utc_now
 
 
-def failed_ids(engine: sa.Engine, items: sa.Table, hour: Hour) -> set[int]:
+def failed_ids(engine: sa.Engine, tables: PipelineTables, hour: Hour) -> set[int]:
     """Returns the ids of the items of an hour that have failed and have no prediction."""
+    items = tables.items
     statement = (
         sa.select(failed_items.c.item_id)
-        .join(items, items.c.id == failed_items.c.item_id)
+        .select_from(tables.items_with_failures)
         .where(created_within(items, hour.start, hour.end), items.c.prediction.is_(None))
     )
     with snapshot(engine) as connection:
@@ -36,7 +37,7 @@ class FailedItems:
 
     Args:
         engine: The database.
-        items: Their table.
+        tables: Those of the pipeline.
         hour: The hour.
         model_version: Which model they failed with.
         run_id: In which run.
@@ -45,9 +46,10 @@ class FailedItems:
         before: The ids of those that had failed when it began.
     """
 
-    def __init__(self, engine: sa.Engine, items: sa.Table, hour: Hour, model_version: str, run_id: str) -> None:
+    def __init__(self, engine: sa.Engine, tables: PipelineTables, hour: Hour, model_version: str, run_id: str) -> None:
         self._engine = engine
-        self._items = items
+        self._tables = tables
+        self._items = tables.items
         self._hour = hour
         self._model_version = model_version
         self._run_id = run_id
@@ -57,7 +59,7 @@ class FailedItems:
         """Takes stock; rows of items that the service has deleted or predicted by itself are taken off."""
         items = self._items
         waiting = sa.exists().where(items.c.id == failed_items.c.item_id, items.c.prediction.is_(None))
-        of_hour = failed_items.c.hour == self._hour.start
+        of_hour = sa.and_(self._tables.has(failed_items), failed_items.c.hour == self._hour.start)
         with self._engine.begin() as connection:
             connection.execute(sa.delete(failed_items).where(of_hour, ~waiting))
             self.before = set(connection.execute(sa.select(failed_items.c.item_id).where(of_hour)).scalars())
@@ -78,8 +80,8 @@ class FailedItems:
                 return pending
             key, values = condition_sql(connection, items.c.id), condition_sql(connection, items.c["values"])
             return (
-                f"{pending} AND NOT EXISTS (SELECT * FROM failed_items WHERE failed_items.item_id = {key} "
-                f"AND attempts >= {max_attempts} AND values_checksum = {checksum_sql(connection, values)})"
+                f"{pending} AND NOT EXISTS (SELECT * FROM failed_items WHERE {self._of_pipeline(connection)} "
+                f"AND failed_items.item_id = {key} AND attempts >= {max_attempts} AND values_checksum = {checksum_sql(connection, values)})"
             )
 
     def record(self, connection: sa.Connection, batch: Batch) -> None:
@@ -93,10 +95,14 @@ class FailedItems:
         if predicted:
             items = self._items
             done = sa.exists().where(items.c.id == failed_items.c.item_id, items.c.prediction.is_not(None))
-            connection.execute(sa.delete(failed_items).where(failed_items.c.item_id.in_(predicted), done))
+            of_pipeline = self._tables.has(failed_items)
+            connection.execute(sa.delete(failed_items).where(of_pipeline, failed_items.c.item_id.in_(predicted), done))
         rows = [(row.key, checksum(row.text or ""), row.code, _storable(row.message)) for row in batch.failed]
         for part in statement_rows(connection, rows):
             self._insert(connection, part)
+
+    def _of_pipeline(self, connection: sa.Connection) -> str:
+        return condition_sql(connection, self._tables.has(failed_items))
 
     def _insert(self, connection: sa.Connection, rows: Sequence[Sequence[object]]) -> None:
         batch, parameters = batch_table(connection, ("item_id", "old_values", "code", "message"), rows)
@@ -111,14 +117,14 @@ class FailedItems:
             hour = f"DATE_FORMAT({created}, '%%Y-%%m-%%d %%H:00:00')"
         again, new = ("ON DUPLICATE KEY UPDATE", "batch")
         if sqlite:
-            again, new = ("ON CONFLICT (item_id) DO UPDATE SET", "excluded")
+            again, new = ("ON CONFLICT (pipeline, item_id) DO UPDATE SET", "excluded")
         same = f"failed_items.values_checksum = {'excluded.values_checksum' if sqlite else 'batch.old_values'}"
         now = utc_now().strftime("%Y-%m-%d %H:%M:%S")
-        made_by = (now, now, self._model_version, self._run_id)
+        made_by = (self._tables.pipeline, now, now, self._model_version, self._run_id)
         # From the items, so that nothing is recorded of an item that was deleted, corrected or predicted meanwhile.
         connection.exec_driver_sql(
-            "INSERT INTO failed_items (item_id, hour, code, message, values_checksum, attempts, first_failed_at, "
-            f"last_failed_at, model_version, run_id) SELECT {key}, {hour}, batch.code, batch.message, "
+            "INSERT INTO failed_items (item_id, hour, code, message, values_checksum, attempts, pipeline, "
+            f"first_failed_at, last_failed_at, model_version, run_id) SELECT {key}, {hour}, batch.code, batch.message, "
             f"batch.old_values, 1, {', '.join(mark for _ in made_by)} FROM {batch} "
             f"{'JOIN' if sqlite else 'STRAIGHT_JOIN'} {table} ON {key} = batch.item_id WHERE {prediction} IS NULL "
             # Waits for a service that is about to change or to delete one, and sees what became of it.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from batch_assets.database.connection.engine import snapshot
-from batch_assets.database.schema.tables import failed_items, run_summary
+from batch_assets.database.schema.tables import PipelineTables, run_summary
 from batch_assets.hours import Hour
 
 SAMPLE_ROWS = 100
@@ -54,15 +54,16 @@ class Stock:
     shapes: dict[str, int]
 
 
-def take_stock(engine: sa.Engine, items: sa.Table, hour: Hour) -> Stock:
+def take_stock(engine: sa.Engine, tables: PipelineTables, hour: Hour) -> Stock:
     """Counts the items of an hour and looks at a sample of them; copies nothing.
 
     Raises:
         DatabaseError: A table is missing, or the server is away.
     """
+    items = tables.items
     within = created_within(items, hour.start, hour.end)
     with snapshot(engine) as connection:
-        counts = _counts(connection, items, hour.start, hour.end).get(hour.start, HourCounts(hour, 0, 0, 0))
+        counts = _counts(connection, tables, hour.start, hour.end).get(hour.start, HourCounts(hour, 0, 0, 0))
         ends = [
             connection.execute(
                 sa.select(items.c.id, items.c.created_datetime).where(within).order_by(*order).limit(1)
@@ -81,24 +82,29 @@ def take_stock(engine: sa.Engine, items: sa.Table, hour: Hour) -> Stock:
 
 
 def count_by_hour(
-    engine: sa.Engine, items: sa.Table, start: datetime.datetime, end: datetime.datetime
+    engine: sa.Engine, tables: PipelineTables, start: datetime.datetime, end: datetime.datetime
 ) -> list[HourCounts]:
     """Counts the items of each hour that has any, oldest first, all from one moment's view of the tables.
 
     Args:
         engine: The database.
-        items: Their table.
+        tables: Those of the pipeline.
         start: Items created from here on, in UTC without a zone.
         end: Items created before, in UTC without a zone.
     """
     with snapshot(engine) as connection:
-        return sorted(_counts(connection, items, start, end).values(), key=lambda counts: counts.hour.start)
+        return sorted(_counts(connection, tables, start, end).values(), key=lambda counts: counts.hour.start)
 
 
-def model_versions(engine: sa.Engine, start: datetime.datetime, end: datetime.datetime) -> dict[Hour, str]:
+def model_versions(
+    engine: sa.Engine, tables: PipelineTables, start: datetime.datetime, end: datetime.datetime
+) -> dict[Hour, str]:
     """Returns with which model each hour was scored last, as its summary has it."""
     statement = sa.select(run_summary.c.hour, run_summary.c.model_version).where(
-        run_summary.c.hour >= start, run_summary.c.hour < end, run_summary.c.model_version.is_not(None)
+        tables.has(run_summary),
+        run_summary.c.hour >= start,
+        run_summary.c.hour < end,
+        run_summary.c.model_version.is_not(None),
     )
     with snapshot(engine) as connection:
         return {Hour(row.hour): row.model_version for row in connection.execute(statement)}
@@ -121,8 +127,9 @@ def _created(engine: sa.Engine, which: sa.ColumnElement[datetime.datetime]) -> d
 
 
 def _counts(
-    connection: sa.Connection, items: sa.Table, start: datetime.datetime, end: datetime.datetime
+    connection: sa.Connection, tables: PipelineTables, start: datetime.datetime, end: datetime.datetime
 ) -> dict[datetime.datetime, HourCounts]:
+    items = tables.items
     hour = _hour_of(connection, items)
     counted = (
         sa.select(hour.label("start"), sa.func.count().label("items"), sa.func.count(items.c.prediction).label("done"))
@@ -131,7 +138,7 @@ def _counts(
     )
     failed = (
         sa.select(hour.label("start"), sa.func.count().label("failed"))
-        .select_from(failed_items.join(items, items.c.id == failed_items.c.item_id))
+        .select_from(tables.items_with_failures)
         .where(created_within(items, start, end), items.c.prediction.is_(None))
         .group_by(hour)
     )

@@ -16,9 +16,10 @@ import sqlalchemy as sa
 from filelock import FileLock, Timeout
 
 from batch_assets.database.connection.engine import snapshot
-from batch_assets.database.schema.tables import hour_locks
+from batch_assets.database.schema.tables import PipelineTables, hour_locks
 from batch_assets.errors import DatabaseError, HourBusyError
 from batch_assets.hours import Hour, utc_now
+from batch_assets.pipeline import ENVIRONMENT_PIPELINE
 
 WAIT_SECONDS = 5
 # A holder whose machine is gone says nothing more: the server ends its connection, and with it the lock.
@@ -33,16 +34,26 @@ class HourLock:
 
     Args:
         engine: The database.
+        tables: Those of the pipeline.
         hour: The hour.
         run_id: The run.
         wait: Whether to wait while another run has it, or to fail.
         on_progress: Is told that it waits, and for whom.
     """
 
-    def __init__(
-        self, engine: sa.Engine, hour: Hour, run_id: str, *, wait: bool, on_progress: Callable[[str], None]
+    def __init__(  # noqa: PLR0913 - the hour, who wants it, and what to do while it is held
+        self,
+        engine: sa.Engine,
+        tables: PipelineTables,
+        hour: Hour,
+        run_id: str,
+        *,
+        wait: bool,
+        on_progress: Callable[[str], None],
     ) -> None:
         self._engine = engine
+        self._pipeline = tables.pipeline
+        self._of_hour = sa.and_(tables.has(hour_locks), hour_locks.c.hour == hour.start)
         self._hour = hour
         self._run_id = run_id
         self._wait = wait
@@ -59,8 +70,12 @@ class HourLock:
             with self._engine.begin() as connection:
                 # Waits for the last transaction of who held the hour before. Not DELETE and INSERT, which lock gaps.
                 connection.execute(
-                    sa.text("REPLACE INTO hour_locks (hour, run_id, taken_at) VALUES (:hour, :run_id, :taken_at)"),
+                    sa.text(
+                        "REPLACE INTO hour_locks (pipeline, hour, run_id, taken_at) "
+                        "VALUES (:pipeline, :hour, :run_id, :taken_at)"
+                    ),
                     {
+                        "pipeline": self._pipeline,
                         "hour": str(self._hour.start),
                         "run_id": self._run_id,
                         "taken_at": utc_now().strftime("%Y-%m-%d %H:%M:%S"),
@@ -79,7 +94,7 @@ class HourLock:
         Raises:
             HourBusyError: Another run holds it.
         """
-        statement = sa.select(hour_locks.c.run_id).where(hour_locks.c.hour == self._hour.start)
+        statement = sa.select(hour_locks.c.run_id).where(self._of_hour)
         holder = connection.execute(statement.with_for_update(read=True)).scalar()
         if holder != self._run_id:
             raise HourBusyError(
@@ -88,7 +103,7 @@ class HourLock:
             )
 
     def _sign_off(self) -> None:
-        mine = sa.and_(hour_locks.c.hour == self._hour.start, hour_locks.c.run_id == self._run_id)
+        mine = sa.and_(self._of_hour, hour_locks.c.run_id == self._run_id)
         try:
             with self._engine.begin() as connection:
                 connection.execute(sa.delete(hour_locks).where(mine))
@@ -98,7 +113,7 @@ class HourLock:
 
     @contextmanager
     def _server_lock(self) -> Iterator[None]:
-        name = server_lock(self._engine, self._hour)
+        name = server_lock(self._engine, self._pipeline, self._hour)
         # What is asked on it touches no table, so that no transaction begins and holds a view of the database.
         connection = self._engine.connect()
         silent = threading.Event()
@@ -121,7 +136,8 @@ class HourLock:
     def _file_lock(self) -> Iterator[None]:
         folder = Path(f"{self._engine.url.database}.locks")
         folder.mkdir(exist_ok=True)
-        lock = FileLock(folder / f"{self._hour.key.replace(':', '-')}.lock")
+        of_pipeline = "" if self._pipeline == ENVIRONMENT_PIPELINE else f"{self._pipeline}."
+        lock = FileLock(folder / f"{of_pipeline}{self._hour.key.replace(':', '-')}.lock")
         self._take(lambda seconds: _took(lock, seconds))
         try:
             yield
@@ -142,15 +158,19 @@ class HourLock:
             pass
 
     def _holder(self) -> str:
-        statement = sa.select(hour_locks.c.run_id, hour_locks.c.taken_at).where(hour_locks.c.hour == self._hour.start)
+        statement = sa.select(hour_locks.c.run_id, hour_locks.c.taken_at).where(self._of_hour)
         with snapshot(self._engine) as connection:
             row = connection.execute(statement).one_or_none()
         return f"run {row.run_id} since {row.taken_at:%Y-%m-%d %H:%M:%S} UTC" if row else "another run"
 
 
-def server_lock(engine: sa.Engine, hour: Hour) -> str:
+def server_lock(engine: sa.Engine, pipeline: str, hour: Hour) -> str:
     """Returns the name of the lock (GET_LOCK) of an hour: names are the server's, not the database's."""
-    return f"batch_assets.{sha256((engine.url.database or '').encode()).hexdigest()[:24]}.{hour.key}"
+    place = engine.url.database or ""
+    # Runs of the version before pipelines had names must exclude ours, and be excluded.
+    if pipeline != ENVIRONMENT_PIPELINE:
+        place += f"/{pipeline}"
+    return f"batch_assets.{sha256(place.encode()).hexdigest()[:24]}.{hour.key}"
 
 
 def _gave_back(connection: sa.Connection, name: str) -> bool:

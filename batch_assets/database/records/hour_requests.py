@@ -3,16 +3,18 @@
 One statement takes an hour, so that the schedule and the sensor never both request it.
 """
 
+import dataclasses
 import datetime
 from collections.abc import Collection
 from dataclasses import asdict
+from typing import Any
 
 import sqlalchemy as sa
 
 from batch_assets.database.connection.engine import snapshot
 from batch_assets.database.records.hour_counts import created_within
 from batch_assets.database.schema.pending import is_pending
-from batch_assets.database.schema.tables import failed_items, hour_requests
+from batch_assets.database.schema.tables import PipelineTables, failed_items, hour_requests
 from batch_assets.errors import RetryError
 from batch_assets.hours import Hour
 from batch_assets.retrying.decision import RESET, HourRequest
@@ -20,18 +22,22 @@ from batch_assets.retrying.decision import RESET, HourRequest
 _LARGEST_ID = 2**63 - 1
 
 
-def read_requests(engine: sa.Engine) -> dict[Hour, HourRequest]:
+def read_requests(engine: sa.Engine, tables: PipelineTables) -> dict[Hour, HourRequest]:
     """Returns the bookkeeping of all hours that have any."""
     with snapshot(engine) as connection:
-        rows = connection.execute(sa.select(hour_requests)).mappings().all()
-    return {Hour(row["hour"]): HourRequest(**{name: row[name] for name in row if name != "hour"}) for row in rows}
+        rows = connection.execute(sa.select(hour_requests).where(tables.has(hour_requests))).mappings().all()
+    fields = [field.name for field in dataclasses.fields(HourRequest)]
+    return {Hour(row["hour"]): HourRequest(**{name: row[name] for name in fields}) for row in rows}
 
 
-def compare_and_set_request(engine: sa.Engine, hour: Hour, before: HourRequest | None, after: HourRequest) -> bool:
+def compare_and_set_request(
+    engine: sa.Engine, tables: PipelineTables, hour: Hour, before: HourRequest | None, after: HourRequest
+) -> bool:
     """Changes the bookkeeping of an hour, if it still is what the change was decided on.
 
     Args:
         engine: The database.
+        tables: Those of the pipeline.
         hour: The hour.
         before: Its bookkeeping as it was read; None if it had none.
         after: Its bookkeeping from now on.
@@ -39,22 +45,29 @@ def compare_and_set_request(engine: sa.Engine, hour: Hour, before: HourRequest |
     Returns:
         Whether that was done; if not, somebody else has taken the hour meanwhile.
     """
-    change: sa.Insert | sa.Update = sa.update(hour_requests).where(_is_still(hour, before)).values(**asdict(after))
+    change: sa.Insert | sa.Update = (
+        sa.update(hour_requests).where(_is_still(tables, hour, before)).values(**asdict(after))
+    )
     with engine.begin() as connection:
         if before is None:
             ignore = "OR IGNORE" if connection.dialect.name == "sqlite" else "IGNORE"
-            change = sa.insert(hour_requests).prefix_with(ignore).values(hour=hour.start, **asdict(after))
+            row = _row(tables, hour, after)
+            change = sa.insert(hour_requests).prefix_with(ignore).values(row)
         return connection.execute(change).rowcount == 1
 
 
-def delete_request(engine: sa.Engine, hour: Hour, before: HourRequest) -> bool:
+def delete_request(engine: sa.Engine, tables: PipelineTables, hour: Hour, before: HourRequest) -> bool:
     """Takes an hour out of the bookkeeping, if that still is what it was; returns whether it was."""
     with engine.begin() as connection:
-        return connection.execute(sa.delete(hour_requests).where(_is_still(hour, before))).rowcount == 1
+        return connection.execute(sa.delete(hour_requests).where(_is_still(tables, hour, before))).rowcount == 1
 
 
-def _is_still(hour: Hour, before: HourRequest | None) -> sa.ColumnElement[bool]:
-    condition = hour_requests.c.hour == hour.start
+def _row(tables: PipelineTables, hour: Hour, request: HourRequest) -> dict[str, Any]:
+    return {"pipeline": tables.pipeline, "hour": hour.start, **asdict(request)}
+
+
+def _is_still(tables: PipelineTables, hour: Hour, before: HourRequest | None) -> sa.ColumnElement[bool]:
+    condition = sa.and_(tables.has(hour_requests), hour_requests.c.hour == hour.start)
     if before is None:
         return condition
     return sa.and_(
@@ -66,13 +79,17 @@ def _is_still(hour: Hour, before: HourRequest | None) -> sa.ColumnElement[bool]:
 
 
 def reset_attempts(
-    engine: sa.Engine, items: sa.Table, hours: Collection[Hour], item_ids: Collection[int], now: datetime.datetime
+    engine: sa.Engine,
+    tables: PipelineTables,
+    hours: Collection[Hour],
+    item_ids: Collection[int],
+    now: datetime.datetime,
 ) -> tuple[int, list[Hour]]:
     """Has failed items and hours tried again as if they never had been: all that is named, or nothing.
 
     Args:
         engine: The database.
-        items: The table of the items.
+        tables: Those of the pipeline.
         hours: Hours, with all their failed items.
         item_ids: Failed items, with their hours.
         now: The present, in UTC without a zone.
@@ -84,24 +101,26 @@ def reset_attempts(
         RetryError: An item is unknown or has not failed, or an hour has nothing that could be tried again.
     """
     with engine.begin() as connection:
-        wanted = set(hours) | {_hour_of_failed(connection, items, item_id) for item_id in item_ids}
+        wanted = set(hours) | {_hour_of_failed(connection, tables, item_id) for item_id in item_ids}
         of_hours = failed_items.c.hour.in_([hour.start for hour in hours])
         for hour in hours:
-            _check_something_left(connection, items, hour)
-        these = sa.or_(of_hours, failed_items.c.item_id.in_(item_ids))
+            _check_something_left(connection, tables, hour)
+        these = sa.and_(tables.has(failed_items), sa.or_(of_hours, failed_items.c.item_id.in_(item_ids)))
         done = connection.execute(sa.delete(failed_items).where(these)).rowcount
         moment = now.replace(microsecond=0) + datetime.timedelta(seconds=1)
         for hour in wanted:
-            connection.execute(sa.delete(hour_requests).where(hour_requests.c.hour == hour.start))
-            row = HourRequest(0, RESET, "", moment)
-            connection.execute(sa.insert(hour_requests).values(hour=hour.start, **asdict(row)))
+            connection.execute(sa.delete(hour_requests).where(_is_still(tables, hour, None)))
+            row = _row(tables, hour, HourRequest(0, RESET, "", moment))
+            connection.execute(sa.insert(hour_requests).values(row))
     return done, sorted(wanted, key=lambda hour: hour.start)
 
 
-def _hour_of_failed(connection: sa.Connection, items: sa.Table, item_id: int) -> Hour:
+def _hour_of_failed(connection: sa.Connection, tables: PipelineTables, item_id: int) -> Hour:
+    items = tables.items
+    failed = sa.and_(items.c.id == failed_items.c.item_id, tables.has(failed_items))
     statement = (
         sa.select(items.c.id, items.c.prediction.is_not(None).label("predicted"), failed_items.c.hour)
-        .select_from(items.outerjoin(failed_items, items.c.id == failed_items.c.item_id))
+        .select_from(items.outerjoin(failed_items, failed))
         .where(items.c.id == item_id)
     )
     row = connection.execute(statement).one_or_none() if item_id <= _LARGEST_ID else None
@@ -113,11 +132,13 @@ def _hour_of_failed(connection: sa.Connection, items: sa.Table, item_id: int) ->
     return Hour(row.hour)
 
 
-def _check_something_left(connection: sa.Connection, items: sa.Table, hour: Hour) -> None:
+def _check_something_left(connection: sa.Connection, tables: PipelineTables, hour: Hour) -> None:
+    items = tables.items
     created = created_within(items, hour.start, hour.end)
+    failed = sa.and_(tables.has(failed_items), failed_items.c.hour == hour.start)
     looked_up = (
-        sa.select(hour_requests.c.hour).where(hour_requests.c.hour == hour.start),
-        sa.select(failed_items.c.item_id).where(failed_items.c.hour == hour.start).limit(1),
+        sa.select(hour_requests.c.hour).where(_is_still(tables, hour, None)),
+        sa.select(failed_items.c.item_id).where(failed).limit(1),
         sa.select(items.c.id).where(is_pending(connection, items), created).limit(1),
     )
     if any(connection.execute(statement).first() for statement in looked_up):

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from batch_assets.database.connection.engine import snapshot
 from batch_assets.database.connection.statements import statement_rows
 from batch_assets.database.schema.pending import is_pending, is_predicted
-from batch_assets.database.schema.tables import registrations
+from batch_assets.database.schema.tables import PipelineTables, registrations
 from batch_assets.errors import IdempotencyError
 from batch_assets.hours import utc_now
 
@@ -92,12 +92,12 @@ def correct_item(engine: sa.Engine, items: sa.Table, item_id: int, values: str) 
         return connection.execute(_item(items, item_id)).one_or_none()
 
 
-def register_once(engine: sa.Engine, items: sa.Table, texts: Sequence[str], key: str | None) -> list[int]:
+def register_once(engine: sa.Engine, tables: PipelineTables, texts: Sequence[str], key: str | None) -> list[int]:
     """Registers items in one transaction, and no second time under the same key.
 
     Args:
         engine: The database.
-        items: Their table.
+        tables: Those of the pipeline.
         texts: The `values` of each item as JSON text.
         key: What a request that is repeated is known by; None for one that is not.
 
@@ -110,7 +110,7 @@ def register_once(engine: sa.Engine, items: sa.Table, texts: Sequence[str], key:
     fingerprint = _digest("\n".join(texts))
     while True:
         with engine.connect() as connection:
-            known = connection.execute(_known(key)).one_or_none() if key else None
+            known = connection.execute(_known(tables, key)).one_or_none() if key else None
             if known and known.fingerprint != fingerprint:
                 raise IdempotencyError(
                     "Other items were registered under this idempotency key: send the same items again, or these under "
@@ -119,9 +119,9 @@ def register_once(engine: sa.Engine, items: sa.Table, texts: Sequence[str], key:
             if known:
                 ids: list[int] = json.loads(known.ids)
                 return ids
-            ids = _insert(connection, items, texts)
+            ids = _insert(connection, tables.items, texts)
             # Where a request with the same key comes between, it has registered the items: these are taken back.
-            if key is None or _keep(connection, key, fingerprint, ids):
+            if key is None or _keep(connection, tables, key, fingerprint, ids):
                 connection.commit()
                 return ids
 
@@ -130,9 +130,10 @@ def _item(items: sa.Table, item_id: int) -> sa.Select[Any]:
     return sa.select(items).where(items.c.id == item_id)
 
 
-def _known(key: str) -> sa.Select[str, str]:
+def _known(tables: PipelineTables, key: str) -> sa.Select[str, str]:
     columns = registrations.c
-    return sa.select(columns.fingerprint, columns.ids).where(columns.idempotency_key == _digest(key))
+    known = sa.and_(tables.has(registrations), columns.idempotency_key == _digest(key))
+    return sa.select(columns.fingerprint, columns.ids).where(known)
 
 
 def _insert(connection: sa.Connection, items: sa.Table, texts: Sequence[str]) -> list[int]:
@@ -151,10 +152,11 @@ def _insert(connection: sa.Connection, items: sa.Table, texts: Sequence[str]) ->
     return ids
 
 
-def _keep(connection: sa.Connection, key: str, fingerprint: str, ids: list[int]) -> bool:
+def _keep(connection: sa.Connection, tables: PipelineTables, key: str, fingerprint: str, ids: list[int]) -> bool:
     """Writes down what was registered under a key, and returns whether nobody else has done so."""
     ignore = "OR IGNORE" if connection.dialect.name == "sqlite" else "IGNORE"
     row = {
+        "pipeline": tables.pipeline,
         "idempotency_key": _digest(key),
         "fingerprint": fingerprint,
         "ids": json.dumps(ids, separators=(",", ":")),

@@ -14,13 +14,14 @@ from uuid import uuid4
 import sqlalchemy as sa
 
 from batch_assets.database.connection.engine import snapshot, writing
-from batch_assets.database.connection.statements import batch_table, checksum_sql, column_sql
+from batch_assets.database.connection.statements import batch_table, checksum_sql, column_sql, condition_sql
 from batch_assets.database.connection.throttle import Throttle
 from batch_assets.database.records.hour_counts import created_within
 from batch_assets.database.records.hour_lock import HourLock
 from batch_assets.database.records.remaining import remaining_by_hour
 from batch_assets.database.records.summaries import hours_with_summary
 from batch_assets.database.schema.tables import (
+    PipelineTables,
     failed_items,
     hour_locks,
     hour_requests,
@@ -60,22 +61,26 @@ class PrunedHour:
     items: int = 0
 
 
-def old_hours(engine: sa.Engine, items: sa.Table, end: datetime.datetime) -> list[Hour]:
+def old_hours(engine: sa.Engine, tables: PipelineTables, end: datetime.datetime) -> list[Hour]:
     """Returns the hours before a moment of which there are items or rows of ours, oldest first.
 
     Looks up one item an hour, whatever the hours hold.
 
     Args:
         engine: The database.
-        items: The table of the items.
+        tables: Those of the pipeline.
         end: The start of an hour, in UTC without a zone.
     """
+    items = tables.items
     gone = failed_items.outerjoin(items, items.c.id == failed_items.c.item_id)
     looked_up: list[sa.Select[datetime.datetime]] = [
-        sa.select(table.c.hour).where(table.c.hour < end) for table in (run_summary, hour_requests, hour_locks)
+        sa.select(table.c.hour).where(tables.has(table), table.c.hour < end)
+        for table in (run_summary, hour_requests, hour_locks)
     ]
     looked_up.append(
-        sa.select(failed_items.c.hour).select_from(gone).where(failed_items.c.hour < end, items.c.id.is_(None))
+        sa.select(failed_items.c.hour)
+        .select_from(gone)
+        .where(tables.has(failed_items), failed_items.c.hour < end, items.c.id.is_(None))
     )
     with snapshot(engine) as connection:
         starts = set(_starts_of_items(connection, items, end))
@@ -93,9 +98,10 @@ def _starts_of_items(connection: sa.Connection, items: sa.Table, end: datetime.d
         created = connection.execute(first.where(created_within(items, hour.end, end))).scalar()
 
 
-def existing_hours(engine: sa.Engine, items: sa.Table, hours: Collection[Hour]) -> set[Hour]:
+def existing_hours(engine: sa.Engine, tables: PipelineTables, hours: Collection[Hour]) -> set[Hour]:
     """Returns which of these hours have items or a summary."""
-    there = hours_with_summary(engine, hours)
+    items = tables.items
+    there = hours_with_summary(engine, tables, hours)
     with snapshot(engine) as connection:
         for hour in set(hours) - there:
             within = created_within(items, hour.start, hour.end)
@@ -104,23 +110,27 @@ def existing_hours(engine: sa.Engine, items: sa.Table, hours: Collection[Hour]) 
     return there
 
 
-def remove_registrations(engine: sa.Engine, before: datetime.datetime, throttle: Throttle) -> int:
+def remove_registrations(
+    engine: sa.Engine, tables: PipelineTables, before: datetime.datetime, throttle: Throttle
+) -> int:
     """Forgets the idempotency keys that were used before a moment, and returns how many there were.
 
     Args:
         engine: The database.
+        tables: Those of the pipeline.
         before: In UTC without a zone.
         throttle: Has each transaction wait for its turn.
     """
     key, removed = registrations.c.idempotency_key, 0
-    old = sa.select(key).where(registrations.c.registered_at < before).limit(BATCH_ROWS)
+    of_pipeline = tables.has(registrations)
+    old = sa.select(key).where(of_pipeline, registrations.c.registered_at < before).limit(BATCH_ROWS)
     while True:
         throttle.before_write(BATCH_ROWS)
         with writing(engine) as connection:
             keys = connection.execute(old).scalars().all()
             if not keys:
                 return removed
-            removed += connection.execute(sa.delete(registrations).where(key.in_(keys))).rowcount
+            removed += connection.execute(sa.delete(registrations).where(of_pipeline, key.in_(keys))).rowcount
 
 
 class Pruning:
@@ -128,7 +138,7 @@ class Pruning:
 
     Args:
         engine: The database.
-        items: The table of the items.
+        tables: Those of the pipeline.
         throttle: Has each transaction wait for its turn.
         on_progress: Is told what a person should know.
         unscored_too: Whether to remove items that nobody has scored; without it, an hour that has any stays as it is.
@@ -137,14 +147,15 @@ class Pruning:
     def __init__(
         self,
         engine: sa.Engine,
-        items: sa.Table,
+        tables: PipelineTables,
         throttle: Throttle,
         on_progress: Callable[[str], None],
         *,
         unscored_too: bool,
     ) -> None:
         self._engine = engine
-        self._items = items
+        self._tables = tables
+        self._items = tables.items
         self._throttle = throttle
         self._on_progress = on_progress
         self._unscored_too = unscored_too
@@ -157,7 +168,7 @@ class Pruning:
         A removal that was interrupted is finished by the next one.
         """
         removed = 0
-        lock = HourLock(self._engine, hour, self._run_id, wait=False, on_progress=self._on_progress)
+        lock = HourLock(self._engine, self._tables, hour, self._run_id, wait=False, on_progress=self._on_progress)
         try:
             with lock.acquire():
                 unscored = self._unscored(hour)
@@ -183,7 +194,7 @@ class Pruning:
         """Counts the items that nobody has scored with the values that they have, if these are to stay."""
         if self._unscored_too:
             return 0
-        left = remaining_by_hour(self._engine, self._items, hour, hour.end, max_attempts=1).get(hour, Remaining())
+        left = remaining_by_hour(self._engine, self._tables, hour, hour.end, max_attempts=1).get(hour, Remaining())
         return left.pending + left.corrected
 
     def _count(self, hour: Hour) -> int:
@@ -203,7 +214,7 @@ class Pruning:
             with writing(self._engine) as connection:
                 lock.check(connection)
                 keys = self._lock_items(connection, hour, sorted(row.id for row in batch))
-                _delete(connection, failed_items.c.item_id, keys)
+                _delete(connection, failed_items.c.item_id, keys, self._tables.has(failed_items))
                 _delete(connection, self._items.c.id, keys)
             yield len(keys)
 
@@ -228,6 +239,7 @@ class Pruning:
         if not self._unscored_too:
             condition += (
                 f" AND ({prediction} IS NOT NULL OR EXISTS (SELECT * FROM failed_items WHERE item_id = {key} AND "
+                f"{condition_sql(connection, self._tables.has(failed_items))} AND "
                 f"values_checksum = {checksum_sql(connection, values)}))"
             )
         found = connection.exec_driver_sql(
@@ -238,8 +250,8 @@ class Pruning:
         return found.scalars().all()
 
     def _remove_records(self, hour: Hour, lock: HourLock) -> None:
-        items = self._items
-        of_hour = sa.select(failed_items.c.item_id).where(failed_items.c.hour == hour.start)
+        items, of_pipeline = self._items, self._tables.has
+        of_hour = sa.select(failed_items.c.item_id).where(of_pipeline(failed_items), failed_items.c.hour == hour.start)
         deleted_by_the_service = of_hour.outerjoin(items, items.c.id == failed_items.c.item_id).where(
             items.c.id.is_(None)
         )
@@ -247,21 +259,33 @@ class Pruning:
         with writing(self._engine) as connection:
             lock.check(connection)
             keys = connection.execute(deleted_by_the_service).scalars().all()
-            _delete(connection, failed_items.c.item_id, keys)
+            _delete(connection, failed_items.c.item_id, keys, of_pipeline(failed_items))
             for table in (run_summary, hour_requests):
-                connection.execute(sa.delete(table).where(table.c.hour == hour.start))
+                connection.execute(sa.delete(table).where(of_pipeline(table), table.c.hour == hour.start))
 
 
-def _delete(connection: sa.Connection, column: sa.Column[Any], keys: Sequence[int]) -> None:
+def _delete(
+    connection: sa.Connection,
+    column: sa.Column[Any],
+    keys: Sequence[int],
+    condition: sa.ColumnElement[bool] | None = None,
+) -> None:
     """Deletes rows by their primary key, looking up one by one.
 
     By a list of keys the server may lock the row that follows, too, and waits for whoever has it.
+
+    Args:
+        connection: The database.
+        column: The primary key, or its last column.
+        keys: The values in it.
+        condition: What the other columns of the key are.
     """
     if not keys:
         return
     batch, parameters = batch_table(connection, ("row_key",), [(value,) for value in keys])
     key, table = column_sql(connection, column), connection.dialect.identifier_preparer.format_table(column.table)
-    statement = f"DELETE FROM {table} USING {batch} STRAIGHT_JOIN {table} ON {key} = batch.row_key"
+    further = "" if condition is None else f"{condition_sql(connection, condition)} AND "
+    statement = f"DELETE FROM {table} USING {batch} STRAIGHT_JOIN {table} ON {further}{key} = batch.row_key"
     if connection.dialect.name == "sqlite":
-        statement = f"DELETE FROM {table} WHERE {key} IN (SELECT row_key FROM {batch})"
+        statement = f"DELETE FROM {table} WHERE {further}{key} IN (SELECT row_key FROM {batch})"
     connection.exec_driver_sql(statement, parameters)

@@ -10,7 +10,7 @@ from batch_assets.database.connection.engine import snapshot
 from batch_assets.database.connection.statements import checksum_of
 from batch_assets.database.records.hour_counts import created_within
 from batch_assets.database.schema.pending import is_pending
-from batch_assets.database.schema.tables import failed_items
+from batch_assets.database.schema.tables import PipelineTables, failed_items
 from batch_assets.hours import Hour
 from batch_assets.retrying.decision import Remaining
 
@@ -18,7 +18,7 @@ _EPOCH = datetime.datetime(1970, 1, 1)  # noqa: DTZ001 - UTC without a zone, as 
 
 
 def remaining_by_hour(
-    engine: sa.Engine, items: sa.Table, first: Hour, end: datetime.datetime, max_attempts: int
+    engine: sa.Engine, tables: PipelineTables, first: Hour, end: datetime.datetime, max_attempts: int
 ) -> dict[Hour, Remaining]:
     """Returns what has no prediction, by hour; hours that have nothing of the kind are not in it.
 
@@ -26,15 +26,17 @@ def remaining_by_hour(
 
     Args:
         engine: The database.
-        items: Their table.
+        tables: Those of the pipeline.
         first: The first hour to look at.
         end: Items created before; the start of the open hour, say.
         max_attempts: How often an item may fail with the same values before it is given up.
     """
     with snapshot(engine) as connection:
-        unpredicted = {row.number: row for row in connection.execute(_unpredicted(connection, items, first.start, end))}
+        unpredicted = {
+            row.number: row for row in connection.execute(_unpredicted(connection, tables.items, first.start, end))
+        }
         failed = {
-            row.number: row for row in connection.execute(_failed(connection, items, first.start, end, max_attempts))
+            row.number: row for row in connection.execute(_failed(connection, tables, first.start, end, max_attempts))
         }
     left = {}
     for number in unpredicted.keys() | failed.keys():
@@ -62,8 +64,13 @@ def _unpredicted(
 
 
 def _failed(
-    connection: sa.Connection, items: sa.Table, start: datetime.datetime, end: datetime.datetime, max_attempts: int
+    connection: sa.Connection,
+    tables: PipelineTables,
+    start: datetime.datetime,
+    end: datetime.datetime,
+    max_attempts: int,
 ) -> sa.Select[Any, Any, Any, Any]:
+    items = tables.items
     number, corrected = _hours_since_epoch(connection, items), _was_corrected(connection, items)
     again = sa.or_(failed_items.c.attempts < max_attempts, corrected)
     return (
@@ -73,30 +80,30 @@ def _failed(
             sa.func.sum(sa.case((again, 1), else_=0)).label("again"),
             sa.func.sum(sa.case((corrected, 1), else_=0)).label("corrected"),
         )
-        .select_from(failed_items.join(items, items.c.id == failed_items.c.item_id))
+        .select_from(tables.items_with_failures)
         .where(items.c.prediction.is_(None), created_within(items, start, end))
         .group_by(number)
     )
 
 
-def failed_rows(engine: sa.Engine, items: sa.Table, count: int, max_attempts: int) -> Sequence[sa.Row[Any]]:
+def failed_rows(engine: sa.Engine, tables: PipelineTables, count: int, max_attempts: int) -> Sequence[sa.Row[Any]]:
     """Returns the failed items that failed last, latest first.
 
     Args:
         engine: The database.
-        items: Their table.
+        tables: Those of the pipeline.
         count: How many at the most.
         max_attempts: How often an item may fail with the same values before it is given up.
 
     Returns:
         Rows with `item_id`, `hour`, `code`, `message`, `attempts` and `given_up`.
     """
-    table = failed_items.c
+    table, items = failed_items.c, tables.items
     with snapshot(engine) as connection:
         given_up = sa.and_(table.attempts >= max_attempts, sa.not_(_was_corrected(connection, items)))
         statement = (
             sa.select(table.item_id, table.hour, table.code, table.message, table.attempts, given_up.label("given_up"))
-            .select_from(failed_items.join(items, items.c.id == table.item_id))
+            .select_from(tables.items_with_failures)
             .where(items.c.prediction.is_(None))
             .order_by(table.last_failed_at.desc(), table.item_id.desc())
             .limit(count)

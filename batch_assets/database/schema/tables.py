@@ -3,13 +3,14 @@
 Times are UTC without an offset. JSON columns are read and written as their text.
 """
 
+from dataclasses import dataclass
 from functools import cache
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 from batch_assets.database.connection.sqlite_time import SQLiteTime
-from batch_assets.pipeline import ItemTable
+from batch_assets.pipeline import ItemTable, Pipeline
 
 JSON_TEXT = sa.Text()
 # SQLite numbers rows by itself for INTEGER only, and compares times as text: all must be of one length.
@@ -61,9 +62,41 @@ def item_table(names: ItemTable) -> sa.Table:
     )
 
 
+@dataclass(frozen=True)
+class PipelineTables:
+    """What a pipeline has in its database: the table of its items, and its rows in the tables that pipelines share.
+
+    Args:
+        pipeline: The name of the pipeline.
+        items: The table of its items.
+    """
+
+    pipeline: str
+    items: sa.Table
+
+    def has(self, shared: sa.Table) -> sa.ColumnElement[bool]:
+        """Returns the condition that a row of a shared table is one of the pipeline's."""
+        return shared.c.pipeline == self.pipeline
+
+    @property
+    def items_with_failures(self) -> sa.Join:
+        """The failed items, joined with what the service has of them."""
+        return failed_items.join(self.items, sa.and_(self.items.c.id == failed_items.c.item_id, self.has(failed_items)))
+
+
+def pipeline_tables(pipeline: Pipeline) -> PipelineTables:
+    """Returns the tables of a pipeline."""
+    return PipelineTables(pipeline.name, item_table(pipeline.items))
+
+
+def _pipeline_column() -> sa.Column[str]:
+    return sa.Column("pipeline", LONG_CODE, primary_key=True, doc="The pipeline.")
+
+
 failed_items = sa.Table(
     "failed_items",
     metadata,
+    _pipeline_column(),
     sa.Column("item_id", IDENTIFIER, primary_key=True, autoincrement=False, doc="The item."),
     sa.Column("hour", TIME, nullable=False, doc="The hour that it belongs to."),
     sa.Column("code", LONG_CODE, nullable=False, doc="The kind of fault, for example `wrong_length`."),
@@ -85,6 +118,7 @@ failed_items = sa.Table(
 hour_locks = sa.Table(
     "hour_locks",
     metadata,
+    _pipeline_column(),
     sa.Column("hour", TIME, primary_key=True, doc="The hour."),
     sa.Column("run_id", LONG_CODE, nullable=False, doc="The run that has taken the lock last."),
     sa.Column("taken_at", TIME, nullable=False, doc="When it took it."),
@@ -94,6 +128,7 @@ hour_locks = sa.Table(
 hour_requests = sa.Table(
     "hour_requests",
     metadata,
+    _pipeline_column(),
     sa.Column("hour", TIME, primary_key=True, doc="The hour."),
     sa.Column("requests", sa.Integer, nullable=False, doc="How often it has been requested in a row without progress."),
     sa.Column("reason", LONG_CODE, nullable=False, doc="Why it was requested last, for example `late items`."),
@@ -107,6 +142,7 @@ hour_requests = sa.Table(
 run_summary = sa.Table(
     "run_summary",
     metadata,
+    _pipeline_column(),
     sa.Column("hour", TIME, primary_key=True, doc="The hour."),
     sa.Column("items", sa.BigInteger, nullable=False, doc="Items of the hour: `predicted + failed + pending`."),
     sa.Column("predicted", sa.BigInteger, nullable=False, doc="Items with a prediction."),
@@ -135,6 +171,7 @@ run_summary = sa.Table(
 registrations = sa.Table(
     "registrations",
     metadata,
+    _pipeline_column(),
     # SHA-256, in hexadecimal: of a key in any letters and of any length.
     sa.Column("idempotency_key", LONG_CODE, primary_key=True, doc="SHA-256 of the key."),
     sa.Column("fingerprint", LONG_CODE, nullable=False, doc="SHA-256 of the items that were registered under it."),

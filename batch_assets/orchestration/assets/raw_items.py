@@ -4,7 +4,7 @@ import dagster as dg
 
 from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.hour_counts import Stock, take_stock
-from batch_assets.database.schema.tables import item_table
+from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.orchestration.failures import as_dagster_failure, tag_fault
 from batch_assets.orchestration.partitions import backfill_policy, closed_hours, hourly_partitions
 from batch_assets.orchestration.resources import CurrentPipeline
@@ -33,7 +33,7 @@ def raw_items(context: dg.AssetExecutionContext, pipeline: CurrentPipeline) -> N
     engine = engine_for(settings.database)
     for hour in closed_hours(context):
         context.add_asset_metadata(
-            _metadata(take_stock(engine, item_table(settings.items), hour)), partition_key=hour.key
+            _metadata(take_stock(engine, pipeline_tables(settings), hour)), partition_key=hour.key
         )
 
 

@@ -8,7 +8,7 @@ import dagster as dg
 
 from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.failed_items import failed_ids
-from batch_assets.database.schema.tables import item_table
+from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches, BatchesByPartition
 from batch_assets.hours import Hour
@@ -17,7 +17,7 @@ from batch_assets.orchestration.checks import evaluations
 from batch_assets.orchestration.failures import as_dagster_failure, tag_fault
 from batch_assets.orchestration.partitions import backfill_policy, check_closed, closed_hours, hourly_partitions
 from batch_assets.orchestration.resources import CurrentPipeline
-from batch_assets.pipeline import ITEM_TABLE, Pipeline
+from batch_assets.pipeline import ENVIRONMENT_PIPELINE, ITEM_TABLE, Pipeline
 from batch_assets.reporting.summary import Outcome, Summary, count_outcome, read_predictions, store_summary
 from batch_assets.reporting.tables import shares
 
@@ -30,7 +30,11 @@ RUNS_TO_LOOK_AT, EVENTS_AT_ONCE = 100, 4
     backfill_policy=backfill_policy,
     ins={"predictions": dg.AssetIn(metadata={"columns": [ITEM_TABLE.key, ITEM_TABLE.prediction]})},
     io_manager_key="mysql_io_manager",
-    metadata={"partition_expr": "hour", "key": "hour"},
+    metadata={
+        "partition_expr": "hour",
+        "key": "hour",
+        "constant_columns": {"pipeline": ENVIRONMENT_PIPELINE},
+    },
     group_name="batch_inference",
     kinds={"mysql"},
     hooks={tag_fault},
@@ -48,7 +52,7 @@ def run_summary(
 
     def summary_of(hour: Hour) -> Batches:
         outcome = _outcome(settings, hour, predictions.of_partition(hour.key))
-        summary = Summary(hour.start, outcome, scorings[hour.key])
+        summary = Summary(settings.name, hour.start, outcome, scorings[hour.key])
         return Batches([summary.batch()], metadata=lambda: _metadata(summary))
 
     return BatchesByPartition((hour.key, summary_of(hour)) for hour in chosen)
@@ -64,7 +68,7 @@ def sum_up(context: dg.AssetExecutionContext, pipeline: Pipeline, keys: Sequence
     scorings = _scorings(context, hours_stored)
     for hour in hours_stored:
         outcome = _outcome(pipeline, hour, read_predictions(engine, pipeline.items, hour))
-        summary = Summary(hour.start, outcome, scorings[hour.key])
+        summary = Summary(pipeline.name, hour.start, outcome, scorings[hour.key])
         store_summary(engine, summary)
         context.log_event(
             dg.AssetMaterialization("run_summary", partition=hour.key, metadata={**_metadata(summary), "rows": 1})
@@ -75,7 +79,7 @@ def sum_up(context: dg.AssetExecutionContext, pipeline: Pipeline, keys: Sequence
 
 def _outcome(pipeline: Pipeline, hour: Hour, predictions: Iterable[Batch]) -> Outcome:
     labels = load_labels(pipeline.model.label_filepath)
-    failed = failed_ids(engine_for(pipeline.database), item_table(pipeline.items), hour)
+    failed = failed_ids(engine_for(pipeline.database), pipeline_tables(pipeline), hour)
     return count_outcome(predictions, pipeline.items, failed, labels)
 
 

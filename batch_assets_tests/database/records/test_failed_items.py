@@ -10,7 +10,7 @@ from batch_assets.database.records.failed_items import FailedItems
 from batch_assets.database.slices.batch import Batch, FailedRow
 from batch_assets.hours import Hour
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.engines import ITEMS, engine_from_environment
+from batch_assets_tests.support.engines import TABLES, engine_from_environment
 from batch_assets_tests.support.pipeline import END, LAST, START, assert_hour_adds_up, correct, failed_of, insert_items
 
 pytestmark = pytest.mark.usefixtures("tables")
@@ -29,7 +29,7 @@ def failed(key: int, text: str, code: str = "code", message: str = "message") ->
 
 
 def begun(engine: sa.Engine, run_id: str = "run") -> FailedItems:
-    failed_items = FailedItems(engine, ITEMS, HOUR, "version", run_id)
+    failed_items = FailedItems(engine, TABLES, HOUR, "version", run_id)
     failed_items.begin()
     return failed_items
 

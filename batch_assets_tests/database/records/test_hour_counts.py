@@ -11,7 +11,7 @@ from batch_assets.database.records.hour_counts import count_by_hour, first_creat
 from batch_assets.database.slices.batch import Batch, FailedRow
 from batch_assets.hours import Hour
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.engines import ITEMS, engine_from_environment
+from batch_assets_tests.support.engines import ITEMS, TABLES, engine_from_environment
 from batch_assets_tests.support.pipeline import END, GOOD, START, insert_items
 
 pytestmark = pytest.mark.usefixtures("tables")
@@ -32,7 +32,7 @@ def failed(key: int, text: str, code: str = "code", message: str = "message") ->
 
 def recorded(engine: sa.Engine, *rows: FailedRow, predicted: tuple[int, ...] = (), run_id: str = "run") -> None:
     """Records a batch as a run does."""
-    failed_items = FailedItems(engine, ITEMS, HOUR, "version", run_id)
+    failed_items = FailedItems(engine, TABLES, HOUR, "version", run_id)
     failed_items.begin()
     with engine.begin() as connection:
         failed_items.record(connection, Batch(("id",), [(key,) for key in predicted], rows))
@@ -65,7 +65,7 @@ def test_the_stock_of_an_hour_is_that_hours_only(engine: sa.Engine, sql: Sql) ->
     insert_items(sql, ['"x"'], END)
     sql("UPDATE items SET prediction = '[1, 0, 0]' WHERE id = %s", last[2])
     recorded(engine, failed(first[1], "[1, 2]"))
-    stock = take_stock(engine, ITEMS, HOUR)
+    stock = take_stock(engine, TABLES, HOUR)
     counts = stock.counts
     assert (counts.hour, counts.items, counts.predicted, counts.failed, counts.pending) == (HOUR, 5, 1, 1, 3)
     assert stock.first == (first[0], HOUR.start)
@@ -75,12 +75,12 @@ def test_the_stock_of_an_hour_is_that_hours_only(engine: sa.Engine, sql: Sql) ->
 
 def test_the_stock_does_not_look_at_the_shape_of_what_is_very_long(engine: sa.Engine, sql: Sql) -> None:
     insert_items(sql, [json.dumps("x" * 100_000), json.dumps([1] * 30_000)], START)
-    assert take_stock(engine, ITEMS, HOUR).shapes == {"more than 100,000 characters": 1, "list of 30000": 1}
+    assert take_stock(engine, TABLES, HOUR).shapes == {"more than 100,000 characters": 1, "list of 30000": 1}
 
 
 def test_the_stock_of_an_hour_without_items_is_zero(engine: sa.Engine, sql: Sql) -> None:
     insert_items(sql, GOOD, END)
-    stock = take_stock(engine, ITEMS, HOUR)
+    stock = take_stock(engine, TABLES, HOUR)
     assert (stock.counts.items, stock.counts.predicted, stock.counts.failed, stock.counts.pending) == (0, 0, 0, 0)
     assert (stock.first, stock.last, stock.shapes) == (None, None, {})
 
@@ -96,7 +96,7 @@ def test_items_are_counted_by_hour_oldest_first(engine: sa.Engine, sql: Sql) -> 
     start, end = HOUR.start - datetime.timedelta(hours=1), NEXT.end
     counted = [
         (counts.hour.key, counts.items, counts.predicted, counts.failed, counts.pending)
-        for counts in count_by_hour(engine, ITEMS, start, end)
+        for counts in count_by_hour(engine, TABLES, start, end)
     ]
     assert counted == [
         ("2026-11-02-04:00", 1, 0, 0, 1),
@@ -104,7 +104,7 @@ def test_items_are_counted_by_hour_oldest_first(engine: sa.Engine, sql: Sql) -> 
         ("2026-11-02-06:00", 3, 0, 0, 3),
     ]
     assert (
-        count_by_hour(engine, ITEMS, NEXT.end + datetime.timedelta(hours=1), NEXT.end + datetime.timedelta(days=1))
+        count_by_hour(engine, TABLES, NEXT.end + datetime.timedelta(hours=1), NEXT.end + datetime.timedelta(days=1))
         == []
     )
     assert first_created(engine, ITEMS) == datetime.datetime.fromisoformat("2026-11-02 03:59:59")
@@ -119,11 +119,11 @@ def test_failed_rows_of_items_that_are_gone_or_predicted_are_not_counted(engine:
     recorded(engine, failed(gone, "[1]"), failed(done, "[2]"), failed(bad, "[3]"))
     sql("DELETE FROM items WHERE id = %s", gone)
     sql("UPDATE items SET prediction = '[1, 0, 0]' WHERE id = %s", done)
-    assert failed_ids(engine, ITEMS, HOUR) == {bad}
-    assert failed_ids(engine, ITEMS, NEXT) == set()
-    (counts,) = count_by_hour(engine, ITEMS, HOUR.start, HOUR.end)
+    assert failed_ids(engine, TABLES, HOUR) == {bad}
+    assert failed_ids(engine, TABLES, NEXT) == set()
+    (counts,) = count_by_hour(engine, TABLES, HOUR.start, HOUR.end)
     assert (counts.items, counts.predicted, counts.failed, counts.pending) == (2, 1, 1, 0)
-    assert take_stock(engine, ITEMS, HOUR).counts == counts
+    assert take_stock(engine, TABLES, HOUR).counts == counts
 
 
 # Models
@@ -133,4 +133,4 @@ def test_the_model_of_each_hour_is_that_of_its_summary(engine: sa.Engine, sql: S
     summarise(sql, START, 0, "one")
     summarise(sql, END, 0, None)
     summarise(sql, "2026-11-02 07:00:00", 0, "two")
-    assert model_versions(engine, HOUR.start, NEXT.end) == {HOUR: "one"}
+    assert model_versions(engine, TABLES, HOUR.start, NEXT.end) == {HOUR: "one"}

@@ -17,7 +17,7 @@ from batch_assets.errors import HourBusyError
 from batch_assets.hours import Hour
 from batch_assets.settings.folders import root_folder
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.engines import engine_from_environment, lose_connections_on_their_return
+from batch_assets_tests.support.engines import TABLES, engine_from_environment, lose_connections_on_their_return
 from batch_assets_tests.support.pipeline import START
 from batch_assets_tests.support.servers import Server
 
@@ -30,7 +30,7 @@ from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets.database.records.hour_lock import HourLock
 from batch_assets.hours import Hour
 hour = Hour(datetime.datetime.fromisoformat("{START}"))
-with HourLock(engine_from_environment(), hour, "killed", wait=False, on_progress=print).acquire():
+with HourLock(engine_from_environment(), TABLES, hour, "killed", wait=False, on_progress=print).acquire():
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -44,7 +44,7 @@ def engine(tables: dict[str, str]) -> sa.Engine:
 def lock(
     engine: sa.Engine, run_id: str, *, wait: bool = False, hour: Hour = HOUR, on_progress: Callable[[str], None] = print
 ) -> HourLock:
-    return HourLock(engine, hour, run_id, wait=wait, on_progress=on_progress)
+    return HourLock(engine, TABLES, hour, run_id, wait=wait, on_progress=on_progress)
 
 
 def test_a_second_run_is_told_which_run_has_the_hour(engine: sa.Engine) -> None:
@@ -127,7 +127,7 @@ def test_who_takes_an_hour_over_waits_for_the_transaction_in_flight(
     with mine.acquire():
         with engine.begin() as connection:
             mine.check(connection)
-            sql("KILL %s", *sql("SELECT IS_USED_LOCK(%s)", server_lock(engine, HOUR))[0])
+            sql("KILL %s", *sql("SELECT IS_USED_LOCK(%s)", server_lock(engine, TABLES.pipeline, HOUR))[0])
             rival = threading.Thread(target=take_over)
             rival.start()
             assert not taken.wait(1)
@@ -150,8 +150,8 @@ def test_the_connection_that_held_an_hour_serves_others_as_if_it_never_had(
     engine: sa.Engine, sql: Sql, server_only: None
 ) -> None:
     with lock(engine, "first").acquire():
-        ((holder,),) = sql("SELECT IS_USED_LOCK(%s)", server_lock(engine, HOUR))
-    assert sql("SELECT IS_FREE_LOCK(%s)", server_lock(engine, HOUR)) == [(1,)]
+        ((holder,),) = sql("SELECT IS_USED_LOCK(%s)", server_lock(engine, TABLES.pipeline, HOUR))
+    assert sql("SELECT IS_FREE_LOCK(%s)", server_lock(engine, TABLES.pipeline, HOUR)) == [(1,)]
     session = "SELECT CONNECTION_ID(), @@session.wait_timeout = @@global.wait_timeout, @@session.autocommit"
     assert isinstance(engine.pool, sa.QueuePool)
     with ExitStack() as stack:
@@ -167,11 +167,14 @@ def test_a_connection_that_was_lost_while_it_held_an_hour_serves_nobody(
 ) -> None:
     monkeypatch.setattr(hour_lock, "HEARTBEAT_SECONDS", 0.1 if noticed else 60)
     with lock(engine, "first").acquire():
-        ((holder,),) = sql("SELECT IS_USED_LOCK(%s)", server_lock(engine, HOUR))
+        ((holder,),) = sql("SELECT IS_USED_LOCK(%s)", server_lock(engine, TABLES.pipeline, HOUR))
         sql("KILL %s", holder)
         threading.Event().wait(1)
     with lock(engine, "second").acquire():
-        assert sql("SELECT IS_USED_LOCK(%s)", server_lock(engine, HOUR)) not in ([(holder,)], [(None,)])
+        assert sql("SELECT IS_USED_LOCK(%s)", server_lock(engine, TABLES.pipeline, HOUR)) not in (
+            [(holder,)],
+            [(None,)],
+        )
 
 
 def test_a_connection_that_is_lost_once_the_hour_is_free_is_no_fault(

@@ -20,7 +20,7 @@ from batch_assets.errors import RetryError
 from batch_assets.hours import Hour
 from batch_assets.retrying.decision import HourRequest, Remaining
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.engines import ITEMS, engine_from_environment
+from batch_assets_tests.support.engines import TABLES, engine_from_environment
 from batch_assets_tests.support.pipeline import END, GOOD, HALF_PAST, START, assert_hour_adds_up, correct, insert_items
 
 pytestmark = pytest.mark.usefixtures("tables")
@@ -49,7 +49,7 @@ def fail(sql: Sql, key: int, text: str, attempts: int = 1, *, hour: str = START,
 
 
 def left(engine: sa.Engine, end: datetime.datetime = NEXT.end, first: Hour = FIRST) -> dict[str, Remaining]:
-    return {hour.key: left for hour, left in remaining_by_hour(engine, ITEMS, first, end, 3).items()}
+    return {hour.key: left for hour, left in remaining_by_hour(engine, TABLES, first, end, 3).items()}
 
 
 # What is left
@@ -112,9 +112,9 @@ def test_hours_with_a_summary_are_found_among_those_asked_for(engine: sa.Engine,
             *(str(hour.start), END),
         )
     many = [Hour(FIRST.start + datetime.timedelta(hours=number)) for number in range(2500)]
-    assert hours_with_summary(engine, many) == {HOUR, NEXT}
-    assert hours_with_summary(engine, [NEXT, FIRST]) == {NEXT}
-    assert hours_with_summary(engine, []) == set()
+    assert hours_with_summary(engine, TABLES, many) == {HOUR, NEXT}
+    assert hours_with_summary(engine, TABLES, [NEXT, FIRST]) == {NEXT}
+    assert hours_with_summary(engine, TABLES, []) == set()
 
 
 def test_failed_items_are_listed_latest_first_and_no_more_than_asked_for(engine: sa.Engine, sql: Sql) -> None:
@@ -124,49 +124,49 @@ def test_failed_items_are_listed_latest_first_and_no_more_than_asked_for(engine:
     fail(sql, three, "[0]", attempts=3, at="2026-11-02 06:20:00")
     fail(sql, done, "[4]")
     sql("UPDATE items SET prediction = '[1, 0, 0]' WHERE id = %s", done)
-    rows = failed_rows(engine, ITEMS, 10, 3)
+    rows = failed_rows(engine, TABLES, 10, 3)
     assert [(row.item_id, row.attempts, bool(row.given_up)) for row in rows] == [
         (two, 2, False),
         (one, 3, True),
         (three, 3, False),
     ]
     assert (rows[0].hour, rows[0].code, rows[0].message) == (HOUR.start, "not_a_list", "it is no list")
-    assert [row.item_id for row in failed_rows(engine, ITEMS, 1, 3)] == [two]
+    assert [row.item_id for row in failed_rows(engine, TABLES, 1, 3)] == [two]
 
 
 # The bookkeeping
 
 
 def test_an_hour_is_claimed_once_and_again_only_by_who_knows_its_last_state(engine: sa.Engine) -> None:
-    assert compare_and_set_request(engine, HOUR, None, ROW)
-    assert not compare_and_set_request(engine, HOUR, None, replace(ROW, reason="schedule"))
-    assert read_requests(engine) == {HOUR: ROW}
+    assert compare_and_set_request(engine, TABLES, HOUR, None, ROW)
+    assert not compare_and_set_request(engine, TABLES, HOUR, None, replace(ROW, reason="schedule"))
+    assert read_requests(engine, TABLES) == {HOUR: ROW}
     later = replace(ROW, requests=2, requested_at=AT + datetime.timedelta(minutes=5))
-    assert compare_and_set_request(engine, HOUR, ROW, later)
-    assert not compare_and_set_request(engine, HOUR, ROW, replace(ROW, reason="failed run"))
-    assert not compare_and_set_request(engine, HOUR, replace(later, requested_at=AT), ROW)
+    assert compare_and_set_request(engine, TABLES, HOUR, ROW, later)
+    assert not compare_and_set_request(engine, TABLES, HOUR, ROW, replace(ROW, reason="failed run"))
+    assert not compare_and_set_request(engine, TABLES, HOUR, replace(later, requested_at=AT), ROW)
     given_up = replace(later, given_up_at=AT, given_up_because="its run was canceled")
-    assert compare_and_set_request(engine, HOUR, later, given_up)
-    assert not compare_and_set_request(engine, HOUR, later, later)
-    assert compare_and_set_request(engine, NEXT, None, ROW)
-    assert read_requests(engine) == {HOUR: given_up, NEXT: ROW}
-    assert not delete_request(engine, HOUR, later)
-    assert delete_request(engine, HOUR, given_up)
-    assert read_requests(engine) == {NEXT: ROW}
-    assert not compare_and_set_request(engine, HOUR, given_up, ROW)
+    assert compare_and_set_request(engine, TABLES, HOUR, later, given_up)
+    assert not compare_and_set_request(engine, TABLES, HOUR, later, later)
+    assert compare_and_set_request(engine, TABLES, NEXT, None, ROW)
+    assert read_requests(engine, TABLES) == {HOUR: given_up, NEXT: ROW}
+    assert not delete_request(engine, TABLES, HOUR, later)
+    assert delete_request(engine, TABLES, HOUR, given_up)
+    assert read_requests(engine, TABLES) == {NEXT: ROW}
+    assert not compare_and_set_request(engine, TABLES, HOUR, given_up, ROW)
 
 
 @pytest.mark.parametrize("before", [None, ROW])
 def test_of_many_who_want_an_hour_at_once_one_gets_it(engine: sa.Engine, before: HourRequest | None) -> None:
     if before:
-        compare_and_set_request(engine, HOUR, None, before)
+        compare_and_set_request(engine, TABLES, HOUR, None, before)
     got: list[bool] = []
     together = threading.Barrier(THREADS, timeout=60)
 
     def want(number: int) -> None:
         together.wait()
         after = replace(ROW, requests=10 + number, requested_at=AT + datetime.timedelta(minutes=1))
-        got.append(compare_and_set_request(engine, HOUR, before, after))
+        got.append(compare_and_set_request(engine, TABLES, HOUR, before, after))
 
     threads = [threading.Thread(target=want, args=(number,)) for number in range(THREADS)]
     for thread in threads:
@@ -185,11 +185,13 @@ def test_an_item_that_is_put_back_is_pending_again_and_its_hour_is_no_longer_giv
     one, other = insert_items(sql, ["[1]", "[2]"])
     fail(sql, one, "[1]", attempts=3)
     fail(sql, other, "[2]", attempts=3)
-    compare_and_set_request(engine, HOUR, None, replace(ROW, given_up_at=AT, given_up_because="its run was canceled"))
-    assert reset_attempts(engine, ITEMS, [], [one], AT) == (1, [HOUR])
+    compare_and_set_request(
+        engine, TABLES, HOUR, None, replace(ROW, given_up_at=AT, given_up_because="its run was canceled")
+    )
+    assert reset_attempts(engine, TABLES, [], [one], AT) == (1, [HOUR])
     assert left(engine) == {HOUR.key: Remaining(1, other, given_up=1)}
     later = AT + datetime.timedelta(seconds=1)
-    assert read_requests(engine) == {HOUR: HourRequest(0, "put back", "", later)}
+    assert read_requests(engine, TABLES) == {HOUR: HourRequest(0, "put back", "", later)}
     assert assert_hour_adds_up(sql) == (2, 0, 1, 1)
 
 
@@ -199,18 +201,18 @@ def test_an_hour_that_is_put_back_takes_all_its_failed_items_with_it_and_no_othe
     fail(sql, one, "[1]", attempts=3)
     fail(sql, two, "[2]")
     fail(sql, other, "[3]", hour=END)
-    assert reset_attempts(engine, ITEMS, [HOUR], [], AT) == (2, [HOUR])
+    assert reset_attempts(engine, TABLES, [HOUR], [], AT) == (2, [HOUR])
     assert left(engine) == {HOUR.key: Remaining(2, two), NEXT.key: Remaining(0, other, failed=1)}
-    assert reset_attempts(engine, ITEMS, [HOUR], [other], AT) == (1, [HOUR, NEXT])
+    assert reset_attempts(engine, TABLES, [HOUR], [other], AT) == (1, [HOUR, NEXT])
 
 
 def test_an_hour_in_which_nothing_has_failed_is_put_back_if_it_has_pending_items_or_was_given_up(
     engine: sa.Engine, sql: Sql
 ) -> None:
-    compare_and_set_request(engine, HOUR, None, replace(ROW, given_up_at=AT, given_up_because="no model"))
-    assert reset_attempts(engine, ITEMS, [HOUR], [], AT) == (0, [HOUR])
+    compare_and_set_request(engine, TABLES, HOUR, None, replace(ROW, given_up_at=AT, given_up_because="no model"))
+    assert reset_attempts(engine, TABLES, [HOUR], [], AT) == (0, [HOUR])
     insert_items(sql, GOOD, END)
-    assert reset_attempts(engine, ITEMS, [NEXT], [], AT) == (0, [NEXT])
+    assert reset_attempts(engine, TABLES, [NEXT], [], AT) == (0, [NEXT])
 
 
 def test_what_cannot_be_put_back_is_said_and_changes_nothing(engine: sa.Engine, sql: Sql) -> None:
@@ -225,12 +227,12 @@ def test_what_cannot_be_put_back_is_said_and_changes_nothing(engine: sa.Engine, 
         (doubtful, f"The item {doubtful} has not failed, it has a prediction"),
     ):
         with pytest.raises(RetryError, match=reason):
-            reset_attempts(engine, ITEMS, [], [bad, key], AT)
+            reset_attempts(engine, TABLES, [], [bad, key], AT)
     with pytest.raises(RetryError, match="in the hour 2026-11-02-06:00, it has no items: nothing was put back"):
-        reset_attempts(engine, ITEMS, [NEXT], [bad], AT)
+        reset_attempts(engine, TABLES, [NEXT], [bad], AT)
     insert_items(sql, GOOD, END)
     sql("UPDATE items SET prediction = '[1, 0, 0]' WHERE created_datetime >= %s", END)
     with pytest.raises(RetryError, match="2026-11-02-06:00, all its items have predictions: nothing was put back"):
-        reset_attempts(engine, ITEMS, [HOUR, NEXT], [], AT)
+        reset_attempts(engine, TABLES, [HOUR, NEXT], [], AT)
     assert left(engine) == {HOUR.key: Remaining(1, pending, failed=1)}
-    assert read_requests(engine) == {}
+    assert read_requests(engine, TABLES) == {}

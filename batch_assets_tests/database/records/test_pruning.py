@@ -34,7 +34,7 @@ from batch_assets.settings.database import database_settings
 from batch_assets.settings.folders import root_folder
 from batch_assets.settings.throttle import ThrottleSettings
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.engines import ITEMS, engine_from_environment
+from batch_assets_tests.support.engines import TABLES, engine_from_environment
 from batch_assets_tests.support.pipeline import (
     END,
     GOOD,
@@ -69,7 +69,7 @@ pruning.BATCH_ROWS = 10
 engine = engine_from_environment()
 throttle = Throttle(engine, ThrottleSettings(max_rows_per_second=50), print)
 hour = Hour(datetime.datetime.fromisoformat("{START}"))
-pruning.Pruning(engine, ITEMS, throttle, print, unscored_too=False).remove(hour)
+pruning.Pruning(engine, TABLES, throttle, print, unscored_too=False).remove(hour)
 """
 
 
@@ -102,7 +102,7 @@ def prune(
     unscored_too: bool = False,
     meddle: Callable[[int], object] = lambda _: None,
 ) -> PrunedHour:
-    return Pruning(engine, ITEMS, Meddling(engine, meddle), print, unscored_too=unscored_too).remove(hour)
+    return Pruning(engine, TABLES, Meddling(engine, meddle), print, unscored_too=unscored_too).remove(hour)
 
 
 def hours(sql: Sql, table: str) -> list[str]:
@@ -128,18 +128,18 @@ def test_an_hour_goes_with_all_that_was_recorded_of_it_and_the_others_stay(engin
 
 
 def test_old_hours_are_those_of_items_and_of_rows_that_are_left_oldest_first(engine: sa.Engine, sql: Sql) -> None:
-    assert old_hours(engine, ITEMS, NEXT.end) == []
+    assert old_hours(engine, TABLES, NEXT.end) == []
     for created in (LAST, START, "2026-11-01 23:59:59", END, "2026-11-02 07:00:00"):
         predicted(sql, 1, created)
     summed_up(sql, 0, "2026-10-01 00:00:00")
     sql("INSERT INTO hour_locks (hour, run_id, taken_at) VALUES ('2026-10-03 00:00:00', 'killed', %s)", START)
     record_failure(sql, 999, "2026-10-02 00:00:00")
     found = ["2026-10-01-00:00", "2026-10-02-00:00", "2026-10-03-00:00", "2026-11-01-23:00", HOUR.key]
-    assert [hour.key for hour in old_hours(engine, ITEMS, HOUR.end)] == found
-    assert [hour.key for hour in old_hours(engine, ITEMS, HOUR.start)] == found[:-1]
-    for hour in old_hours(engine, ITEMS, NEXT.end):
+    assert [hour.key for hour in old_hours(engine, TABLES, HOUR.end)] == found
+    assert [hour.key for hour in old_hours(engine, TABLES, HOUR.start)] == found[:-1]
+    for hour in old_hours(engine, TABLES, NEXT.end):
         prune(engine, hour)
-    assert old_hours(engine, ITEMS, NEXT.end) == []
+    assert old_hours(engine, TABLES, NEXT.end) == []
     assert sql("SELECT COUNT(*) FROM items") == [(1,)]
 
 
@@ -148,7 +148,7 @@ def test_a_failed_item_that_is_now_of_another_hour_keeps_its_reason(engine: sa.E
     predicted(sql, 1)
     assert prune(engine) == PrunedHour(HOUR, 1)
     assert sql("SELECT item_id FROM failed_items") == [(key,)]
-    assert old_hours(engine, ITEMS, HOUR.end) == []
+    assert old_hours(engine, TABLES, HOUR.end) == []
 
 
 def test_idempotency_keys_are_forgotten_with_the_hours_in_which_they_were_used(
@@ -158,7 +158,7 @@ def test_idempotency_keys_are_forgotten_with_the_hours_in_which_they_were_used(
     for number, moment in enumerate([START] * 5 + [END]):
         sql("INSERT INTO registrations VALUES (%s, 'f', '[1]', %s)", str(number), moment)
     throttle = Throttle(engine, ThrottleSettings(), print)
-    assert pruning.remove_registrations(engine, HOUR.end, throttle) == 5
+    assert pruning.remove_registrations(engine, TABLES, HOUR.end, throttle) == 5
     assert sql("SELECT idempotency_key FROM registrations") == [("5",)]
 
 
@@ -166,8 +166,8 @@ def test_an_hour_is_there_while_it_has_items_or_a_summary(engine: sa.Engine, sql
     third = Hour(NEXT.end)
     predicted(sql, 1)
     summed_up(sql, 0, END)
-    assert existing_hours(engine, ITEMS, [HOUR, NEXT, third]) == {HOUR, NEXT}
-    assert existing_hours(engine, ITEMS, []) == set()
+    assert existing_hours(engine, TABLES, [HOUR, NEXT, third]) == {HOUR, NEXT}
+    assert existing_hours(engine, TABLES, []) == set()
 
 
 # What nobody has scored
@@ -185,7 +185,7 @@ def test_an_hour_with_items_that_nobody_has_scored_stays_as_it_is_unless_they_ma
         correct(sql, failed(sql))
     before = rows_of(sql, *ALL)
     assert prune(engine) == PrunedHour(HOUR, 0, UNSCORED, 1)
-    assert Pruning(engine, ITEMS, Throttle(engine, ThrottleSettings(), print), print, unscored_too=False).look(
+    assert Pruning(engine, TABLES, Throttle(engine, ThrottleSettings(), print), print, unscored_too=False).look(
         HOUR
     ) == (PrunedHour(HOUR, 0, UNSCORED, 1))
     assert rows_of(sql, *ALL) == before
@@ -198,7 +198,7 @@ def test_to_look_counts_and_changes_nothing(engine: sa.Engine, sql: Sql) -> None
     failed(sql)
     summed_up(sql, 4)
     before = rows_of(sql, *ALL)
-    looking = Pruning(engine, ITEMS, Throttle(engine, ThrottleSettings(), print), print, unscored_too=False)
+    looking = Pruning(engine, TABLES, Throttle(engine, ThrottleSettings(), print), print, unscored_too=False)
     assert looking.look(HOUR) == PrunedHour(HOUR, 4)
     assert rows_of(sql, *ALL) == before
 
@@ -249,7 +249,7 @@ def test_a_prune_that_is_killed_leaves_an_hour_that_adds_up_and_the_next_one_fin
     assert 0 < counts.items < 80
     assert counts.pending == 0
     assert hours(sql, "run_summary") == hours(sql, "hour_requests") == [START]
-    assert old_hours(engine, ITEMS, HOUR.end) == [HOUR]
+    assert old_hours(engine, TABLES, HOUR.end) == [HOUR]
     deadline = time.monotonic() + 30
     while (done := prune(engine)).left == IN_USE:  # until the server has seen that its connection is gone
         assert time.monotonic() < deadline
@@ -286,7 +286,7 @@ def test_two_prunes_at_once_remove_each_item_once(engine: sa.Engine, sql: Sql, m
 def test_an_hour_that_a_run_holds_is_not_touched(engine: sa.Engine, sql: Sql) -> None:
     predicted(sql)
     summed_up(sql, 3)
-    with HourLock(engine, HOUR, "run", wait=False, on_progress=print).acquire():
+    with HourLock(engine, TABLES, HOUR, "run", wait=False, on_progress=print).acquire():
         before = rows_of(sql, *ALL)
         assert prune(engine) == PrunedHour(HOUR, 0, IN_USE)
         assert rows_of(sql, *ALL) == before
@@ -299,7 +299,7 @@ def test_a_run_that_finds_the_hour_held_is_told_by_whom(engine: sa.Engine, sql: 
 
     def second(_rows: int) -> None:
         with contextlib.suppress(Exception):
-            HourLock(engine, HOUR, "run", wait=False, on_progress=print).acquire().__enter__()
+            HourLock(engine, TABLES, HOUR, "run", wait=False, on_progress=print).acquire().__enter__()
         said.extend(str(row[0]) for row in sql("SELECT run_id FROM hour_locks"))
 
     prune(engine, meddle=second)
@@ -454,7 +454,7 @@ def test_an_account_needs_the_rights_to_read_and_to_delete_and_to_hold_an_hour(
         server.execute(f"GRANT SELECT, INSERT, DELETE ON {database}.hour_locks TO '{user}'")
         settings = database_settings(tables | {"MYSQL_USER": user, "MYSQL_PASSWORD": "secret"})
         limited = engine_for(settings)
-        assert old_hours(limited, ITEMS, NEXT.end) == [HOUR]
+        assert old_hours(limited, TABLES, NEXT.end) == [HOUR]
         assert prune(limited) == PrunedHour(HOUR, 4)
         limited.dispose()
     finally:

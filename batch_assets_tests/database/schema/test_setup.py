@@ -16,7 +16,7 @@ from batch_assets.database.schema.setup import initialize_database
 from batch_assets.database.schema.tables import metadata
 from batch_assets.errors import DatabaseError, DatabaseUnavailableError, TableError
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.engines import ITEMS, engine_from_environment
+from batch_assets_tests.support.engines import ITEMS, TABLES, engine_from_environment
 from batch_assets_tests.support.servers import Rows, Server
 
 ITEM = "[5.1, 3.5, 1.4, 0.2]"
@@ -142,7 +142,7 @@ def test_a_table_of_a_service_is_adopted_without_being_rewritten(
     register_items(on_server, ITEMS, [ITEM], None)
     assert sql("SELECT MAX(id) FROM items") == [(21,)]
     start, end = sql("SELECT MIN(created_datetime), NOW() + INTERVAL 1 HOUR FROM items")[0]
-    counts = count_by_hour(on_server, ITEMS, start.replace(minute=0, second=0, microsecond=0), end)
+    counts = count_by_hour(on_server, TABLES, start.replace(minute=0, second=0, microsecond=0), end)
     assert [(hour.items, hour.predicted, hour.pending) for hour in counts] == [(1, 0, 1), (1, 1, 0), (1, 0, 1)]
 
 
