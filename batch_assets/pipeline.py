@@ -1,11 +1,17 @@
-"""What is known of a pipeline: its settings, in one typed object that is made of the environment and handed down."""
+"""What is known of a pipeline: how it is declared, and its settings, in one typed object that is handed down."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from batch_assets.errors import SettingsError
 from batch_assets.hours import Hour, hour_of_key
-from batch_assets.settings.database import MySQLSettings, SQLiteSettings, database_settings
+from batch_assets.settings.database import (
+    DEFAULT_CONNECTION,
+    MySQLSettings,
+    SQLiteSettings,
+    connection_variables,
+    database_settings,
+)
 from batch_assets.settings.environment import environment
 from batch_assets.settings.model import ModelFiles
 from batch_assets.settings.retry import RetrySettings
@@ -68,6 +74,83 @@ class Pipeline:
     throttle: ThrottleSettings
 
 
+@dataclass(frozen=True)
+class Declaration:
+    """A pipeline as it is declared: what stands before a run, and what differs from the environment.
+
+    Without arguments it is the pipeline that the environment describes.
+
+    Args:
+        name: The name of the pipeline.
+        items: The table and its columns.
+        schedule_minute: The minute at which the hour that has just closed is scored.
+        connection: What the variables of its database begin with: with `SHOP`, `SHOP_SERVER` says what
+            `MYSQL_SERVER` says of the environment's.
+        settings: Variables that have another value for it than in the environment.
+    """
+
+    name: str = ENVIRONMENT_PIPELINE
+    items: ItemTable = ITEM_TABLE
+    schedule_minute: int = SCHEDULE_MINUTE
+    connection: str = DEFAULT_CONNECTION
+    settings: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def is_of_environment(self) -> bool:
+        """Whether it is the pipeline that the environment describes, whose assets have no prefix."""
+        return self.name == ENVIRONMENT_PIPELINE
+
+    def prefixed(self, name: str) -> str:
+        """Returns what a job, a schedule or a sensor of this pipeline is called."""
+        return name if self.is_of_environment else f"{self.name}_{name}"
+
+    def variables(self, variables: Mapping[str, str] | None = None) -> Mapping[str, str]:
+        """Returns the variables as they are for this pipeline.
+
+        Args:
+            variables: Other variables than those of this process.
+        """
+        variables = environment() if variables is None else variables
+        return {**connection_variables(variables, self.connection), **self.settings}
+
+    def first_hour(self, variables: Mapping[str, str] | None = None) -> Hour:
+        """Returns the first hour of the pipeline: `BATCH_FIRST_HOUR`, or the start of November 2026.
+
+        Raises:
+            SettingsError: The variable is not an hour.
+        """
+        text = self.variables(variables).get("BATCH_FIRST_HOUR") or FIRST_HOUR
+        hour = hour_of_key(text)
+        if hour is None:
+            raise SettingsError(f"BATCH_FIRST_HOUR is {text!r}: write an hour of UTC as 2026-11-01-05:00.")
+        return hour
+
+    def load(self, variables: Mapping[str, str] | None = None) -> Pipeline:
+        """Returns the pipeline with all its settings.
+
+        Args:
+            variables: Other variables than those of this process.
+
+        Raises:
+            SettingsError: A variable is missing or has a value that cannot be used.
+        """
+        of_pipeline = self.variables(variables)
+        return Pipeline(
+            name=self.name,
+            database=database_settings(of_pipeline),
+            items=self.items,
+            model=ModelFiles.from_environment(of_pipeline),
+            first_hour=self.first_hour(variables),
+            schedule_minute=self.schedule_minute,
+            retry=RetrySettings.from_environment(of_pipeline),
+            throttle=ThrottleSettings.from_environment(of_pipeline),
+        )
+
+
+# The pipeline that the environment describes.
+OF_ENVIRONMENT = Declaration()
+
+
 def pipeline_from_environment(variables: Mapping[str, str] | None = None) -> Pipeline:
     """Returns the pipeline that the environment describes.
 
@@ -77,27 +160,4 @@ def pipeline_from_environment(variables: Mapping[str, str] | None = None) -> Pip
     Raises:
         SettingsError: A variable is missing or has a value that cannot be used.
     """
-    variables = environment() if variables is None else variables
-    return Pipeline(
-        name=ENVIRONMENT_PIPELINE,
-        database=database_settings(variables),
-        items=ITEM_TABLE,
-        model=ModelFiles.from_environment(variables),
-        first_hour=first_hour(variables),
-        schedule_minute=SCHEDULE_MINUTE,
-        retry=RetrySettings.from_environment(variables),
-        throttle=ThrottleSettings.from_environment(variables),
-    )
-
-
-def first_hour(variables: Mapping[str, str]) -> Hour:
-    """Returns the first hour of the pipeline: `BATCH_FIRST_HOUR`, or the start of November 2026.
-
-    Raises:
-        SettingsError: The variable is not an hour.
-    """
-    text = variables.get("BATCH_FIRST_HOUR") or FIRST_HOUR
-    hour = hour_of_key(text)
-    if hour is None:
-        raise SettingsError(f"BATCH_FIRST_HOUR is {text!r}: write an hour of UTC as 2026-11-01-05:00.")
-    return hour
+    return OF_ENVIRONMENT.load(variables)

@@ -423,8 +423,8 @@ def milliseconds_of_launch(where: Place, instance: RunningInstance, hours: Seque
 def inside(options: argparse.Namespace) -> dict[str, Any]:
     """Measures what a code server does, in a process of its own: the hours are read when the package is imported."""
     from batch_assets.definitions import defs  # noqa: PLC0415
-    from batch_assets.orchestration.checks import no_failed_items, no_pending_items  # noqa: PLC0415
-    from batch_assets.orchestration.resources import CurrentPipeline  # noqa: PLC0415
+    from batch_assets.orchestration.checks import build_checks  # noqa: PLC0415
+    from batch_assets.pipeline import OF_ENVIRONMENT  # noqa: PLC0415
 
     repository = defs.get_repository_def()
     engine = engine_for(database_settings(os.environ))
@@ -446,8 +446,8 @@ def inside(options: argparse.Namespace) -> dict[str, Any]:
             schedule.evaluate_tick(context)
 
         def check() -> None:
-            for one in (no_failed_items, no_pending_items):
-                one(pipeline=CurrentPipeline())
+            for one in build_checks(OF_ENVIRONMENT):
+                one()
 
         found["a tick of the sensor, nothing left"] = milliseconds(sensor_tick, options.ticks)
         found["a tick of the schedule"] = milliseconds(schedule_tick, options.ticks)

@@ -6,6 +6,7 @@ import re
 import click
 
 from batch_assets.hours import utc_now
+from batch_assets.pipeline import OF_ENVIRONMENT
 
 
 def _age(_context: click.Context, _parameter: click.Parameter, text: str | None) -> datetime.timedelta | None:
@@ -58,4 +59,5 @@ def prune(
 
     now = utc_now()
     hours_before = (now - items_age).replace(minute=0, second=0, microsecond=0) if items_age else None
-    run_prune(Prune(hours_before, now - runs_age if runs_age else None, unscored_too, dry_run), click.echo)
+    wanted = Prune(hours_before, now - runs_age if runs_age else None, unscored_too, dry_run)
+    run_prune(OF_ENVIRONMENT, wanted, click.echo)

@@ -11,14 +11,14 @@ from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.hour_requests import compare_and_set_request, delete_request, read_requests
 from batch_assets.database.records.remaining import remaining_by_hour
 from batch_assets.database.records.summaries import hours_with_summary
-from batch_assets.database.schema.tables import PipelineTables, pipeline_tables
+from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.hours import Hour, utc_now
-from batch_assets.orchestration.assets.predictions import RETRY_TAG, predictions
-from batch_assets.orchestration.assets.raw_items import raw_items
-from batch_assets.orchestration.assets.run_summary import run_summary
+from batch_assets.orchestration.assets.predictions import RETRY_TAG
+from batch_assets.orchestration.dagster_internals import UnresolvedAssetJobDefinition
+from batch_assets.orchestration.names import asset_keys, job_name
 from batch_assets.orchestration.partitions import hourly_partitions
-from batch_assets.orchestration.run_history import JOB, busy_hours, hours_of_failed_runs, last_runs
-from batch_assets.pipeline import SCHEDULE_MINUTE, Pipeline, pipeline_from_environment
+from batch_assets.orchestration.run_history import RunHistory
+from batch_assets.pipeline import Declaration, Pipeline
 from batch_assets.retrying.decision import (
     FAILED_RUNS_AGE,
     MOST_REQUESTS,
@@ -37,79 +37,106 @@ REASON_TAG = "batch_assets/reason"
 # So that a tick after a long outage looks up no more hours than it may well need.
 HOURS_AT_ONCE = 100
 
-batch_inference = dg.define_asset_job(
-    JOB,
-    selection=dg.AssetSelection.assets(raw_items, predictions, run_summary),
-    description="Scores the items of an hour and sums it up.",
-)
+
+def build_job(declaration: Declaration) -> UnresolvedAssetJobDefinition:
+    """Returns the job of a pipeline."""
+    return dg.define_asset_job(
+        job_name(declaration),
+        selection=dg.AssetSelection.assets(*asset_keys(declaration)),
+        description="Scores the items of an hour and sums it up.",
+    )
 
 
-@dg.schedule(
-    job=batch_inference,
-    cron_schedule=f"{SCHEDULE_MINUTE} * * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-)
-def hourly_batch_inference(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """The hour that has just closed, at minute 19.
+def build_schedule(declaration: Declaration, job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
+    """Returns the schedule of a pipeline."""
+    minute = declaration.schedule_minute
 
-    While the database is away the tick fails, and `retry_hours` requests the hour five minutes later or as soon as
-    the database is back.
-    """
-    moment = context.scheduled_execution_time.astimezone(datetime.UTC).replace(tzinfo=None)
-    hour = Hour(moment.replace(minute=0, second=0, microsecond=0) - datetime.timedelta(hours=1))
-    pipeline = pipeline_from_environment()
-    if hour.start < pipeline.first_hour.start:
-        return dg.SkipReason(f"The hour {hour.key} lies before the first one, {pipeline.first_hour.key}.")
-    row = HourRequest(0, SCHEDULE, "", utc_now().replace(microsecond=0))
-    policy = pipeline.retry.policy
-    if policy != LEAVE and not compare_and_set_request(
-        engine_for(pipeline.database), pipeline_tables(pipeline), hour, None, row
-    ):
-        return dg.SkipReason(f"The sensor retry_hours has seen to the hour {hour.key} already.")
-    tags = {RETRY_TAG: WHOLE_BATCH} if policy == WHOLE_BATCH else {}
-    return dg.RunRequest(run_key=hour.key, partition_key=hour.key, tags=tags)
+    @dg.schedule(
+        name=declaration.prefixed("hourly_batch_inference"),
+        job=job,
+        cron_schedule=f"{minute} * * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=f"The hour that has just closed, at minute {minute}.\n\nWhile the database is away the tick fails, "
+        f"and `{sensor_name(declaration)}` requests the hour five minutes later or as soon as the database is back.",
+    )
+    def hourly_batch_inference(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        moment = context.scheduled_execution_time.astimezone(datetime.UTC).replace(tzinfo=None)
+        hour = Hour(moment.replace(minute=0, second=0, microsecond=0) - datetime.timedelta(hours=1))
+        pipeline = declaration.load()
+        if hour.start < pipeline.first_hour.start:
+            return dg.SkipReason(f"The hour {hour.key} lies before the first one, {pipeline.first_hour.key}.")
+        row = HourRequest(0, SCHEDULE, "", utc_now().replace(microsecond=0))
+        policy = pipeline.retry.policy
+        if policy != LEAVE and not compare_and_set_request(
+            engine_for(pipeline.database), pipeline_tables(pipeline), hour, None, row
+        ):
+            return dg.SkipReason(f"The sensor {sensor_name(declaration)} has seen to the hour {hour.key} already.")
+        tags = {RETRY_TAG: WHOLE_BATCH} if policy == WHOLE_BATCH else {}
+        return dg.RunRequest(run_key=hour.key, partition_key=hour.key, tags=tags)
+
+    return hourly_batch_inference
 
 
-@dg.sensor(job=batch_inference, minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
-def retry_hours(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Closed hours in which something is left: late items, missed ticks, failed runs, failed items to try again.
+def build_sensor(declaration: Declaration, job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
+    """Returns the sensor of a pipeline."""
 
-    It pauses longer and longer where there is no progress, and gives an hour up after BATCH_MAX_ATTEMPTS requests, or
-    at once for a fault that somebody must fix: `batch-assets status` names such hours, `batch-assets retry` puts them
-    back. BATCH_RETRY=leave has it request nothing.
-    """
-    pipeline = pipeline_from_environment()
-    if pipeline.retry.policy == LEAVE:
-        return dg.SensorResult(skip_reason="BATCH_RETRY is 'leave': no hour is requested by itself.")
-    engine, now = engine_for(pipeline.database), utc_now()
-    requests: list[dg.RunRequest] = []
-    waiting: Counter[str] = Counter()
-    for known in _known_hours(engine, context.instance, pipeline, now):
-        decisions = decide(known, now, pipeline, MOST_REQUESTS - len(requests))
-        requests += _carry_out(context, engine, pipeline_tables(pipeline), decisions)
-        waiting.update(wait.why for wait in decisions.waiting)
-        if len(requests) >= MOST_REQUESTS:
-            break
-    return dg.SensorResult(requests, skip_reason=None if requests else _skip_reason(waiting))
+    @dg.sensor(
+        name=sensor_name(declaration),
+        job=job,
+        minimum_interval_seconds=60,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def retry_hours(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        """Closed hours in which something is left: late items, missed ticks, failed runs, failed items to try again.
+
+        It pauses longer and longer where there is no progress, and gives an hour up after BATCH_MAX_ATTEMPTS requests,
+        or at once for a fault that somebody must fix: `batch-assets status` names such hours, `batch-assets retry` puts
+        them back. BATCH_RETRY=leave has it request nothing.
+        """
+        pipeline = declaration.load()
+        if pipeline.retry.policy == LEAVE:
+            return dg.SensorResult(skip_reason="BATCH_RETRY is 'leave': no hour is requested by itself.")
+        engine, now = engine_for(pipeline.database), utc_now()
+        requests: list[dg.RunRequest] = []
+        waiting: Counter[str] = Counter()
+        for known in _known_hours(engine, context.instance, declaration, pipeline, now):
+            decisions = decide(known, now, pipeline, MOST_REQUESTS - len(requests))
+            requests += _carry_out(context, engine, declaration, decisions)
+            waiting.update(wait.why for wait in decisions.waiting)
+            if len(requests) >= MOST_REQUESTS:
+                break
+        return dg.SensorResult(requests, skip_reason=None if requests else _skip_reason(waiting))
+
+    return retry_hours
+
+
+def sensor_name(declaration: Declaration) -> str:
+    """Returns the name of the sensor of a pipeline."""
+    return declaration.prefixed("retry_hours")
 
 
 def _known_hours(
-    engine: sa.Engine, instance: dg.DagsterInstance, pipeline: Pipeline, now: datetime.datetime
+    engine: sa.Engine,
+    instance: dg.DagsterInstance,
+    declaration: Declaration,
+    pipeline: Pipeline,
+    now: datetime.datetime,
 ) -> Iterator[Collection[KnownHour]]:
     """Looks up the hours that there may be something to do about, oldest first, some at a time."""
     first, end = pipeline.first_hour, now.replace(minute=0, second=0, microsecond=0)
     # In this order: a run that ends while this goes on is at worst taken for one that is still busy.
-    busy = busy_hours(instance, now)
+    history = RunHistory(instance, declaration)
+    busy = history.busy_hours(now)
     tables = pipeline_tables(pipeline)
     bookkeeping = read_requests(engine, tables)
     left = remaining_by_hour(engine, tables, first, end, pipeline.retry.max_attempts)
     to_do = {hour for hour, what in left.items() if not what.is_empty}
-    candidates = to_do | bookkeeping.keys() | hours_of_failed_runs(instance, now - FAILED_RUNS_AGE)
+    candidates = to_do | bookkeeping.keys() | history.hours_of_failed_runs(now - FAILED_RUNS_AGE)
     in_order = sorted((hour for hour in candidates if first.start <= hour.start < end), key=lambda hour: hour.start)
     for position in range(0, len(in_order), HOURS_AT_ONCE):
         part = in_order[position : position + HOURS_AT_ONCE]
-        ended, summaries = last_runs(instance, part), hours_with_summary(engine, tables, part)
+        ended, summaries = history.last_runs(part), hours_with_summary(engine, tables, part)
         yield [
             KnownHour(
                 hour,
@@ -124,8 +151,9 @@ def _known_hours(
 
 
 def _carry_out(
-    context: dg.SensorEvaluationContext, engine: sa.Engine, tables: PipelineTables, decisions: Decisions
+    context: dg.SensorEvaluationContext, engine: sa.Engine, declaration: Declaration, decisions: Decisions
 ) -> list[dg.RunRequest]:
+    tables = pipeline_tables(declaration)
     for done in decisions.cleared:
         delete_request(engine, tables, done.hour, done.before)
     for hopeless in decisions.given_up:
@@ -137,8 +165,9 @@ def _carry_out(
                 (hopeless.after.given_up_because or "").rstrip("."),
                 hopeless.hour.key,
             )
+    hours = hourly_partitions(declaration)
     # A key that is no partition would lose the whole tick.
-    wanted = [request for request in decisions.requests if hourly_partitions.has_partition_key(request.hour.key)]
+    wanted = [request for request in decisions.requests if hours.has_partition_key(request.hour.key)]
     return [
         _run_request(request)
         for request in wanted

@@ -13,53 +13,55 @@ from batch_assets.database.records.remaining import remaining_by_hour
 from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.hours import Hour, open_hour
 from batch_assets.orchestration.failures import as_dagster_failure
-from batch_assets.orchestration.resources import CurrentPipeline
-from batch_assets.pipeline import Pipeline
+from batch_assets.orchestration.names import asset_keys
+from batch_assets.pipeline import Declaration, Pipeline
 from batch_assets.reporting.tables import markdown_table
 from batch_assets.retrying.decision import Remaining
 
 HOURS_SHOWN = 24
-# By its key: the asset itself evaluates them where its step is skipped.
-RUN_SUMMARY = dg.AssetKey("run_summary")
 
 
-@dg.asset_check(asset=RUN_SUMMARY)
-@as_dagster_failure
-def no_failed_items(pipeline: CurrentPipeline) -> dg.AssetCheckResult:
-    """No item of any hour stands in `failed_items`.
+def build_checks(declaration: Declaration) -> list[dg.AssetChecksDefinition]:
+    """Returns the checks of the summary of a pipeline."""
+    run_summary = asset_keys(declaration).run_summary
 
-    Red: see there what is wrong. An item whose values are corrected is tried again by itself; after fixing the model,
-    put the items back with `batch-assets retry`.
-    """
-    return _failed_items(_left(pipeline.load()))
+    @dg.asset_check(asset=run_summary)
+    @as_dagster_failure
+    def no_failed_items() -> dg.AssetCheckResult:
+        """No item of any hour stands in `failed_items`.
+
+        Red: see there what is wrong. An item whose values are corrected is tried again by itself; after fixing the
+        model, put the items back with `batch-assets retry`.
+        """
+        return _failed_items(_left(declaration.load()))
+
+    @dg.asset_check(asset=run_summary)
+    @as_dagster_failure
+    def no_pending_items() -> dg.AssetCheckResult:
+        """No closed hour has items with neither a prediction nor a reason why not, late ones included.
+
+        Red: the sensor requests these hours, unless it has given them up, which `batch-assets status` says; or
+        materialise them.
+        """
+        return _pending_items(_left(declaration.load()))
+
+    return [no_failed_items, no_pending_items]
 
 
-@dg.asset_check(asset=RUN_SUMMARY)
-@as_dagster_failure
-def no_pending_items(pipeline: CurrentPipeline) -> dg.AssetCheckResult:
-    """No closed hour has items with neither a prediction nor a reason why not, late ones included.
-
-    Red: the sensor requests these hours, unless it has given them up, which `batch-assets status` says; or materialise
-    them.
-    """
-    return _pending_items(_left(pipeline.load()))
-
-
-def evaluations(pipeline: Pipeline) -> list[dg.AssetCheckEvaluation]:
+def evaluations(declaration: Declaration) -> list[dg.AssetCheckEvaluation]:
     """Returns what the checks say, for a run in which Dagster skips their steps."""
-    left = _left(pipeline)
-    results = ((no_failed_items, _failed_items(left)), (no_pending_items, _pending_items(left)))
+    left = _left(declaration.load())
+    results = {"no_failed_items": _failed_items(left), "no_pending_items": _pending_items(left)}
     return [
         dg.AssetCheckEvaluation(
-            asset_key=key.asset_key,
-            check_name=key.name,
+            asset_key=asset_keys(declaration).run_summary,
+            check_name=name,
             passed=result.passed,
             metadata=result.metadata,
             severity=result.severity,
             description=result.description,
         )
-        for check, result in results
-        for key in check.check_keys
+        for name, result in results.items()
     ]
 
 

@@ -1,7 +1,16 @@
 """What Dagster keeps private and this package needs all the same: look here first when a new version of it is out."""
 
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.event_api import AssetEventType
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
+from dagster._core.execution.stats import StepEventStatus
 from dagster._core.storage.tags import BACKFILL_ID_TAG
 
-__all__ = ["BACKFILL_ID_TAG", "AssetEventType", "BulkActionStatus", "BulkActionsFilter"]
+__all__ = [
+    "BACKFILL_ID_TAG",
+    "AssetEventType",
+    "BulkActionStatus",
+    "BulkActionsFilter",
+    "StepEventStatus",
+    "UnresolvedAssetJobDefinition",
+]

@@ -10,6 +10,7 @@ from typing import ParamSpec, TypeVar
 import dagster as dg
 
 from batch_assets.errors import BatchAssetsError
+from batch_assets.pipeline import Declaration
 from batch_assets.settings.environment import environment
 from batch_assets.settings.retry import RetrySettings
 
@@ -83,28 +84,44 @@ def _try_again(context: dg.AssetExecutionContext | dg.OutputContext | dg.InputCo
     raise dg.RetryRequested(policy.max_retries, seconds) from failure
 
 
-@dg.failure_hook
-def tag_fault(context: dg.HookContext) -> None:
-    """Tags the run of a step that failed for a fault with a sentence."""
-    failure = context.op_exception
-    if not isinstance(failure, dg.Failure) or PERMANENT not in failure.metadata:
-        return
-    run = context.instance.get_run_by_id(context.run_id)
-    inherited = {FAULT_TAG, FAILED_PARTITIONS_TAG} & (run.tags.keys() if run else set())
-    tags = {
-        **dict.fromkeys(inherited, ""),
-        FAULT_MESSAGE_TAG: (failure.description or "")[:_TAG_CHARACTERS],
-        _FAULTY_RUN_TAG: context.run_id,
-    }
-    for kind in (PERMANENT, OF_RUN):
-        if failure.metadata[kind].value:
-            tags[FAULT_TAG] = kind
-    partitions = str(failure.metadata["failed partitions"].value)
-    if partitions:
-        tags[FAILED_PARTITIONS_TAG] = partitions
-    context.instance.add_run_tags(context.run_id, tags)
+def tag_fault(declaration: Declaration) -> dg.HookDefinition:
+    """Returns the hook that tags the run of a step of a pipeline which failed for a fault with a sentence."""
+
+    @dg.failure_hook(name=declaration.prefixed("tag_fault"))
+    def tag(context: dg.HookContext) -> None:
+        failure = context.op_exception
+        if not isinstance(failure, dg.Failure) or PERMANENT not in failure.metadata:
+            return
+        run = context.instance.get_run_by_id(context.run_id)
+        inherited = run and {FAULT_TAG, FAILED_PARTITIONS_TAG} & _tags(run, declaration).keys()
+        tags = {
+            **dict.fromkeys(inherited or (), ""),
+            FAULT_MESSAGE_TAG: (failure.description or "")[:_TAG_CHARACTERS],
+            _FAULTY_RUN_TAG: context.run_id,
+        }
+        for kind in (PERMANENT, OF_RUN):
+            if failure.metadata[kind].value:
+                tags[FAULT_TAG] = kind
+        partitions = str(failure.metadata["failed partitions"].value)
+        if partitions:
+            tags[FAILED_PARTITIONS_TAG] = partitions
+        of_pipeline = {_tag(name, declaration): value for name, value in tags.items()}
+        context.instance.add_run_tags(context.run_id, of_pipeline)
+
+    return tag
 
 
-def fault_tags(run: dg.DagsterRun) -> Mapping[str, str]:
-    """Returns the tags of a run, if they say why this run has failed."""
-    return run.tags if run.tags.get(_FAULTY_RUN_TAG, run.run_id) == run.run_id else {}
+def fault_tags(run: dg.DagsterRun, declaration: Declaration) -> Mapping[str, str]:
+    """Returns the tags of a run, if they say why this run has failed a pipeline, under the names without its own."""
+    tags = _tags(run, declaration)
+    return tags if tags.get(_FAULTY_RUN_TAG, run.run_id) == run.run_id else {}
+
+
+def _tags(run: dg.DagsterRun, declaration: Declaration) -> dict[str, str]:
+    names = (FAULT_TAG, FAULT_MESSAGE_TAG, FAILED_PARTITIONS_TAG, _FAULTY_RUN_TAG)
+    return {name: run.tags[tag] for name in names if (tag := _tag(name, declaration)) in run.tags}
+
+
+def _tag(name: str, declaration: Declaration) -> str:
+    """Returns the name of a tag: a run may be for several pipelines, each of which may fail."""
+    return name if declaration.is_of_environment else f"{name}.{declaration.name}"

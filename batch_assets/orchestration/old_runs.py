@@ -14,23 +14,22 @@ import sqlalchemy as sa
 
 from batch_assets.database.connection.throttle import Throttle
 from batch_assets.database.records.pruning import existing_hours
-from batch_assets.database.schema.tables import PipelineTables
+from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.errors import DatabaseUnavailableError, SettingsError
 from batch_assets.hours import Hour, hour_of_key, utc_now
-from batch_assets.orchestration.assets.predictions import predictions
-from batch_assets.orchestration.assets.raw_items import raw_items
-from batch_assets.orchestration.assets.run_summary import last_scorings, run_summary
+from batch_assets.orchestration.assets.run_summary import last_scorings
 from batch_assets.orchestration.dagster_internals import (
     BACKFILL_ID_TAG,
     AssetEventType,
     BulkActionsFilter,
     BulkActionStatus,
 )
-from batch_assets.orchestration.run_history import busy_hours, hours_of_failed_runs
+from batch_assets.orchestration.names import asset_keys
+from batch_assets.orchestration.run_history import RunHistory
+from batch_assets.pipeline import Declaration
 from batch_assets.retrying.decision import FAILED_RUNS_AGE
 from batch_assets.settings.folders import home_folder
 
-_HOURLY = {raw_items.key, predictions.key, run_summary.key}
 _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 # The last attempt decides whether an hour is shown as failed, the last success whether it is there.
 _KINDS: tuple[AssetEventType, ...] = (
@@ -70,10 +69,10 @@ def opened_instance(environment: Mapping[str, str]) -> Iterator[dg.DagsterInstan
         ) from error
 
 
-def hours_in_use(instance: dg.DagsterInstance) -> set[Hour]:
+def hours_in_use(instance: dg.DagsterInstance, declaration: Declaration) -> set[Hour]:
     """Returns the hours that a run or a backfill will yet write, or that the sensor may request for a failed run."""
-    now = utc_now()
-    return busy_hours(instance, now).keys() | hours_of_failed_runs(instance, now - FAILED_RUNS_AGE)
+    history, now = RunHistory(instance, declaration), utc_now()
+    return history.busy_hours(now).keys() | history.hours_of_failed_runs(now - FAILED_RUNS_AGE)
 
 
 class OldRuns:
@@ -82,16 +81,18 @@ class OldRuns:
     Args:
         instance: Where the runs are.
         engine: The database of the hours.
-        tables: Those of their pipeline.
+        declaration: Their pipeline.
         before: The moment, in UTC without a zone.
     """
 
     def __init__(
-        self, instance: dg.DagsterInstance, engine: sa.Engine, tables: PipelineTables, before: datetime.datetime
+        self, instance: dg.DagsterInstance, engine: sa.Engine, declaration: Declaration, before: datetime.datetime
     ) -> None:
         self._instance = instance
         self._engine = engine
-        self._tables = tables
+        self._declaration = declaration
+        self._tables = pipeline_tables(declaration)
+        self._hourly = set(asset_keys(declaration))
         self._before = before.replace(tzinfo=datetime.UTC)
 
     def removable(self, gone: Collection[Hour] = ()) -> Iterator[tuple[bool, str]]:
@@ -123,22 +124,24 @@ class OldRuns:
         Dagster keeps it beside the events and only ever adds to it: an hour whose events are gone would stay green
         until something else makes it look. At each time, since the one before may have been interrupted.
         """
-        self._instance.wipe_asset_cached_status(list(_HOURLY))
+        self._instance.wipe_asset_cached_status(list(self._hourly))
 
     def _needed(self, runs: Sequence[str], gone: Collection[Hour]) -> set[str]:
         partitions: dict[dg.AssetKey, set[str]] = {}
         for run_id in runs:
             for asset, keys in self._instance.get_asset_partitions_for_run(run_id, set(_KINDS)).items():
                 partitions.setdefault(asset, set()).update(key for key in keys if key is not None)
-        named = [hour_of_key(key) for asset in partitions.keys() & _HOURLY for key in partitions[asset]]
+        named = [hour_of_key(key) for asset in partitions.keys() & self._hourly for key in partitions[asset]]
         there = existing_hours(self._engine, self._tables, {hour for hour in named if hour}) - set(gone)
-        needed = {str(run["run_id"]) for run in last_scorings(self._instance, there).values()}
+        needed = {str(run["run_id"]) for run in last_scorings(self._instance, self._declaration, there).values()}
         needed |= self._of_backfills_on_their_way(runs)
         for asset, keys in partitions.items():
             event = self._instance.get_latest_materialization_event(asset)
             if event:
                 needed.add(event.run_id)
-            needed |= self._last_of(asset, {key for key in keys if asset not in _HOURLY or hour_of_key(key) in there})
+            needed |= self._last_of(
+                asset, {key for key in keys if asset not in self._hourly or hour_of_key(key) in there}
+            )
         return needed
 
     def _last_of(self, asset: dg.AssetKey, partitions: set[str]) -> set[str]:

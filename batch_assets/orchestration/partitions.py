@@ -1,13 +1,14 @@
 """The hours."""
 
 import warnings
+from functools import cache
 
 import click
 import dagster as dg
 
 from batch_assets.errors import HourError
 from batch_assets.hours import HOUR_FORMAT, Hour, hour_of_key, hours_between, utc_now
-from batch_assets.pipeline import first_hour
+from batch_assets.pipeline import Declaration
 from batch_assets.settings.environment import environment
 from batch_assets.settings.retry import RetrySettings
 
@@ -39,13 +40,21 @@ class HourlyPartitions(dg.HourlyPartitionsDefinition):
 warnings.filterwarnings("ignore", "Parameter `backfill_policy`", dg.BetaWarning)
 backfill_policy = dg.BackfillPolicy.multi_run(RetrySettings.from_environment(environment()).backfill_hours)
 
-hourly_partitions = HourlyPartitions(start_date=first_hour(environment()).key, fmt=HOUR_FORMAT, timezone="UTC")
+
+@cache
+def hourly_partitions(declaration: Declaration) -> HourlyPartitions:
+    """Returns the hours of a pipeline, from its first one on."""
+    return HourlyPartitions(start_date=declaration.first_hour().key, fmt=HOUR_FORMAT, timezone="UTC")
 
 
-def closed_hours(context: dg.AssetExecutionContext) -> list[Hour]:
+def closed_hours(context: dg.AssetExecutionContext, declaration: Declaration) -> list[Hour]:
     """Returns the hours that a step is for: one, or those of a range in a backfill, oldest first.
 
     Dagster's command line starts runs for any partition that it is given, so they are checked here.
+
+    Args:
+        context: That of the step.
+        declaration: The pipeline.
 
     Raises:
         HourError: No hour was given, or one is not a closed hour of this pipeline.
@@ -54,18 +63,22 @@ def closed_hours(context: dg.AssetExecutionContext) -> list[Hour]:
     tags = context.run.tags
     key = tags.get(PARTITION_TAG)
     if key is not None:
-        return [check_closed(key)]
+        return [check_closed(key, declaration)]
     ends = [tags[tag] for tag in (RANGE_START_TAG, RANGE_END_TAG) if tag in tags]
     if len(ends) < 2:
         raise HourError(
             "This run is not for one hour: choose a partition in the UI, or pass "
             '--tags \'{"dagster/partition": "2026-11-01-05:00"}\'.'
         )
-    return hours_between(*map(check_closed, ends))
+    return hours_between(*(check_closed(key, declaration) for key in ends))
 
 
-def check_closed(key: str) -> Hour:
+def check_closed(key: str, declaration: Declaration) -> Hour:
     """Returns the hour of a partition key.
+
+    Args:
+        key: The key.
+        declaration: The pipeline.
 
     Raises:
         HourError: It is not an hour, lies before the first one, or is still open or in the future.
@@ -79,9 +92,9 @@ def check_closed(key: str) -> Hour:
             f"The hour {key} {state}: items may yet be written to it. It can be scored from {hour.end:%Y-%m-%d %H:%M} "
             f"UTC on (it is {now:%Y-%m-%d %H:%M})."
         )
-    if not hourly_partitions.has_partition_key(key):
+    if not hourly_partitions(declaration).has_partition_key(key):
         raise HourError(
-            f"The hour {key} lies before the first one, {first_hour(environment()).key}: choose a later hour, or set "
+            f"The hour {key} lies before the first one, {declaration.first_hour().key}: choose a later hour, or set "
             "BATCH_FIRST_HOUR to an earlier one."
         )
     return hour

@@ -4,8 +4,8 @@ import datetime
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-import dagster as dg
 import sqlalchemy as sa
 
 from batch_assets.database.connection.engine import engine_for
@@ -24,7 +24,7 @@ from batch_assets.database.schema.tables import PipelineTables, pipeline_tables
 from batch_assets.errors import PruneError
 from batch_assets.hours import Hour
 from batch_assets.orchestration.old_runs import OldRuns, hours_in_use, opened_instance
-from batch_assets.pipeline import pipeline_from_environment
+from batch_assets.pipeline import Declaration
 from batch_assets.settings.environment import environment
 from batch_assets.wording import counted
 
@@ -48,10 +48,11 @@ class Prune:
     dry_run: bool
 
 
-def run_prune(wanted: Prune, on_progress: Callable[[str], None]) -> None:
+def run_prune(declaration: Declaration, wanted: Prune, on_progress: Callable[[str], None]) -> None:
     """Removes what is wanted.
 
     Args:
+        declaration: The pipeline.
         wanted: What is to be removed; times in UTC without a zone.
         on_progress: Is called with each sentence of progress.
 
@@ -60,27 +61,29 @@ def run_prune(wanted: Prune, on_progress: Callable[[str], None]) -> None:
         SettingsError: There is no Dagster instance, or a limit of the throttle cannot be used.
         DatabaseUnavailableError: The server is away or busy; what was removed stays so.
     """
-    pipeline = pipeline_from_environment()
+    pipeline = declaration.load()
     engine, tables = engine_for(pipeline.database), pipeline_tables(pipeline)
     throttle = Throttle(engine, pipeline.throttle, on_progress)
     hours: list[PrunedHour] = []
     with opened_instance(environment()) as instance:
         if wanted.hours_before:
             pruning = Pruning(engine, tables, throttle, on_progress, unscored_too=wanted.unscored_too)
-            hours = _prune_hours(instance, pruning, old_hours(engine, tables, wanted.hours_before), wanted, on_progress)
+            old = old_hours(engine, tables, wanted.hours_before)
+            in_use = partial(hours_in_use, instance, declaration)
+            hours = _prune_hours(in_use, pruning, old, wanted, on_progress)
             if not wanted.dry_run:
                 forgotten = remove_registrations(engine, tables, wanted.hours_before, throttle)
                 on_progress(f"{counted(forgotten, 'idempotency key')} of the web API forgotten.")
         if wanted.runs_before:
             gone = {pruned.hour for pruned in hours if not pruned.left}
-            _prune_runs(OldRuns(instance, engine, tables, wanted.runs_before), throttle, gone, wanted, on_progress)
+            _prune_runs(OldRuns(instance, engine, declaration, wanted.runs_before), throttle, gone, wanted, on_progress)
     if wanted.dry_run:
         on_progress("Nothing was removed: this was a dry run.")
     _raise_if_left(engine, tables, hours)
 
 
 def _prune_hours(
-    instance: dg.DagsterInstance,
+    in_use: Callable[[], set[Hour]],
     pruning: Pruning,
     hours: Sequence[Hour],
     wanted: Prune,
@@ -90,7 +93,7 @@ def _prune_hours(
     for hour in hours:
         began = time.monotonic()
         # Asked anew for each: a run of it may have been requested meanwhile.
-        if hour in hours_in_use(instance):
+        if hour in in_use():
             pruned = PrunedHour(hour, left=IN_USE)
         else:
             pruned = pruning.look(hour) if wanted.dry_run else pruning.remove(hour)

@@ -1,23 +1,10 @@
-"""What the assets are handed: the pipeline and its model."""
+"""What the assets are handed: the model."""
 
 import dagster as dg
 
 from batch_assets.inference.model_files import load_model
 from batch_assets.inference.onnx_model import OnnxModel
-from batch_assets.pipeline import Pipeline, pipeline_from_environment
 from batch_assets.settings.model import ModelFiles
-
-
-class CurrentPipeline(dg.ConfigurableResource[Pipeline]):
-    """The pipeline as the environment describes it while a step runs."""
-
-    def load(self) -> Pipeline:
-        """Returns its settings.
-
-        Raises:
-            SettingsError: A variable is missing or has a value that cannot be used.
-        """
-        return pipeline_from_environment()
 
 
 class Model(dg.ConfigurableResource[OnnxModel]):

@@ -11,6 +11,8 @@ from batch_assets.settings.folders import home_folder
 
 # The server drops a reader that takes longer than this between two batches.
 READER_PATIENCE_SECONDS = 3600
+# What the variables of the database begin with.
+DEFAULT_CONNECTION = "MYSQL"
 SSL_MODES = ("DISABLED", "PREFERRED", "REQUIRED", "VERIFY_CA", "VERIFY_IDENTITY")
 
 
@@ -87,6 +89,30 @@ class SQLiteSettings:
 
     def __str__(self) -> str:
         return f"SQLite file {self.filepath}"
+
+
+def connection_variables(environment: Mapping[str, str], connection: str) -> dict[str, str]:
+    """Returns the variables with those of a connection in the place of MYSQL_SERVER and its companions.
+
+    Args:
+        environment: The variables.
+        connection: What the variables of the connection begin with, for example `SHOP` of `SHOP_SERVER`.
+
+    Raises:
+        SettingsError: There is no such connection.
+    """
+    if connection == DEFAULT_CONNECTION:
+        return dict(environment)
+    server = f"{connection}_SERVER"
+    if not environment.get(server):
+        raise SettingsError(f"{server} is not set, which the connection {connection} needs: set it to the server.")
+    others = {name: value for name, value in environment.items() if not name.startswith(f"{DEFAULT_CONNECTION}_")}
+    start = len(connection)
+    return others | {
+        f"{DEFAULT_CONNECTION}{name[start:]}": value
+        for name, value in environment.items()
+        if name.startswith(f"{connection}_")
+    }
 
 
 def database_settings(environment: Mapping[str, str]) -> MySQLSettings | SQLiteSettings:

@@ -11,8 +11,8 @@ import dagster as dg
 import pytest
 
 from batch_assets.definitions import defs
-from batch_assets.orchestration.checks import no_failed_items, no_pending_items
-from batch_assets.orchestration.resources import CurrentPipeline
+from batch_assets.orchestration.checks import build_checks
+from batch_assets.pipeline import OF_ENVIRONMENT
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.pipeline import END, GOOD, HALF_PAST, HOUR, START, insert_items
 from batch_assets_tests.support.sensor import over
@@ -20,6 +20,8 @@ from batch_assets_tests.support.sensor import over
 NEXT = "2026-11-02-06:00"
 
 pytestmark = pytest.mark.usefixtures("tables")
+
+no_failed_items, no_pending_items = build_checks(OF_ENVIRONMENT)
 
 # Of a check, what the UI goes by where it counts those that have passed.
 SHOWN = """query Shown($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
@@ -30,7 +32,7 @@ SHOWN = """query Shown($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) 
 
 
 def evaluated(check: dg.AssetChecksDefinition) -> dg.AssetCheckResult:
-    result = check(CurrentPipeline())
+    result = check()
     assert isinstance(result, dg.AssetCheckResult)
     return result
 

@@ -103,8 +103,10 @@ def test_what_lies_downstairs_loads_no_dagster() -> None:
 
 
 def test_the_first_hour_is_set_by_the_environment() -> None:
-    module = "batch_assets.orchestration.partitions"
-    code = f"from {module} import hourly_partitions; print(hourly_partitions.get_first_partition_key())"
+    code = (
+        "from batch_assets.definitions import defs; "
+        "hours = defs.resolve_assets_def('predictions').partitions_def; print(hours.get_first_partition_key())"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={"BATCH_FIRST_HOUR": "2025-03-30-01:00"},

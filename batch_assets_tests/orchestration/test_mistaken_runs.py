@@ -11,9 +11,10 @@ import pytest
 from batch_assets.database.records.hour_lock import HourLock
 from batch_assets.database.records.hour_requests import read_requests
 from batch_assets.hours import Hour, utc_now
-from batch_assets.orchestration.assets.raw_items import raw_items
+from batch_assets.orchestration.names import asset_keys
 from batch_assets.orchestration.partitions import check_closed
 from batch_assets.orchestration.resources import Model
+from batch_assets.pipeline import OF_ENVIRONMENT
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import TABLES, engine_from_environment
 from batch_assets_tests.support.instance import run_of
@@ -142,7 +143,9 @@ def test_an_hour_that_another_run_holds_is_not_given_up_by_the_one_that_had_to_l
     engine = engine_from_environment()
     with contextlib.ExitStack() as held:
         for hour in (NEXT, AFTER_NEXT):
-            lock = HourLock(engine, TABLES, check_closed(hour), "the-rival", wait=False, on_progress=print)
+            lock = HourLock(
+                engine, TABLES, check_closed(hour, OF_ENVIRONMENT), "the-rival", wait=False, on_progress=print
+            )
             held.enter_context(lock.acquire())
         busy = failed(instance, (HOUR, AFTER_NEXT), BATCH_BUSY_HOUR="fail")
     assert busy.tags["batch_assets/failed_partitions"] == f"{NEXT}, {AFTER_NEXT}"
@@ -153,7 +156,14 @@ def test_an_hour_that_another_run_holds_is_not_given_up_by_the_one_that_had_to_l
 def test_of_a_range_an_hour_is_not_given_up_for_what_another_one_said(instance: dg.DagsterInstance, sql: Sql) -> None:
     insert_items(sql, GOOD)
     insert_items(sql, [*GOOD, '"bad"'], END)
-    lock = HourLock(engine_from_environment(), TABLES, check_closed(HOUR), "the-rival", wait=False, on_progress=print)
+    lock = HourLock(
+        engine_from_environment(),
+        TABLES,
+        check_closed(HOUR, OF_ENVIRONMENT),
+        "the-rival",
+        wait=False,
+        on_progress=print,
+    )
     with lock.acquire():
         failed(instance, (HOUR, NEXT), BATCH_BUSY_HOUR="fail", BATCH_MAX_FAILED_ITEMS="0")
     assert Tick(instance, 6 * MINUTE).hours == [HOUR, NEXT]
@@ -244,6 +254,6 @@ def test_the_last_run_is_the_one_that_ended_last(instance: dg.DagsterInstance, s
 
 def test_a_run_of_the_job_without_the_predictions_is_none_of_the_hour(instance: dg.DagsterInstance, sql: Sql) -> None:
     insert_items(sql, GOOD)
-    run_of_hour(instance, dg.DagsterRunStatus.CANCELED, assets=[raw_items])
+    run_of_hour(instance, dg.DagsterRunStatus.CANCELED, assets=[asset_keys(OF_ENVIRONMENT).raw_items])
     (request,) = Tick(instance).requests
     assert request.tags["batch_assets/reason"] == "missed tick"

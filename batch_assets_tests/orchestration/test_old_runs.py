@@ -18,11 +18,10 @@ from batch_assets.database.connection.throttle import Throttle
 from batch_assets.database.records.pruning import Pruning
 from batch_assets.errors import DatabaseUnavailableError, SettingsError
 from batch_assets.hours import Hour, utc_now
-from batch_assets.orchestration.assets.predictions import predictions
-from batch_assets.orchestration.assets.raw_items import raw_items
-from batch_assets.orchestration.assets.run_summary import run_summary
+from batch_assets.orchestration.names import asset_keys
 from batch_assets.orchestration.old_runs import OldRuns, opened_instance
 from batch_assets.orchestration.partitions import hourly_partitions
+from batch_assets.pipeline import OF_ENVIRONMENT
 from batch_assets.settings.throttle import ThrottleSettings
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import TABLES, engine_from_environment
@@ -32,13 +31,15 @@ from batch_assets_tests.support.pipeline import END, GOOD, HOUR, START, correct,
 pytestmark = pytest.mark.usefixtures("tables")
 
 NEXT = "2026-11-02-06:00"
-HOURLY = (raw_items.key, predictions.key, run_summary.key)
+HOURLY = asset_keys(OF_ENVIRONMENT)
 MATERIALIZED, FAILED = AssetPartitionStatus.MATERIALIZED, AssetPartitionStatus.FAILED
 
 
 def old_runs(instance: dg.DagsterInstance, before: datetime.datetime | None = None) -> OldRuns:
     # A run that was made without events has the time of the server, whose zone is another.
-    return OldRuns(instance, engine_from_environment(), TABLES, before or utc_now() + datetime.timedelta(days=1))
+    return OldRuns(
+        instance, engine_from_environment(), OF_ENVIRONMENT, before or utc_now() + datetime.timedelta(days=1)
+    )
 
 
 def prune_runs(instance: dg.DagsterInstance, before: datetime.datetime | None = None) -> list[str]:
@@ -62,7 +63,7 @@ def prune_hour(key: str) -> None:
 
 def status(instance: dg.DagsterInstance, *keys: str) -> set[AssetPartitionStatus | None]:
     """What the UI shows of the three assets of some hours."""
-    found = [instance.get_status_by_partition(asset, keys, hourly_partitions) for asset in HOURLY]
+    found = [instance.get_status_by_partition(asset, keys, hourly_partitions(OF_ENVIRONMENT)) for asset in HOURLY]
     return {state for of_asset in found for state in (of_asset or {}).values()} or {None}
 
 

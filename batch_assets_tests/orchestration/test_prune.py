@@ -15,8 +15,9 @@ from dagster._core.test_utils import create_run_for_test
 from batch_assets.database.records.hour_lock import HourLock
 from batch_assets.database.records.pruning import LEAST_AGE
 from batch_assets.hours import Hour, hour_of_key
-from batch_assets.orchestration.assets.predictions import predictions
+from batch_assets.orchestration.names import asset_keys
 from batch_assets.orchestration.partitions import hourly_partitions
+from batch_assets.pipeline import OF_ENVIRONMENT
 from batch_assets.retrying.decision import FAILED_RUNS_AGE, LONGEST_PAUSE
 from batch_assets_tests.support.command_line import COMMAND, SECONDS, batch_assets, misused, refused, succeeded
 from batch_assets_tests.support.database import Sql
@@ -40,6 +41,7 @@ from batch_assets_tests.support.servers import free_port
 pytestmark = pytest.mark.usefixtures("tables")
 
 NEXT, THIRD = "2026-11-02-06:00", "2026-11-02-07:00"
+KEYS = asset_keys(OF_ENVIRONMENT)
 ALL = ("items", "failed_items", "run_summary", "hour_requests", "hour_locks")
 NO_KEYS = "0 idempotency keys of the web API forgotten."
 STAY = "; 2 as old stay, each the last of an hour or an asset that is there."
@@ -111,8 +113,8 @@ def test_it_removes_old_hours_and_then_their_runs_and_says_so(shipped: dg.Dagste
     assert sql("SELECT COUNT(*) FROM run_summary") == [(1,)]
     assert sql("SELECT COUNT(*) FROM registrations") == [(1,)]
     assert {found.run_id for found in shipped.get_runs()} == set(runs[2:])
-    assert shipped.get_materialized_partitions(predictions.key) == {last_of_all}
-    shown = shipped.get_status_by_partition(predictions.key, [HOUR, NEXT], hourly_partitions)
+    assert shipped.get_materialized_partitions(KEYS.predictions) == {last_of_all}
+    shown = shipped.get_status_by_partition(KEYS.predictions, [HOUR, NEXT], hourly_partitions(OF_ENVIRONMENT))
     assert shown == {HOUR: None, NEXT: None}
     assert Tick(shipped).requests == []
     again = said(succeeded(batch_assets("prune", *ITEMS, *RUNS)))
@@ -214,7 +216,7 @@ def test_two_at_once_remove_everything_and_neither_says_that_something_stays(
     for _ in range(20):
         ids.append(create_run_for_test(shipped, "other", status=dg.DagsterRunStatus.SUCCESS).run_id)
         for key in (HOUR, NEXT):
-            event = dg.AssetMaterialization(predictions.key, partition=key)
+            event = dg.AssetMaterialization(KEYS.predictions, partition=key)
             shipped.report_dagster_event(materialized(event), ids[-1])
     age(shipped, ids, days=3)
     started = [

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from batch_assets.database.records.hour_lock import HourLock
 from batch_assets.orchestration.partitions import check_closed
+from batch_assets.pipeline import OF_ENVIRONMENT
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import TABLES, engine_from_environment
 from batch_assets_tests.support.instance import metadata_of, run_of
@@ -296,7 +297,14 @@ def test_a_run_of_an_hour_that_another_one_holds_fails_or_waits_as_it_is_set(
     instance: dg.DagsterInstance, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     insert_items(sql, GOOD)
-    rival = HourLock(engine_from_environment(), TABLES, check_closed(HOUR), "the-rival", wait=False, on_progress=print)
+    rival = HourLock(
+        engine_from_environment(),
+        TABLES,
+        check_closed(HOUR, OF_ENVIRONMENT),
+        "the-rival",
+        wait=False,
+        on_progress=print,
+    )
     monkeypatch.setenv("BATCH_BUSY_HOUR", "fail")
     with rival.acquire():
         result = run(instance)

@@ -19,9 +19,9 @@ from batch_assets.database.records.hour_requests import read_requests, reset_att
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.definitions import defs
 from batch_assets.hours import Hour
-from batch_assets.orchestration.assets.predictions import predictions
-from batch_assets.orchestration.assets.raw_items import raw_items
+from batch_assets.orchestration.names import asset_keys
 from batch_assets.orchestration.partitions import hourly_partitions
+from batch_assets.pipeline import OF_ENVIRONMENT
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import ITEMS, TABLES, engine_from_environment
 from batch_assets_tests.support.instance import ROOT, run_of, running_instance
@@ -31,6 +31,7 @@ from batch_assets_tests.support.servers import Server
 
 SUCCESS, FAILURE, CANCELED = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED
 NEXT = "2026-11-02-06:00"
+KEYS = asset_keys(OF_ENVIRONMENT)
 RUNS = """{ runsOrError { ... on Runs { results { status creationTime tags { key value } } } } }"""
 TICKS = """query Ticks($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor) { ... on Sensor {
   sensorState { ticks(limit: 20) { status runIds skipReason error { message } } }
@@ -136,23 +137,23 @@ def test_hours_within_the_range_of_a_run_wait_for_it(instance: dg.DagsterInstanc
     for moment in (HALF_PAST, END, "2026-11-02 07:30:00", "2026-11-02 08:30:00"):
         insert_items(sql, GOOD, moment)
     started = dg.DagsterRunStatus.STARTED
-    run_of_hour(instance, started, job_name="__ASSET_JOB", assets=[predictions], **over(NEXT, "2026-11-02-07:00"))
+    run_of_hour(instance, started, job_name="__ASSET_JOB", assets=[KEYS.predictions], **over(NEXT, "2026-11-02-07:00"))
     # Runs of other things do not score the hour.
-    run_of_hour(instance, started, job_name="__ASSET_JOB", assets=[raw_items], **over(HOUR, NEXT))
+    run_of_hour(instance, started, job_name="__ASSET_JOB", assets=[KEYS.raw_items], **over(HOUR, NEXT))
     run_of_hour(instance, started, job_name="somebody_elses")
     assert Tick(instance).hours == [HOUR, "2026-11-02-08:00"]
 
 
-def subset(asset: dg.AssetsDefinition, *keys: str) -> AssetGraphSubset:
-    hours = hourly_partitions.subset_with_partition_keys(keys)
-    return AssetGraphSubset.create_empty_subset()._replace(partitions_subsets_by_asset_key={asset.key: hours})
+def subset(asset: dg.AssetKey, *keys: str) -> AssetGraphSubset:
+    hours = hourly_partitions(OF_ENVIRONMENT).subset_with_partition_keys(keys)
+    return AssetGraphSubset.create_empty_subset()._replace(partitions_subsets_by_asset_key={asset: hours})
 
 
 def test_hours_of_a_backfill_whose_runs_are_not_there_yet_wait_for_it(instance: dg.DagsterInstance, sql: Sql) -> None:
     for moment in (HALF_PAST, END, "2026-11-02 07:30:00", "2026-11-02 08:30:00"):
         insert_items(sql, GOOD, moment)
     now = datetime.datetime.now(datetime.UTC).timestamp()
-    for number, target in enumerate((subset(predictions, HOUR, NEXT), subset(raw_items, "2026-11-02-07:00"))):
+    for number, target in enumerate((subset(KEYS.predictions, HOUR, NEXT), subset(KEYS.raw_items, "2026-11-02-07:00"))):
         data = AssetBackfillData.empty(target, now, instance)
         requested = BulkActionStatus.REQUESTED
         instance.add_backfill(
@@ -163,7 +164,7 @@ def test_hours_of_a_backfill_whose_runs_are_not_there_yet_wait_for_it(instance: 
     backfill = instance.get_backfill("0")
     assert backfill
     assert isinstance(backfill.asset_backfill_data, AssetBackfillData)
-    done = backfill.asset_backfill_data._replace(materialized_subset=subset(predictions, NEXT))
+    done = backfill.asset_backfill_data._replace(materialized_subset=subset(KEYS.predictions, NEXT))
     instance.update_backfill(backfill._replace(asset_backfill_data=done))
     assert Tick(instance).hours == [NEXT]
     instance.update_backfill(backfill._replace(status=BulkActionStatus.CANCELED))
@@ -185,7 +186,7 @@ def test_a_failed_run_is_repeated_after_five_minutes_also_where_no_item_is_left(
 def test_every_hour_of_a_failed_range_is_requested_by_itself(instance: dg.DagsterInstance, sql: Sql) -> None:
     insert_items(sql, GOOD)
     fault = {"batch_assets__fault": "permanent", "batch_assets__fault_message": "Too many failed items."}
-    run_of_hour(instance, FAILURE, job_name="__ASSET_JOB", assets=[predictions], **over(HOUR, NEXT), **fault)
+    run_of_hour(instance, FAILURE, job_name="__ASSET_JOB", assets=[KEYS.predictions], **over(HOUR, NEXT), **fault)
     assert Tick(instance, 6 * MINUTE).hours == [HOUR, NEXT]
 
 

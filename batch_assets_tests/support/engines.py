@@ -7,8 +7,8 @@ import pymysql
 import sqlalchemy as sa
 
 from batch_assets.database.connection.engine import engine_for
-from batch_assets.database.schema.tables import PipelineTables, item_table
-from batch_assets.pipeline import ENVIRONMENT_PIPELINE, ITEM_TABLE
+from batch_assets.database.schema.tables import item_table, pipeline_tables
+from batch_assets.pipeline import ITEM_TABLE, OF_ENVIRONMENT
 from batch_assets.settings.database import database_settings
 from batch_assets.settings.environment import environment
 from batch_assets_tests.support.servers import Server
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pytest
 
 ITEMS = item_table(ITEM_TABLE)
-TABLES = PipelineTables(ENVIRONMENT_PIPELINE, ITEMS)
+TABLES = pipeline_tables(OF_ENVIRONMENT)
 
 
 def engine_from_environment() -> sa.Engine:

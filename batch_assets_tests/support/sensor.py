@@ -42,12 +42,12 @@ def run_of_hour(
     status: dg.DagsterRunStatus,
     *,
     job_name: str = "batch_inference",
-    assets: Sequence[dg.AssetsDefinition] = (),
+    assets: Sequence[dg.AssetKey] = (),
     **tags: str,
 ) -> str:
     """A run of an hour, as Dagster remembers it: one that has ended was started before."""
     named = {name.replace("__", "/"): value for name, value in tags.items()}
-    selection = frozenset(asset.key for asset in assets) or None
+    selection = frozenset(assets) or None
     tags_of_hour = {} if "dagster/asset_partition_range_start" in named else {"dagster/partition": HOUR}
     before = dg.DagsterRunStatus.NOT_STARTED if status in _EVENTS else status
     run = create_run_for_test(instance, job_name, status=before, tags=tags_of_hour | named, asset_selection=selection)

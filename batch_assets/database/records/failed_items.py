@@ -81,7 +81,8 @@ class FailedItems:
             key, values = condition_sql(connection, items.c.id), condition_sql(connection, items.c["values"])
             return (
                 f"{pending} AND NOT EXISTS (SELECT * FROM failed_items WHERE {self._of_pipeline(connection)} "
-                f"AND failed_items.item_id = {key} AND attempts >= {max_attempts} AND values_checksum = {checksum_sql(connection, values)})"
+                f"AND failed_items.item_id = {key} AND attempts >= {max_attempts} "
+                f"AND values_checksum = {checksum_sql(connection, values)})"
             )
 
     def record(self, connection: sa.Connection, batch: Batch) -> None:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 from batch_assets.database.connection.sqlite_time import SQLiteTime
-from batch_assets.pipeline import ItemTable, Pipeline
+from batch_assets.pipeline import Declaration, ItemTable, Pipeline
 
 JSON_TEXT = sa.Text()
 # SQLite numbers rows by itself for INTEGER only, and compares times as text: all must be of one length.
@@ -84,7 +84,7 @@ class PipelineTables:
         return failed_items.join(self.items, sa.and_(self.items.c.id == failed_items.c.item_id, self.has(failed_items)))
 
 
-def pipeline_tables(pipeline: Pipeline) -> PipelineTables:
+def pipeline_tables(pipeline: Pipeline | Declaration) -> PipelineTables:
     """Returns the tables of a pipeline."""
     return PipelineTables(pipeline.name, item_table(pipeline.items))
 

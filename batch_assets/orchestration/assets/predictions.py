@@ -9,9 +9,10 @@ from batch_assets.database.connection.throttle import Throttle
 from batch_assets.database.slices.batches import Batches, BatchesByPartition
 from batch_assets.orchestration.assets.run_summary import sum_up
 from batch_assets.orchestration.failures import as_dagster_failure, tag_fault
+from batch_assets.orchestration.names import asset_keys, group_name, io_manager_key, table_metadata
 from batch_assets.orchestration.partitions import backfill_policy, closed_hours, hourly_partitions
-from batch_assets.orchestration.resources import CurrentPipeline, Model
-from batch_assets.pipeline import ITEM_TABLE
+from batch_assets.orchestration.resources import Model
+from batch_assets.pipeline import Declaration
 from batch_assets.scoring.hourly import HourlyScoring
 from batch_assets.settings.retry import RetryMode, retry_mode
 
@@ -24,50 +25,56 @@ class Retry(dg.Config):
     retry: RetryMode | None = None
 
 
-@dg.asset(
-    partitions_def=hourly_partitions,
-    backfill_policy=backfill_policy,
-    ins={"raw_items": dg.AssetIn(metadata={"columns": [ITEM_TABLE.key, ITEM_TABLE.values]})},
-    deps=["iris_model"],
-    io_manager_key="mysql_io_manager",
-    metadata={
-        "table": ITEM_TABLE.name,
-        "partition_expr": ITEM_TABLE.created,
-        "key": ITEM_TABLE.key,
-        "update_columns": [ITEM_TABLE.prediction],
-        "unchanged_columns": [ITEM_TABLE.values],
-    },
-    group_name="batch_inference",
-    kinds={"onnx", "mysql"},
-    hooks={tag_fault},
-)
-@as_dagster_failure
-def predictions(
-    context: dg.AssetExecutionContext, config: Retry, raw_items: Batches, pipeline: CurrentPipeline, model: Model
-) -> BatchesByPartition:
-    """The class probabilities of the hour's items, in `items.prediction`.
+def build_predictions(declaration: Declaration) -> dg.AssetsDefinition:
+    """Returns the asset `predictions` of a pipeline."""
+    keys, table = asset_keys(declaration), declaration.items
 
-    Retry mode `partial` scores what has no prediction yet, batch by batch, so that a run which was interrupted is
-    taken up where it stopped; failed items are tried again until they are given up. `whole_batch` scores every item of
-    the hour again and publishes all of them at once. Set it in the run's config or by the tag `batch_assets/retry`.
+    @dg.asset(
+        key=keys.predictions,
+        partitions_def=hourly_partitions(declaration),
+        backfill_policy=backfill_policy,
+        ins={"raw_items": dg.AssetIn(keys.raw_items, metadata={"columns": [table.key, table.values]})},
+        deps=["iris_model"] if declaration.is_of_environment else [],
+        io_manager_key=io_manager_key(declaration),
+        metadata={
+            **table_metadata(declaration),
+            "update_columns": [table.prediction],
+            "unchanged_columns": [table.values],
+        },
+        group_name=group_name(declaration),
+        kinds={"onnx", "mysql"},
+        hooks={tag_fault(declaration)},
+    )
+    @as_dagster_failure
+    def predictions(
+        context: dg.AssetExecutionContext, config: Retry, raw_items: Batches, model: Model
+    ) -> BatchesByPartition:
+        """The predictions of the hour's items, beside them in their table.
 
-    An item that cannot be scored gets a row in `failed_items` with the reason, and its neighbours are
-    scored; one that was corrected or deleted while it was being scored is left for the next run. A model that
-    does not fit fails the run before anything is written.
-    """
-    settings = pipeline.load()
-    engine = engine_for(settings.database)
-    scoring = HourlyScoring(
-        engine,
-        settings,
-        model.load(settings.model),
-        retry_mode(config.retry, context.run.tags.get(RETRY_TAG), settings.retry),
-        context.run.run_id,
-        Throttle(engine, settings.throttle, context.log.info),
-        on_progress=context.log.info,
-    )
-    chosen = closed_hours(context)
-    return BatchesByPartition(
-        ((hour.key, scoring.predictions(hour, raw_items.of_partition(hour.key))) for hour in chosen),
-        on_failure=partial(sum_up, context, settings),
-    )
+        Retry mode `partial` scores what has no prediction yet, batch by batch, so that a run which was interrupted is
+        taken up where it stopped; failed items are tried again until they are given up. `whole_batch` scores every
+        item of the hour again and publishes all of them at once. Set it in the run's config or by the tag
+        `batch_assets/retry`.
+
+        An item that cannot be scored gets a row in `failed_items` with the reason, and its neighbours are
+        scored; one that was corrected or deleted while it was being scored is left for the next run. A model that
+        does not fit fails the run before anything is written.
+        """
+        pipeline = declaration.load()
+        engine = engine_for(pipeline.database)
+        scoring = HourlyScoring(
+            engine,
+            pipeline,
+            model.load(pipeline.model),
+            retry_mode(config.retry, context.run.tags.get(RETRY_TAG), pipeline.retry),
+            context.run.run_id,
+            Throttle(engine, pipeline.throttle, context.log.info),
+            on_progress=context.log.info,
+        )
+        chosen = closed_hours(context, declaration)
+        return BatchesByPartition(
+            ((hour.key, scoring.predictions(hour, raw_items.of_partition(hour.key))) for hour in chosen),
+            on_failure=partial(sum_up, context, declaration),
+        )
+
+    return predictions

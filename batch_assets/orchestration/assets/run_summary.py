@@ -15,9 +15,9 @@ from batch_assets.hours import Hour
 from batch_assets.inference.model_files import load_labels
 from batch_assets.orchestration.checks import evaluations
 from batch_assets.orchestration.failures import as_dagster_failure, tag_fault
+from batch_assets.orchestration.names import asset_keys, group_name, io_manager_key
 from batch_assets.orchestration.partitions import backfill_policy, check_closed, closed_hours, hourly_partitions
-from batch_assets.orchestration.resources import CurrentPipeline
-from batch_assets.pipeline import ENVIRONMENT_PIPELINE, ITEM_TABLE, Pipeline
+from batch_assets.pipeline import Declaration, Pipeline
 from batch_assets.reporting.summary import Outcome, Summary, count_outcome, read_predictions, store_summary
 from batch_assets.reporting.tables import shares
 
@@ -25,55 +25,62 @@ from batch_assets.reporting.tables import shares
 RUNS_TO_LOOK_AT, EVENTS_AT_ONCE = 100, 4
 
 
-@dg.asset(
-    partitions_def=hourly_partitions,
-    backfill_policy=backfill_policy,
-    ins={"predictions": dg.AssetIn(metadata={"columns": [ITEM_TABLE.key, ITEM_TABLE.prediction]})},
-    io_manager_key="mysql_io_manager",
-    metadata={
-        "partition_expr": "hour",
-        "key": "hour",
-        "constant_columns": {"pipeline": ENVIRONMENT_PIPELINE},
-    },
-    group_name="batch_inference",
-    kinds={"mysql"},
-    hooks={tag_fault},
-)
-@as_dagster_failure
-def run_summary(
-    context: dg.AssetExecutionContext, predictions: Batches, pipeline: CurrentPipeline
-) -> BatchesByPartition:
-    """One row for the hour in `run_summary`: its items by outcome and by label, and how they were scored.
+def build_run_summary(declaration: Declaration) -> dg.AssetsDefinition:
+    """Returns the asset `run_summary` of a pipeline."""
+    keys, table = asset_keys(declaration), declaration.items
 
-    Counted from the rows that stand in the tables, so that it is right whichever runs the hour has seen.
-    """
-    settings, chosen = pipeline.load(), closed_hours(context)
-    scorings = _scorings(context, chosen)
+    @dg.asset(
+        key=keys.run_summary,
+        partitions_def=hourly_partitions(declaration),
+        backfill_policy=backfill_policy,
+        ins={"predictions": dg.AssetIn(keys.predictions, metadata={"columns": [table.key, table.prediction]})},
+        io_manager_key=io_manager_key(declaration),
+        metadata={
+            "table": "run_summary",
+            "schema": "",
+            "partition_expr": "hour",
+            "key": "hour",
+            "constant_columns": {"pipeline": declaration.name},
+        },
+        group_name=group_name(declaration),
+        kinds={"mysql"},
+        hooks={tag_fault(declaration)},
+    )
+    @as_dagster_failure
+    def run_summary(context: dg.AssetExecutionContext, predictions: Batches) -> BatchesByPartition:
+        """One row for the hour in `run_summary`: its items by outcome and by label, and how they were scored.
 
-    def summary_of(hour: Hour) -> Batches:
-        outcome = _outcome(settings, hour, predictions.of_partition(hour.key))
-        summary = Summary(settings.name, hour.start, outcome, scorings[hour.key])
-        return Batches([summary.batch()], metadata=lambda: _metadata(summary))
+        Counted from the rows that stand in the tables, so that it is right whichever runs the hour has seen.
+        """
+        pipeline, chosen = declaration.load(), closed_hours(context, declaration)
+        scorings = _scorings(context, declaration, chosen)
 
-    return BatchesByPartition((hour.key, summary_of(hour)) for hour in chosen)
+        def summary_of(hour: Hour) -> Batches:
+            outcome = _outcome(pipeline, hour, predictions.of_partition(hour.key))
+            summary = Summary(pipeline.name, hour.start, outcome, scorings[hour.key])
+            return Batches([summary.batch()], metadata=lambda: _metadata(summary))
+
+        return BatchesByPartition((hour.key, summary_of(hour)) for hour in chosen)
+
+    return run_summary
 
 
-def sum_up(context: dg.AssetExecutionContext, pipeline: Pipeline, keys: Sequence[str]) -> None:
+def sum_up(context: dg.AssetExecutionContext, declaration: Declaration, keys: Sequence[str]) -> None:
     """Sums up hours of which the predictions are stored, in the run whose step `predictions` fails for other hours.
 
     Dagster skips the step `run_summary` of that run, which would leave hours unfinished that have nothing to do with
     the fault, and the steps of its checks, which would say nothing.
     """
-    engine, hours_stored = engine_for(pipeline.database), [check_closed(key) for key in keys]
-    scorings = _scorings(context, hours_stored)
+    pipeline, hours_stored = declaration.load(), [check_closed(key, declaration) for key in keys]
+    engine, scorings = engine_for(pipeline.database), _scorings(context, declaration, hours_stored)
     for hour in hours_stored:
         outcome = _outcome(pipeline, hour, read_predictions(engine, pipeline.items, hour))
         summary = Summary(pipeline.name, hour.start, outcome, scorings[hour.key])
         store_summary(engine, summary)
-        context.log_event(
-            dg.AssetMaterialization("run_summary", partition=hour.key, metadata={**_metadata(summary), "rows": 1})
-        )
-    for evaluation in evaluations(pipeline):
+        metadata = {**_metadata(summary), "rows": 1}
+        asset = asset_keys(declaration).run_summary
+        context.log_event(dg.AssetMaterialization(asset, partition=hour.key, metadata=metadata))
+    for evaluation in evaluations(declaration):
         context.log_event(evaluation)
 
 
@@ -83,13 +90,17 @@ def _outcome(pipeline: Pipeline, hour: Hour, predictions: Iterable[Batch]) -> Ou
     return count_outcome(predictions, pipeline.items, failed, labels)
 
 
-def _scorings(context: dg.AssetExecutionContext, hours_looked_up: Sequence[Hour]) -> dict[str, Mapping[str, Any]]:
+def _scorings(
+    context: dg.AssetExecutionContext, declaration: Declaration, hours_looked_up: Sequence[Hour]
+) -> dict[str, Mapping[str, Any]]:
     this_run = {"run_id": context.run.run_id, "finished_at": datetime.datetime.now(datetime.UTC)}
-    found = last_scorings(context.instance, hours_looked_up)
+    found = last_scorings(context.instance, declaration, hours_looked_up)
     return {hour.key: found.get(hour.key, this_run) for hour in hours_looked_up}
 
 
-def last_scorings(instance: dg.DagsterInstance, hours_looked_up: Collection[Hour]) -> dict[str, Mapping[str, Any]]:
+def last_scorings(
+    instance: dg.DagsterInstance, declaration: Declaration, hours_looked_up: Collection[Hour]
+) -> dict[str, Mapping[str, Any]]:
     """Returns what the last run that scored items of an hour said of itself, with its id and its end, by key.
 
     A run that gave no item a prediction says nothing about those that stand in the table; it is described only
@@ -99,7 +110,7 @@ def last_scorings(instance: dg.DagsterInstance, hours_looked_up: Collection[Hour
     keys, cursor = [hour.key for hour in hours_looked_up], None
     for _ in range(RUNS_TO_LOOK_AT // EVENTS_AT_ONCE if keys else 0):
         page = instance.fetch_materializations(
-            dg.AssetRecordsFilter(asset_key=dg.AssetKey("predictions"), asset_partitions=keys),
+            dg.AssetRecordsFilter(asset_key=asset_keys(declaration).predictions, asset_partitions=keys),
             limit=EVENTS_AT_ONCE * len(keys),
             cursor=cursor,
         )
