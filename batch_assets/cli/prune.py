@@ -5,8 +5,8 @@ import re
 
 import click
 
+from batch_assets.cli.pipelines import chosen_pipeline, pipeline_option
 from batch_assets.hours import utc_now
-from batch_assets.pipeline import OF_ENVIRONMENT
 
 
 def _age(_context: click.Context, _parameter: click.Parameter, text: str | None) -> datetime.timedelta | None:
@@ -35,8 +35,13 @@ def _age(_context: click.Context, _parameter: click.Parameter, text: str | None)
 )
 @click.option("--unscored-too", is_flag=True, help="Remove items that nobody has scored too.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@pipeline_option
 def prune(
-    items_age: datetime.timedelta | None, runs_age: datetime.timedelta | None, unscored_too: bool, dry_run: bool
+    items_age: datetime.timedelta | None,
+    runs_age: datetime.timedelta | None,
+    unscored_too: bool,
+    dry_run: bool,
+    name: str | None,
 ) -> None:
     """Remove old hours, and Dagster's old runs, in small steps beside the service.
 
@@ -60,4 +65,4 @@ def prune(
     now = utc_now()
     hours_before = (now - items_age).replace(minute=0, second=0, microsecond=0) if items_age else None
     wanted = Prune(hours_before, now - runs_age if runs_age else None, unscored_too, dry_run)
-    run_prune(OF_ENVIRONMENT, wanted, click.echo)
+    run_prune(chosen_pipeline(name), wanted, click.echo)

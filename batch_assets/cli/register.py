@@ -11,10 +11,10 @@ from typing import BinaryIO
 
 import click
 
+from batch_assets.cli.pipelines import chosen_pipeline, pipeline_option
 from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.schema.tables import item_table
 from batch_assets.hours import Hour, utc_now
-from batch_assets.pipeline import pipeline_from_environment
 from batch_assets.wording import counted
 
 
@@ -25,7 +25,8 @@ from batch_assets.wording import counted
     metavar="TIME",
     help="When the items were created, in UTC, for example 2026-11-01T05:30; now without it.",
 )
-def register(file: Path, created_at: str | None) -> None:
+@pipeline_option
+def register(file: Path, created_at: str | None, name: str | None) -> None:
     """Register the items of FILE: a JSON array, JSON Lines or CSV, - for standard input.
 
     All of them or, when one is malformed, none.
@@ -33,16 +34,16 @@ def register(file: Path, created_at: str | None) -> None:
     from batch_assets.database.records.register import register_items  # noqa: PLC0415
     from batch_assets.item_files.parser import read_items  # noqa: PLC0415
 
-    pipeline, moment = pipeline_from_environment(), _utc(created_at) if created_at else None
+    pipeline, moment = chosen_pipeline(name).load(), _utc(created_at) if created_at else None
     for sentence in _remarks(moment, pipeline.first_hour):
         click.echo(sentence, err=True)
     engine = engine_for(pipeline.database)
     with (
-        _opened(file) as (stream, name, size),
-        click.progressbar(length=size, label=name, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar,
+        _opened(file) as (stream, file_name, size),
+        click.progressbar(length=size, label=file_name, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar,
     ):
         count = register_items(
-            engine, item_table(pipeline.items), _advancing(read_items(stream, name), stream, bar, size), moment
+            engine, item_table(pipeline.items), _advancing(read_items(stream, file_name), stream, bar, size), moment
         )
     click.echo(f"{counted(count, 'item')} registered")
 

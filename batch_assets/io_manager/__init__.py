@@ -5,7 +5,7 @@ Driven by the asset's metadata, under the keys of Dagster's own database IO mana
 | metadata of an asset | meaning |
 | --- | --- |
 | `table` | the table; the last part of the asset key without it |
-| `schema` | the database that holds the table; the key's prefix, or the connection's database without it |
+| `schema` | the database of the table, `""` for the connection's; the key's prefix, or the connection's without it |
 | `partition_expr` | the column or SQL expression of the partition; for multi-partitions one for each dimension |
 | `dagster/column_schema` | the columns (`dg.TableSchema`), of which a missing table is created |
 | `key` | the primary key: a column, or several |

@@ -35,7 +35,7 @@ from batch_assets.io_manager.partition_conditions import (
     conditions_of_partitions,
 )
 from batch_assets.orchestration.failures import as_dagster_failure
-from batch_assets.settings.database import database_settings
+from batch_assets.settings.database import DEFAULT_CONNECTION, connection_variables, database_settings
 from batch_assets.settings.environment import environment
 
 # In an URL, also in one that is otherwise malformed.
@@ -56,6 +56,11 @@ class MySQLIOManager(dg.ConfigurableIOManager):
         repr=False,
         description="SQLAlchemy URL of the database; MYSQL_SERVER and its companions decide without it. One with a "
         'password is given as `dg.EnvVar("SHOP_URL")`.',
+    )
+    connection: str = Field(
+        default=DEFAULT_CONNECTION,
+        description="What the variables of the database begin with, where there is no URL: MYSQL for MYSQL_SERVER and "
+        "its companions.",
     )
     schema_: str | None = Field(
         default=None, alias="schema", description="The database of tables whose asset does not name one."
@@ -171,7 +176,9 @@ class MySQLIOManager(dg.ConfigurableIOManager):
             raise _partitions_error(faults, stored)
 
     def _engine(self) -> sa.Engine:
-        return engine_from_url(self.url) if self.url else engine_for(database_settings(environment()))
+        if self.url:
+            return engine_from_url(self.url)
+        return engine_for(database_settings(connection_variables(environment(), self.connection)))
 
     def _slice(
         self,
@@ -181,13 +188,13 @@ class MySQLIOManager(dg.ConfigurableIOManager):
         keys: Sequence[str] | None = None,
     ) -> TableSlice:
         path = context.asset_key.path if context.has_asset_key else (context.name,)
-        schema = metadata.get("schema") or self.schema_ or (path[-2] if len(path) > 1 else None)
+        schema = metadata["schema"] if "schema" in metadata else self.schema_ or (path[-2] if len(path) > 1 else None)
         if keys is None:
             keys = context.asset_partition_keys if context.has_asset_partitions else []
         columns = (wanted or {}).get("columns")
         return TableSlice(
             table=metadata.get("table") or path[-1],
-            schema=schema,
+            schema=schema or None,
             partitions=conditions_of_partitions(context, metadata, keys)
             if context.has_asset_partitions
             else conditions_of_asset(metadata),

@@ -1,0 +1,80 @@
+"""Which pipeline a command is about."""
+
+import tomllib
+from pathlib import Path
+
+import click
+
+from batch_assets.errors import SettingsError
+from batch_assets.pipeline import OF_ENVIRONMENT, Declaration
+from batch_assets.settings.environment import environment
+
+pipeline_option = click.option(
+    "--pipeline", "name", metavar="NAME", help="The pipeline; needed where there are several."
+)
+
+
+def declared_pipelines() -> list[Declaration]:
+    """Returns the pipelines that the project declares, or that of the environment where there is no project.
+
+    Raises:
+        SettingsError: The project cannot be loaded.
+    """
+    project = _project()
+    if project is None:
+        return [OF_ENVIRONMENT]
+    import dagster as dg  # noqa: PLC0415 - only in a project
+
+    from batch_assets import component  # noqa: PLC0415
+
+    try:
+        found = component.declared_pipelines(dg.ComponentTree.for_project(project))
+    except dg.DagsterError as error:
+        reason = str(error.__cause__ or error).strip()
+        raise SettingsError(f"The pipelines of {project} cannot be loaded: {reason}") from error
+    if not found:
+        raise SettingsError(
+            f"The project {project} declares no pipeline: write one into a defs.yaml of its defs folder, or run this "
+            "elsewhere for the pipeline of the environment."
+        )
+    return found
+
+
+def chosen_pipeline(name: str | None) -> Declaration:
+    """Returns the pipeline of a name, or the only one there is.
+
+    Raises:
+        SettingsError: There is none of that name, or there are several and none is named.
+    """
+    declared = {declaration.name: declaration for declaration in declared_pipelines()}
+    if name is None and len(declared) > 1:
+        raise SettingsError(f"There are several pipelines: name one with --pipeline: {', '.join(declared)}.")
+    if name is not None and name not in declared:
+        raise SettingsError(f"There is no pipeline {name!r}: there are {', '.join(declared)}.")
+    return declared[name] if name else next(iter(declared.values()))
+
+
+def _project() -> Path | None:
+    """Returns the folder of the Dagster project: BATCH_PROJECT, or the one that the working folder lies in."""
+    named = environment().get("BATCH_PROJECT")
+    if named:
+        if not _is_project(Path(named)):
+            raise SettingsError(
+                f"BATCH_PROJECT is {named!r}, which has no pyproject.toml with a section [tool.dg]: set it to the "
+                "folder of a Dagster project."
+            )
+        return Path(named).absolute()
+    folder = Path.cwd()
+    return next((each for each in (folder, *folder.parents) if _is_project(each)), None)
+
+
+def _is_project(folder: Path) -> bool:
+    file = folder / "pyproject.toml"
+    if (folder / "dg.toml").is_file():
+        return True
+    try:
+        return "dg" in tomllib.loads(file.read_text()).get("tool", {})
+    except OSError:
+        return False
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file} cannot be read: {error}.") from error

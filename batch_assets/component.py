@@ -1,0 +1,229 @@
+"""Pipelines that are declared in YAML, as a component of Dagster."""
+
+from collections import Counter
+from functools import cache, partial
+from math import inf
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import dagster as dg
+from pydantic import AfterValidator, Field
+
+from batch_assets.errors import SettingsError
+from batch_assets.hours import hour_of_key
+from batch_assets.io_manager import MySQLIOManager
+from batch_assets.orchestration.names import io_manager_key
+from batch_assets.orchestration.pipeline_definitions import build_pipeline
+from batch_assets.orchestration.resources import Model
+from batch_assets.pipeline import ENVIRONMENT_PIPELINE, ITEM_TABLE, SCHEDULE_MINUTE, Declaration, ItemTable
+from batch_assets.settings.database import DEFAULT_CONNECTION
+
+
+def _between(least: float, most: float, value: Any) -> Any:
+    # A text is a template of Dagster's, which is looked at again when it has been replaced.
+    if not isinstance(value, str) and not least <= value <= most:
+        raise ValueError(f"must be from {least} to {most}" if most < inf else f"must be {least} or more")
+    return value
+
+
+def _an_hour(text: str) -> str:
+    if "{{" not in text and hour_of_key(text) is None:
+        raise ValueError("write an hour of UTC as 2026-11-01-05:00")
+    return text
+
+
+Count = Annotated[int, AfterValidator(partial(_between, 1, inf))]
+CountOrNone = Annotated[int, AfterValidator(partial(_between, 0, inf))]
+Seconds = Annotated[float, AfterValidator(partial(_between, 0, inf))]
+Share = Annotated[float, AfterValidator(partial(_between, 0, 1))]
+Minute = Annotated[int, AfterValidator(partial(_between, 0, 59))]
+
+FirstHour = Annotated[str, AfterValidator(_an_hour)]
+
+_MODEL = Model()
+
+
+# One object for all pipelines of a connection: Dagster takes two of a name for a contradiction.
+@cache
+def _io_manager(connection: str) -> MySQLIOManager:
+    return MySQLIOManager(connection=connection)
+
+
+def pipeline_definitions(declaration: Declaration) -> dg.Definitions:
+    """Returns what Dagster is given of a pipeline, with the resources that its assets need."""
+    shared = dg.Definitions(
+        resources={"model": _MODEL, io_manager_key(declaration): _io_manager(declaration.connection)},
+        # A process for each step would cost more than an hour of items; backfills take the executor from here.
+        executor=dg.in_process_executor,
+    )
+    return dg.Definitions.merge(shared, build_pipeline(declaration))
+
+
+class TableAttributes(dg.Model, dg.Resolvable):
+    """The table whose rows are scored, and which of its columns are which."""
+
+    name: Annotated[str, Field(description="The table.")] = ITEM_TABLE.name
+    key: Annotated[str, Field(description="Its primary key, a whole number.")] = ITEM_TABLE.key
+    created: Annotated[
+        str, Field(description="When a row was created, in UTC, which decides the hour that it belongs to.")
+    ] = ITEM_TABLE.created
+    values: Annotated[str, Field(description="The column with what is scored, as JSON.")] = ITEM_TABLE.values
+    output: Annotated[
+        str, Field(description="The column that the prediction is written to; NULL until a row is scored.")
+    ] = ITEM_TABLE.prediction
+
+
+class ModelAttributes(dg.Model, dg.Resolvable):
+    """The files of the model, each a path from the folder of the project."""
+
+    file: Annotated[str, Field(description="The ONNX file.")]
+    labels: Annotated[str | None, Field(description="A JSON object of class index to label.")] = None
+    sample: Annotated[str | None, Field(description="A JSON list of the values of a few items to try it with.")] = None
+
+
+class ScheduleAttributes(dg.Model, dg.Resolvable):
+    """When an hour is scored."""
+
+    minute: Annotated[Minute, Field(description="The minute at which the hour that has closed is scored.")]
+
+
+class RetryAttributes(dg.Model, dg.Resolvable):
+    """What is done about what could not be done at once: see the environment variable that each stands for."""
+
+    policy: Annotated[Literal["partial", "whole_batch", "leave"] | None, Field(description="BATCH_RETRY")] = None
+    max_attempts: Annotated[Count | None, Field(description="BATCH_MAX_ATTEMPTS")] = None
+    max_failed_items: Annotated[CountOrNone | None, Field(description="BATCH_MAX_FAILED_ITEMS")] = None
+    max_failed_share: Annotated[Share | None, Field(description="BATCH_MAX_FAILED_SHARE")] = None
+    busy_hour: Annotated[Literal["wait", "fail"] | None, Field(description="BATCH_BUSY_HOUR")] = None
+
+    def variables(self) -> dict[str, object]:
+        """Returns the variables that these attributes stand for."""
+        return {
+            "BATCH_RETRY": self.policy,
+            "BATCH_MAX_ATTEMPTS": self.max_attempts,
+            "BATCH_MAX_FAILED_ITEMS": self.max_failed_items,
+            "BATCH_MAX_FAILED_SHARE": self.max_failed_share,
+            "BATCH_BUSY_HOUR": self.busy_hour,
+        }
+
+
+class PaceAttributes(dg.Model, dg.Resolvable):
+    """What the others on the server are to be spared: see the environment variable that each stands for."""
+
+    max_rows_per_second: Annotated[Count | None, Field(description="BATCH_MAX_ROWS_PER_SECOND")] = None
+    max_load: Annotated[str | None, Field(description="BATCH_MAX_LOAD")] = None
+    replicas: Annotated[str | None, Field(description="BATCH_REPLICAS")] = None
+    max_lag_seconds: Annotated[Seconds | None, Field(description="BATCH_MAX_LAG_SECONDS")] = None
+    max_pause_seconds: Annotated[Seconds | None, Field(description="BATCH_MAX_PAUSE_SECONDS")] = None
+
+    def variables(self) -> dict[str, object]:
+        """Returns the variables that these attributes stand for."""
+        return {
+            "BATCH_MAX_ROWS_PER_SECOND": self.max_rows_per_second,
+            "BATCH_MAX_LOAD": self.max_load,
+            "BATCH_REPLICAS": self.replicas,
+            "BATCH_MAX_LAG_SECONDS": self.max_lag_seconds,
+            "BATCH_MAX_PAUSE_SECONDS": self.max_pause_seconds,
+        }
+
+
+class BatchInferenceComponent(dg.Component, dg.Model, dg.Resolvable):
+    """A table whose rows a model scores hour by hour: its assets, checks, job, schedule and sensor.
+
+    What is left out comes from the environment variables and their defaults.
+    """
+
+    name: Annotated[
+        str,
+        Field(
+            # Of Dagster's names and of a column of 64 characters, with what is written behind it.
+            pattern=r"^[a-z][a-z0-9_]{0,31}$",
+            description="The name of the pipeline, the prefix of its assets. Without one, or as `items`, it is the "
+            "pipeline that the environment describes.",
+        ),
+    ] = ENVIRONMENT_PIPELINE
+    connection: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Z][A-Z0-9_]*$",
+            description="What the environment variables of its database begin with: with SHOP, these are SHOP_SERVER, "
+            "SHOP_USER and so on in the place of MYSQL_SERVER, MYSQL_USER.",
+        ),
+    ] = DEFAULT_CONNECTION
+    table: TableAttributes = TableAttributes()
+    # Not `model`, which is a method of `Resolvable`.
+    files: Annotated[ModelAttributes | None, Field(alias="model")] = None
+    first_hour: Annotated[
+        FirstHour | None,
+        Field(description="Rows that were created before it are not scored, for example 2026-11-01-00:00."),
+    ] = None
+    schedule: ScheduleAttributes = ScheduleAttributes(minute=SCHEDULE_MINUTE)
+    retry: RetryAttributes = RetryAttributes()
+    pace: PaceAttributes = PaceAttributes()
+
+    def declaration(self, project_root: Path) -> Declaration:
+        """Returns the pipeline as it is declared.
+
+        Args:
+            project_root: The folder from which the files of the model are named.
+        """
+        settings = {**self.retry.variables(), **self.pace.variables(), "BATCH_FIRST_HOUR": self.first_hour}
+        if self.files:
+            files = {
+                "MODEL_FILEPATH": self.files.file,
+                "LABEL_FILEPATH": self.files.labels,
+                "SAMPLE_DATA_PATH": self.files.sample,
+            }
+            # One that is not named is none, and not the one of another model.
+            settings |= {name: str(project_root / file) if file else "" for name, file in files.items()}
+        table = self.table
+        return Declaration(
+            name=self.name,
+            items=ItemTable(
+                name=table.name,
+                key=table.key,
+                values=table.values,
+                prediction=table.output,
+                created=table.created,
+            ),
+            schedule_minute=self.schedule.minute,
+            connection=self.connection,
+            settings={name: str(value) for name, value in settings.items() if value is not None},
+        )
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Returns what Dagster is given of the pipeline.
+
+        Raises:
+            SettingsError: Another pipeline of the project has the same name, or writes the same column.
+        """
+        declaration = self.declaration(context.project_root)
+        declared_pipelines(context.component_tree)
+        return pipeline_definitions(declaration)
+
+
+def declared_pipelines(tree: dg.ComponentTree) -> list[Declaration]:
+    """Returns the pipelines that a project declares.
+
+    Args:
+        tree: The components of the project.
+
+    Raises:
+        SettingsError: Two of them have the same name, or write the same column.
+    """
+    components = tree.get_all_components(BatchInferenceComponent)
+    declarations = [component.declaration(tree.project_root) for component in components]
+    names = Counter(declaration.name for declaration in declarations)
+    for name, count in names.items():
+        if count > 1:
+            raise SettingsError(f"{count} pipelines are called {name!r}: give each a name of its own.")
+    written: dict[tuple[str, str, str], str] = {}
+    for declaration in declarations:
+        items = declaration.items
+        other = written.setdefault((declaration.connection, items.name, items.prediction), declaration.name)
+        if other != declaration.name:
+            raise SettingsError(
+                f"The pipelines {other!r} and {declaration.name!r} both write {items.name}.{items.prediction}: give "
+                "each a column of its own."
+            )
+    return declarations
