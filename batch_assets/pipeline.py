@@ -13,6 +13,7 @@ from batch_assets.settings.database import (
     database_settings,
 )
 from batch_assets.settings.environment import environment
+from batch_assets.settings.items import ItemFormat
 from batch_assets.settings.model import ModelFiles
 from batch_assets.settings.retry import RetrySettings
 from batch_assets.settings.throttle import ThrottleSettings
@@ -21,14 +22,13 @@ FIRST_HOUR = "2026-11-01-00:00"
 
 
 @dataclass(frozen=True)
-class ItemTable:
-    """The table that the web service writes, and which of its columns are which.
+class ItemTable(ItemFormat):
+    """The table that the web service writes, which of its columns are which, and what they hold.
 
     Args:
         name: The table.
         key: Its primary key, a whole number.
         values: What is scored, JSON.
-        prediction: What is written once an item is scored, JSON; NULL until then.
         created: When an item was created, which decides its hour.
         updated: When it was last changed.
     """
@@ -36,7 +36,6 @@ class ItemTable:
     name: str = "items"
     key: str = "id"
     values: str = "values"
-    prediction: str = "prediction"
     created: str = "created_datetime"
     updated: str = "updated_datetime"
 
