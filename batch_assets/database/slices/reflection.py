@@ -8,12 +8,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import ReflectedColumn
 
+from batch_assets.database.connection.engine import snapshot
 from batch_assets.database.connection.sqlite_time import SQLiteTime
 from batch_assets.database.slices.table_slice import TableSlice
 from batch_assets.errors import TableError
 
 # What the definition of a table was read as: reading it takes ten times as long as asking whether it has changed.
 _tables_by_definition: dict[tuple[sa.Engine, str], tuple[str, sa.Table]] = {}
+
+_IS_JSON = re.compile(r"json_valid\(`((?:[^`]|``)+)`\)", re.IGNORECASE)
 
 
 class _SQLiteDecimal(sa.TypeDecorator[Decimal]):
@@ -38,6 +41,8 @@ def reflect(connection: sa.Connection, table_slice: TableSlice) -> sa.Table:
     known_definition, table = _tables_by_definition.get(place, (None, None))
     if table is None or definition is None or definition != known_definition:
         table = _reflect(connection, table_slice)
+        # What MariaDB makes of JSON: a text with a condition.
+        table.info["json"] |= {name.replace("``", "`") for name in _IS_JSON.findall(definition or "")}
         if definition is not None:
             _tables_by_definition[place] = definition, table
     return table
@@ -82,6 +87,7 @@ def _reflect(connection: sa.Connection, table_slice: TableSlice) -> sa.Table:
             "`dagster/column_schema`, of which the table is then created."
         ) from None
     table.info["dialect"] = connection.dialect.name
+    table.info["json"] = {column.name for column in table.columns if isinstance(column.type, sa.JSON)}
     for column in table.columns:
         column.type = _type_to_use(connection, column.type)
     table.info["invisible"] = _invisible_columns(connection, table)
@@ -144,6 +150,16 @@ def dtype_of(column: sa.Column[Any]) -> str:
     if isinstance(kind, (sa.DateTime, sa.Date)):
         return "datetime64[us]"
     return "str" if isinstance(kind, sa.String) else "object"
+
+
+def json_columns(engine: sa.Engine, table_slice: TableSlice) -> frozenset[str]:
+    """Returns the names of the columns that hold JSON.
+
+    Raises:
+        TableError: There is no such table.
+    """
+    with snapshot(engine) as connection:
+        return frozenset(reflect(connection, table_slice).info["json"])
 
 
 def selected_columns(table: sa.Table, table_slice: TableSlice) -> list[sa.Column[Any]]:
