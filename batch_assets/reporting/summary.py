@@ -19,6 +19,7 @@ from batch_assets.database.slices.replacing import replace_slice
 from batch_assets.database.slices.table_slice import Keys, TableSlice, TimeWindows
 from batch_assets.hours import Hour
 from batch_assets.pipeline import ItemTable
+from batch_assets.settings.items import Output
 
 # A prediction that has another number of probabilities than the model in force has labels.
 OTHER_LABELS = "(other labels)"
@@ -109,29 +110,36 @@ class Summary:
 def count_outcome(
     batches: Iterable[Batch], names: ItemTable, failed: Collection[int], labels: Sequence[str]
 ) -> Outcome:
-    """Counts the items of an hour by outcome and by label.
+    """Counts the items of an hour by outcome and by label, if what is written has one.
 
     Args:
-        batches: All items of the hour with the key and the prediction (JSON text or None).
-        names: How these columns are named.
+        batches: All items of the hour with the columns of `columns_to_count`.
+        names: How these columns are named, and how predictions are written.
         failed: The ids of failed items.
-        labels: The labels in the order of the probabilities.
+        labels: The labels in the order of the probabilities; none where only the predictions name them.
     """
     outcome = Outcome(label_counts=Counter(dict.fromkeys(labels, 0)))
     for batch in batches:
         answers = batch.column(names.prediction)
-        predictions = [text for text in answers if text is not None]
         outcome.items += len(batch)
-        outcome.predicted += len(predictions)
+        outcome.predicted += len(answers) - answers.count(None)
         keys_and_answers = zip(batch.column(names.key), answers, strict=True)
         outcome.failed += sum(key in failed for key, text in keys_and_answers if text is None)
-        outcome.label_counts.update(_count_labels(predictions, labels))
+        if names.labelled_output is not None:
+            predictions = [text for text in batch.column(names.labelled_output.column) if text is not None]
+            outcome.label_counts.update(_count_labels(predictions, names.labelled_output, labels))
     return outcome
+
+
+def columns_to_count(names: ItemTable) -> tuple[str, ...]:
+    """Returns the columns that `count_outcome` looks at."""
+    labelled = names.labelled_output or names.outputs[0]
+    return tuple(dict.fromkeys((names.key, names.prediction, labelled.column)))
 
 
 def read_predictions(engine: sa.Engine, items: ItemTable, hour: Hour) -> Iterator[Batch]:
     """Reads what `count_outcome` counts."""
-    return read_batches(engine, _slice(items.name, items.created, hour, columns=(items.key, items.prediction)))
+    return read_batches(engine, _slice(items.name, items.created, hour, columns=columns_to_count(items)))
 
 
 def store_summary(engine: sa.Engine, summary: Summary) -> None:
@@ -150,13 +158,42 @@ def _in_seconds(moment: datetime.datetime) -> datetime.datetime:
     return moment.replace(tzinfo=None, microsecond=0)
 
 
-def _count_labels(predictions: Sequence[str], labels: Sequence[str]) -> Counter[str]:
-    rows = [orjson.loads(text) for text in predictions]
-    known = [row for row in rows if isinstance(row, list) and len(row) == len(labels)]
+def _count_labels(predictions: Sequence[str], output: Output, labels: Sequence[str]) -> Counter[str]:
+    if output.form == "probabilities":
+        return _count_winners([orjson.loads(text) for text in predictions], labels)
+    counted: Counter[str] = Counter()
+    label_of = _label if output.form == "label" else _label_of_object
+    for text, count in Counter(predictions).items():
+        label = label_of(text, labels)
+        counted[OTHER_LABELS if label is None or (labels and label not in labels) else label] += count
+    return counted
+
+
+def _label(text: str, labels: Sequence[str]) -> str | None:
+    """Returns a label that stands in a column of text, or in one of JSON as a JSON text."""
+    if text in labels or not text.startswith('"'):
+        return text
+    try:
+        label = orjson.loads(text)
+    except ValueError:
+        return text
+    return label if isinstance(label, str) else None
+
+
+def _label_of_object(text: str, _labels: Sequence[str]) -> str | None:
+    document = orjson.loads(text)
+    label = document.get("label") if isinstance(document, dict) else None
+    return label if isinstance(label, str) else None
+
+
+def _count_winners(rows: Sequence[Any], labels: Sequence[str]) -> Counter[str]:
+    known = [row for row in rows if isinstance(row, list) and row and len(row) == len(labels)]
     if not set(map(type, chain.from_iterable(known))) <= _NUMBERS:  # which a run does not write, but others may
         known = [row for row in known if set(map(type, row)) <= _NUMBERS]
-    winners = np.asarray(known, dtype=np.float64).reshape(-1, len(labels)).argmax(axis=1)
-    counted = Counter({label: int(np.count_nonzero(winners == index)) for index, label in enumerate(labels)})
+    counted: Counter[str] = Counter()
+    if known:
+        winners = np.asarray(known, dtype=np.float64).argmax(axis=1)
+        counted.update({label: int(np.count_nonzero(winners == index)) for index, label in enumerate(labels)})
     if len(known) < len(rows):
         counted[OTHER_LABELS] = len(rows) - len(known)
     return counted
