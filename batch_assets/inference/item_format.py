@@ -1,4 +1,4 @@
-"""Checks `items.values`: which items can be scored, and why the others cannot.
+"""Checks `items.values`: which items can be scored, and why the others cannot. Here are lists of numbers.
 
 Every text is parsed by itself, so that nothing a web service writes into one item can change another.
 """
@@ -7,8 +7,9 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import orjson
@@ -35,8 +36,8 @@ LIMITS: dict[np.dtype[Any], tuple[float, float]] = {
     np.dtype(np.float64): (-sys.float_info.max, sys.float_info.max),
     np.dtype(np.int64): (_LOWEST_INT64, 2**63 - 1),
 }
-_NUMBERS = {int, float}
-_KINDS = {
+NUMBERS = {int, float}
+KINDS = {
     str: "a string",
     bool: "a boolean",
     list: "a list",
@@ -61,23 +62,45 @@ class CheckedValues(NamedTuple):
     """The outcome of a check: every index of the input is either in `positions` or in `bad`, in order.
 
     Attributes:
-        features: Array (number of good items, width) of the model's type.
+        features: Array (number of good items, width) of the model's type, or (number of good items) of records.
         positions: For each row of `features`, the index of its text in the input.
         bad: The items that cannot be scored.
+        ignored_keys: How many keys of the good items name no feature.
     """
 
     features: NDArray[Any]
     positions: NDArray[np.intp]
     bad: list[BadValues]
+    ignored_keys: int = 0
 
 
-class _RefusedError(Exception):
-    """What is wrong with one item. Never leaves this module."""
+class RefusedError(Exception):
+    """What is wrong with one item. Never leaves the check."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+
+
+class ItemReader(Protocol):
+    """What an item must be, and how it becomes a row for the model."""
+
+    def convert(self, texts: Sequence[str | None]) -> "Converted | None":
+        """Returns the rows of texts, or None when at least one of them needs a closer look."""
+
+    def parse(self, text: str | None) -> Any:
+        """Returns the values of one text, with every digit; raises a `RefusedError` when it is not good."""
+
+    def array(self, items: list[Any]) -> "Converted":
+        """Returns the rows of what `parse` returned."""
+
+
+class Converted(NamedTuple):
+    """Rows for the model, and how many keys of their items name no feature."""
+
+    features: NDArray[Any]
+    ignored_keys: int = 0
 
 
 def check_values(texts: Sequence[str | None], width: int, dtype: np.dtype[Any]) -> CheckedValues:
@@ -93,23 +116,46 @@ def check_values(texts: Sequence[str | None], width: int, dtype: np.dtype[Any]) 
         width: How many numbers the model takes an item.
         dtype: The type of the model's input: float32, float64 or int64.
     """
-    features = _convert(texts, width, dtype)
-    if features is not None:
-        return CheckedValues(features, np.arange(len(texts), dtype=np.intp), [])
-    features_of_blocks = []
+    return check_items(texts, _ListsOfNumbers(width, dtype))
+
+
+def check_items(texts: Sequence[str | None], reader: ItemReader) -> CheckedValues:
+    """Turns the JSON texts of items into rows for the model, and says what is wrong with the rest.
+
+    Args:
+        texts: The column `values` as the database returns it; None is SQL's NULL.
+        reader: What an item must be.
+    """
+    converted = reader.convert(texts)
+    if converted is not None:
+        return CheckedValues(converted.features, np.arange(len(texts), dtype=np.intp), [], converted.ignored_keys)
+    blocks: list[Converted] = []
     positions: list[int] = []
     bad: list[BadValues] = []
     for start in range(0, len(texts), BLOCK_ITEMS):
         block = texts[start : start + BLOCK_ITEMS]
-        features = _convert(block, width, dtype)
+        converted = reader.convert(block)
         faults: list[BadValues] = []
-        if features is None:
-            features, faults = _convert_one_by_one(block, width, dtype)
+        if converted is None:
+            converted, faults = _convert_one_by_one(block, reader)
         refused = {fault.index for fault in faults}
         positions.extend(start + index for index in range(len(block)) if index not in refused)
         bad.extend(fault._replace(index=start + fault.index) for fault in faults)
-        features_of_blocks.append(features)
-    return CheckedValues(np.concatenate(features_of_blocks), np.array(positions, dtype=np.intp), bad)
+        blocks.append(converted)
+    features = np.concatenate([block.features for block in blocks])
+    ignored_keys = sum(block.ignored_keys for block in blocks)
+    return CheckedValues(features, np.array(positions, dtype=np.intp), bad, ignored_keys)
+
+
+def _convert_one_by_one(texts: Sequence[str | None], reader: ItemReader) -> tuple[Converted, list[BadValues]]:
+    items: list[Any] = []
+    faults: list[BadValues] = []
+    for index, text in enumerate(texts):
+        try:
+            items.append(reader.parse(text))
+        except RefusedError as error:
+            faults.append(BadValues(index, error.code, error.message))
+    return reader.array(items), faults
 
 
 def shown(text: str) -> str:
@@ -120,68 +166,89 @@ def shown(text: str) -> str:
     return head if len(head) <= SHOWN_CHARACTERS else head[: SHOWN_CHARACTERS - 3] + "..."
 
 
-def _convert(texts: Sequence[str | None], width: int, dtype: np.dtype[Any]) -> NDArray[Any] | None:
-    """Returns the array (texts, width), or None when at least one text needs a closer look."""
+@dataclass(frozen=True)
+class _ListsOfNumbers:
+    """Lists of so many numbers for a model that takes them as one matrix of a type."""
+
+    width: int
+    dtype: np.dtype[Any]
+
+    def convert(self, texts: Sequence[str | None]) -> Converted | None:
+        rows = loaded(texts, self.width)
+        numbers = {int} if self.dtype.kind == "i" else NUMBERS
+        if not (
+            rows is not None
+            and set(map(type, rows)) <= {list}
+            and set(map(len, rows)) <= {self.width}
+            and set(map(type, chain.from_iterable(rows))) <= numbers
+        ):
+            return None
+        try:
+            converted = self.array(rows)
+        except OverflowError:
+            return None  # an integer beyond int64
+        return converted if np.isfinite(converted.features).all() else None
+
+    def array(self, items: list[list[Any]]) -> Converted:
+        with np.errstate(over="ignore"):  # float32 overflows to infinity, which the caller looks for
+            numbers = np.fromiter(chain.from_iterable(items), self.dtype, count=len(items) * self.width)
+        return Converted(numbers.reshape(len(items), self.width))
+
+    def parse(self, text: str | None) -> list[Any]:
+        """Returns the numbers of one item, integers as integers: float64 would drop digits above 2**53."""
+        value = parsed(text, self.width, f"a list of {self.width} numbers")
+        if type(value) is not list:
+            what = f"{KINDS[type(value)]}, not a list of {self.width} numbers"
+            raise RefusedError("not_a_list", f"{what}: {shown(text or '')}")
+        if len(value) != self.width:
+            raise RefusedError("wrong_length", f"{counted(len(value), 'value')}, the model takes {self.width}")
+        for position, number in enumerate(value, 1):
+            try:
+                refuse_unfit_number(number, self.dtype)
+            except RefusedError as error:
+                raise RefusedError(error.code, f"value {position} {error.message}") from None
+        return value
+
+
+def loaded(texts: Sequence[str | None], width: int) -> list[Any] | None:
+    """Returns what each of the texts says, or None when at least one needs a closer look.
+
+    Args:
+        texts: JSON.
+        width: How many values an item has.
+    """
     if max(map(len, filter(None, texts)), default=0) > _longest(width):
         return None
     try:
-        rows = list(map(orjson.loads, texts))  # type: ignore[arg-type]  # None raises, as bad JSON does
+        return list(map(orjson.loads, texts))  # type: ignore[arg-type]  # None raises, as bad JSON does
     except ValueError:
         return None
-    numbers = {int} if dtype.kind == "i" else _NUMBERS
-    if not (
-        set(map(type, rows)) <= {list}
-        and set(map(len, rows)) <= {width}
-        and set(map(type, chain.from_iterable(rows))) <= numbers
-    ):
-        return None
-    try:
-        features = _array(rows, width, dtype)
-    except OverflowError:
-        return None  # an integer beyond int64
-    return features if np.isfinite(features).all() else None
+
+
+def parsed(text: str | None, width: int, what: str) -> Any:
+    """Returns what a text says, which is not null.
+
+    Args:
+        text: JSON.
+        width: How many values an item has.
+        what: What it should be, for messages.
+
+    Raises:
+        RefusedError: It is no JSON, null, or too long to be read.
+    """
+    if text is None:
+        raise RefusedError("null_value", "the value is NULL")
+    if len(text) > _longest(width):
+        raise RefusedError("too_long", f"{len(text)} characters are too many for {what}")
+    value = _parse(text)
+    if value is None:
+        raise RefusedError("null_value", "the value is null")
+    return value
 
 
 def _longest(width: int) -> int:
     """Returns how many characters a text may have that is worth reading."""
     return max(LONGEST_TEXT, width * LONGEST_NUMBER)
-
-
-def _array(rows: list[list[Any]], width: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    with np.errstate(over="ignore"):  # float32 overflows to infinity, which the caller looks for
-        numbers = np.fromiter(chain.from_iterable(rows), dtype, count=len(rows) * width)
-    return numbers.reshape(len(rows), width)
-
-
-def _convert_one_by_one(
-    texts: Sequence[str | None], width: int, dtype: np.dtype[Any]
-) -> tuple[NDArray[Any], list[BadValues]]:
-    rows: list[list[Any]] = []
-    faults: list[BadValues] = []
-    for index, text in enumerate(texts):
-        try:
-            rows.append(_numbers(text, width, dtype))
-        except _RefusedError as error:
-            faults.append(BadValues(index, error.code, error.message))
-    return _array(rows, width, dtype), faults
-
-
-def _numbers(text: str | None, width: int, dtype: np.dtype[Any]) -> list[Any]:
-    """Returns the numbers of one item, integers as integers: float64 would drop digits above 2**53."""
-    if text is None:
-        raise _RefusedError("null_value", "the value is NULL")
-    if len(text) > _longest(width):
-        raise _RefusedError("too_long", f"{len(text)} characters are too many for a list of {width} numbers")
-    value = _parse(text)
-    if value is None:
-        raise _RefusedError("null_value", "the value is null")
-    if type(value) is not list:
-        raise _RefusedError("not_a_list", f"{_KINDS[type(value)]}, not a list of {width} numbers: {shown(text)}")
-    if len(value) != width:
-        raise _RefusedError("wrong_length", f"{counted(len(value), 'value')}, the model takes {width}")
-    for position, number in enumerate(value, 1):
-        _refuse_unfit(number, position, dtype)
-    return value
 
 
 def _parse(text: str) -> Any:
@@ -190,7 +257,8 @@ def _parse(text: str) -> Any:
     except ValueError:
         return _parse_exactly(text)
     # orjson reads an integer just below int64 as the float that it rounds to, the lowest int64.
-    return _parse_exactly(text) if type(value) is list and _LOWEST_INT64 in value else value
+    elements = value.values() if type(value) is dict else value if type(value) is list else ()
+    return _parse_exactly(text) if _LOWEST_INT64 in elements else value
 
 
 def _parse_exactly(text: str) -> Any:
@@ -198,28 +266,32 @@ def _parse_exactly(text: str) -> Any:
     try:
         return json.loads(text, parse_int=_integer)
     except RecursionError:
-        raise _RefusedError("not_json", f"nested too deeply to be read: {shown(text)}") from None
+        raise RefusedError("not_json", f"nested too deeply to be read: {shown(text)}") from None
     except json.JSONDecodeError as error:
         reason = f"{error.msg} at character {error.pos + 1}: {shown(text)}" if text.strip() else "it is empty"
-        raise _RefusedError("not_json", f"not JSON: {reason}") from None
+        raise RefusedError("not_json", f"not JSON: {reason}") from None
 
 
-def _refuse_unfit(number: Any, position: int, dtype: np.dtype[Any]) -> None:
-    """Raises when an element of the list, the `position`-th, is not a number of the model's type."""
+def refuse_unfit_number(number: Any, dtype: np.dtype[Any]) -> None:
+    """Raises a `RefusedError` when a value of an item is not a number of the model's type."""
     lowest, highest = LIMITS[dtype]
     if number is None:
-        raise _RefusedError("null_value", f"value {position} is null")
-    if type(number) not in _NUMBERS:
-        what = f': "{shown(number)}"' if type(number) is str else ""
-        raise _RefusedError("not_numeric", f"value {position} is {_KINDS[type(number)]}{what}")
+        raise RefusedError("null_value", "is null")
+    if type(number) not in NUMBERS:
+        raise RefusedError("not_numeric", f"is {described(number)}")
     if number in (math.inf, -math.inf):
-        raise _RefusedError("infinite", f"value {position} is infinite")
+        raise RefusedError("infinite", "is infinite")
     if type(number) is float and math.isnan(number):
-        raise _RefusedError("not_a_number", f"value {position} is NaN")
+        raise RefusedError("not_a_number", "is NaN")
     if not lowest <= number <= highest:
-        raise _RefusedError("too_large", f"value {position} is too large for the model's type {dtype}")
+        raise RefusedError("too_large", f"is too large for the model's type {dtype}")
     if dtype.kind == "i" and number != int(number):
-        raise _RefusedError("not_an_integer", f"value {position} is {number!r}, the model takes integers")
+        raise RefusedError("not_an_integer", f"is {number!r}, the model takes integers")
+
+
+def described(value: Any) -> str:
+    """Says what kind of JSON a value is, and shows a string."""
+    return f'{KINDS[type(value)]}: "{shown(value)}"' if type(value) is str else KINDS[type(value)]
 
 
 def _integer(digits: str) -> int:

@@ -8,14 +8,18 @@ import orjson
 from numpy.typing import NDArray
 
 from batch_assets.errors import ModelError
-from batch_assets.inference.item_format import LONGEST_TEXT, check_values, shown
+from batch_assets.inference.answer_forms import are_finite, not_finite_text, written
+from batch_assets.inference.item_format import LONGEST_TEXT, shown
 from batch_assets.inference.onnx_model import OnnxModel
+from batch_assets.settings.items import Form
 from batch_assets.wording import counted
 
 SUM_TOLERANCE = 1e-3
 
 # Faults that a whole sample has when items and model belong to different worlds.
-MISFIT_CODES = {"wrong_length", "not_an_integer"}
+MISFIT_CODES = {"wrong_length", "not_an_integer", "missing_feature"}
+# Forms for which scores do as well as probabilities, or which ask for none.
+NEED_NO_SUM: set[Form] = {"label", "value", "all"}
 MISFIT_ADVICE = "Use a model that was trained on such items (MODEL_FILEPATH), or fix the items."
 
 
@@ -45,7 +49,7 @@ def check_sample(
         if every:
             raise ModelError(_misfit(model, source, "no item in it is a list of numbers"))
         return 0
-    checked = check_values(rows_as_json_texts, width, model.dtype)
+    checked = model.check(rows_as_json_texts, width)
     faults = checked.bad if every else [bad for bad in checked.bad if bad.code in MISFIT_CODES]
     if faults and (every or not len(checked.positions)):
         _raise_misfit(model, source, width, rows_as_json_texts[faults[0].index], faults[0].message)
@@ -74,7 +78,7 @@ def _check_scores(model: OnnxModel, features: NDArray[Any], source: str, *, ever
     if len(features) == 1:
         features = np.repeat(features, 2, axis=0)  # a model that mixes up the rows of a batch shows with two
     try:
-        _check_probabilities(model, features, source)
+        _check_answers(model, features, source)
     except ModelError:
         alone = [_scores(model, features[index : index + 1], source) for index in range(len(features))]
         if every or all(alone) or not any(alone):
@@ -83,21 +87,36 @@ def _check_scores(model: OnnxModel, features: NDArray[Any], source: str, *, ever
 
 def _scores(model: OnnxModel, features: NDArray[Any], source: str) -> bool:
     try:
-        _check_probabilities(model, features, source)
+        _check_answers(model, features, source)
     except ModelError:
         return False
     return True
 
 
-def _check_probabilities(model: OnnxModel, features: NDArray[Any], source: str) -> None:
-    table = model.probabilities(features)
+def _check_answers(model: OnnxModel, features: NDArray[Any], source: str) -> None:
+    answers = model.answers(features)
+    if model.read.probabilities is not None and not NEED_NO_SUM.issuperset(output.form for output in model.outputs):
+        _check_probabilities(model, features, answers[model.read.probabilities], source)
+    finite = are_finite(answers)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise ModelError(
+            f"The answer of the model {model.model_filepath.name} is not finite: for "
+            f"{shown(str(features[row].tolist()))} from {source} it is {shown(not_finite_text(answers, row))}. "
+            "Use a model that answers such items (MODEL_FILEPATH), or fix the items."
+        )
+    for output in model.outputs:
+        written(model.read, answers, output.form, as_json=True)
+
+
+def _check_probabilities(model: OnnxModel, features: NDArray[Any], table: NDArray[Any], source: str) -> None:
     with np.errstate(invalid="ignore"):  # infinity minus infinity
         sums_to_one = np.abs(table.sum(axis=1, dtype=np.float64) - 1) <= SUM_TOLERANCE
     proper = sums_to_one & ((table >= 0) & (table <= 1)).all(axis=1)
     if not proper.all():
         row = int(np.argmin(proper))
         raise ModelError(
-            f"The output {model.output_name} of the model {model.model_filepath.name} is not class "
+            f"The output {model.read.probabilities} of the model {model.model_filepath.name} is not class "
             f"probabilities: for {shown(str(features[row].tolist()))} from {source} it is "
             f"{shown(str(table[row].tolist()))}. Numbers from 0 to 1 with the sum 1 are needed: export the "
             "model with its probabilities, not with scores or decision values."

@@ -7,28 +7,68 @@ from pathlib import Path
 from typing import Any
 
 from batch_assets.errors import ModelError
+from batch_assets.inference.class_names import classes_of
 from batch_assets.inference.item_format import shown
 from batch_assets.inference.model_check import check_sample
+from batch_assets.inference.model_inputs import find_inputs
+from batch_assets.inference.model_outputs import Classes, find_outputs
 from batch_assets.inference.onnx_model import OnnxModel, open_session
 from batch_assets.settings.folders import relative_to_root
+from batch_assets.settings.items import ItemFormat
 from batch_assets.settings.model import ModelFiles
 
+# What the pipeline of the environment takes, and writes class probabilities.
+LISTS_OF_NUMBERS = ItemFormat()
 
-def load_model(files: ModelFiles) -> OnnxModel:
+
+def load_model(files: ModelFiles, items: ItemFormat = LISTS_OF_NUMBERS) -> OnnxModel:
     """Reads the model and its labels, and score the sample where there is one.
 
+    Args:
+        files: Where they are.
+        items: What an item holds, and what is written once it is scored.
+
     Raises:
-        ModelError: A file is missing or malformed, or model, labels and sample do not fit one another.
+        ModelError: A file is missing or malformed, or model, labels, features and sample do not fit one another.
     """
     model_bytes = _read(files.model_filepath, "model", "MODEL_FILEPATH")
-    labels = load_labels(files.label_filepath)
-    session = open_session(model_bytes, files.model_filepath)
+    labels = () if files.label_filepath is None else load_labels(files.label_filepath)
+    path = files.model_filepath
+    session = open_session(model_bytes, path)
     version = hashlib.sha256(model_bytes).hexdigest()
-    model = OnnxModel(session, version, labels, files.model_filepath)
+    inputs = find_inputs(session, path, items)
+    read = find_outputs(session, path, items.outputs, _classes(labels, items, model_bytes))
+    model = OnnxModel(session, version, path, items, inputs, read)
     if files.sample_data_path is not None:
         source = f"the sample in {relative_to_root(files.sample_data_path)}"
         check_sample(model, _load_sample(files.sample_data_path), source, every=True)
     return model
+
+
+def labels_of(files: ModelFiles, items: ItemFormat) -> tuple[str, ...]:
+    """Returns the labels by which predictions are counted; none where nothing that is written has a label.
+
+    Args:
+        files: Of the model.
+        items: What is written once an item is scored.
+
+    Raises:
+        ModelError: A file is missing or malformed.
+    """
+    if items.labelled_output is None:
+        return ()
+    if files.label_filepath is not None:
+        return load_labels(files.label_filepath)
+    return tuple(map(str, classes_of(_read(files.model_filepath, "model", "MODEL_FILEPATH"))))
+
+
+def _classes(labels: tuple[str, ...], items: ItemFormat, model_bytes: bytes) -> Classes:
+    """Returns the classes, also as the graph has them where the labels alone do not do."""
+    forms = {output.form for output in items.outputs}
+    if forms == {"value"} or (labels and forms == {"probabilities"}):
+        return Classes(labels)
+    keys = classes_of(model_bytes)
+    return Classes(labels or tuple(map(str, keys)), keys)
 
 
 def load_labels(path: Path) -> tuple[str, ...]:

@@ -1,67 +1,91 @@
 """The ONNX model of a run: what it takes and answers, and how it scores a batch."""
 
 from collections.abc import Sequence
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from batch_assets.errors import ModelError, ModelRunError
-from batch_assets.inference.item_format import shown
+from batch_assets.inference.feature_format import FeatureReader
+from batch_assets.inference.item_format import CheckedValues, check_items, check_values
+from batch_assets.inference.model_inputs import ModelInputs
+from batch_assets.inference.model_outputs import Answers, ModelOutputs
 from batch_assets.settings.folders import relative_to_root
+from batch_assets.settings.items import ItemFormat
 from batch_assets.wording import counted
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession, NodeArg
-
-INPUT_TYPES: dict[str, np.dtype[Any]] = {
-    "tensor(float)": np.dtype(np.float32),
-    "tensor(double)": np.dtype(np.float64),
-    "tensor(int64)": np.dtype(np.int64),
-}
-TABLE_TYPES: dict[str, np.dtype[Any]] = {
-    "tensor(float)": np.dtype(np.float32),
-    "tensor(double)": np.dtype(np.float64),
-}
-ZIPMAP_TYPES = {"seq(map(int64,tensor(float)))", "seq(map(string,tensor(float)))"}
-PROBABILITY_NAMES = ("probabilities", "output_probability")
+    from onnxruntime import InferenceSession
 
 
 class OnnxModel:
-    """A classifier that fits its labels. Made by `load_model` in `model_files.py`.
+    """A model that fits its items, and its labels where it has some. Made by `load_model` in `model_files.py`.
 
     Attributes:
         version: SHA-256 of the model file's bytes, in hexadecimal.
-        width: How many numbers the model takes an item; None while nothing has said so.
-        dtype: The type of its input: float32, float64 or int64.
-        labels: The names of the classes, in the order of the columns of `probabilities`.
-        output_name: The output of the graph that has the probabilities.
         model_filepath: The ONNX file.
+        width: How many values the model takes an item; None while nothing has said so.
+        dtype: The type of its input, float32, float64 or int64; or records with a field for each feature.
+        outputs: The columns that are written, and how.
+        read: The outputs of the graph that these are made of.
     """
 
-    def __init__(self, session: "InferenceSession", version: str, labels: tuple[str, ...], path: Path) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917 - what was found in its files
+        self,
+        session: "InferenceSession",
+        version: str,
+        path: Path,
+        items: ItemFormat,
+        inputs: ModelInputs,
+        read: ModelOutputs,
+    ) -> None:
         self.version = version
-        self.labels = labels
         self.model_filepath = path
+        self.width = inputs.width
+        self.dtype = inputs.dtype
+        self.outputs = items.outputs
+        self.read = read
         self._session = session
-        model_input = _find_input(session, path)
-        self._input_name = model_input.name
-        self.dtype = INPUT_TYPES[model_input.type]
-        self.width = _static(model_input.shape, 1)
-        output = _find_probabilities(session, path)
-        self.output_name = output.name
-        self._output_dtype = TABLE_TYPES.get(output.type, np.dtype(np.float32))
-        classes = _static(output.shape, 1)
-        if classes is not None and classes != len(labels):
-            raise ModelError(
-                f"The model {path.name} has {classes} classes, the labels name {len(labels)}: "
-                f"{', '.join(labels)}. Point LABEL_FILEPATH at the labels that belong to this model."
-            )
+        self._inputs = inputs
+        self._features = FeatureReader(inputs.features, items.by_name, inputs.dtype) if inputs.features else None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the columns of `probabilities`; empty where there are none."""
+        return self.read.classes.labels
+
+    def check(self, texts: Sequence[str | None], width: int) -> CheckedValues:
+        """Turns the JSON texts of items into rows for the model, and says what is wrong with the rest.
+
+        Args:
+            texts: The column `values` as the database returns it; None is SQL's NULL.
+            width: How many values an item has.
+        """
+        if self._features is not None:
+            return check_items(texts, self._features)
+        return check_values(texts, width, self.dtype)
+
+    def answers(self, features: NDArray[Any]) -> Answers:
+        """Scores a batch.
+
+        Args:
+            features: Rows as `check` returns them; there may be none.
+
+        Returns:
+            For each output that is read a row for each item.
+
+        Raises:
+            ModelRunError: The model failed on this batch.
+            ModelError: It cannot be run at all, or returned something other than a row per item.
+        """
+        names = list(self.read.types)
+        if names == [self.read.probabilities]:
+            return {names[0]: self.probabilities(features)}
+        return self._rows(names, features)
 
     def probabilities(self, features: NDArray[Any]) -> NDArray[Any]:
-        """Scores a batch.
+        """Scores a batch by a classifier.
 
         Args:
             features: Array (n, width) of the model's type; n may be 0.
@@ -74,10 +98,14 @@ class OnnxModel:
             ModelRunError: The model failed on this batch.
             ModelError: It cannot be run at all, or returned something other than a row per item.
         """
+        name = str(self.read.probabilities)
+        return self._rows([name], features)[name]
+
+    def _rows(self, names: list[str], features: NDArray[Any]) -> dict[str, NDArray[Any]]:
         if len(features) == 0:
-            return np.empty((0, len(self.labels)), self._output_dtype)
+            return {name: self.read.no_rows(name) for name in names}
         try:
-            (output,) = self._session.run([self.output_name], {self._input_name: features})
+            outputs = self._session.run(names, self._inputs.feed(features))
         except _run_errors() as error:
             reason = _one_line(error)
             raise ModelRunError(
@@ -90,32 +118,7 @@ class OnnxModel:
                 f"The model {self.model_filepath.name} cannot be run: {_one_line(error)}. Use another model "
                 "(MODEL_FILEPATH)."
             ) from None
-        table = self._table(output) if isinstance(output, list) else np.asarray(output)
-        expected = (len(features), len(self.labels))
-        if table.shape != expected:
-            raise ModelError(
-                f"The model {self.model_filepath.name} returns an array of shape {table.shape} for "
-                f"{counted(len(features), 'item')} and {counted(len(self.labels), 'label')}, not {expected}. "
-                "Export it with a dynamic first dimension, and point LABEL_FILEPATH at its own labels."
-            )
-        return table
-
-    def _table(self, rows: list[dict[Any, float]]) -> NDArray[Any]:
-        """Turns the output of a ZipMap, a dictionary per item, into columns in label order."""
-        keys = set(rows[0]) if rows else set()
-        if keys == set(range(len(self.labels))):
-            columns: list[Any] = list(range(len(self.labels)))
-        elif keys == set(self.labels):
-            columns = list(self.labels)
-        else:
-            raise ModelError(
-                f"The model {self.model_filepath.name} names its classes {shown(repr(sorted(keys)))}, the "
-                f"labels are {shown(repr(list(self.labels)))}: they must be the same names, or the numbers 0 "
-                f"to {len(self.labels) - 1}. Point LABEL_FILEPATH at the labels that belong to this model."
-            )
-        if len(columns) == 1:
-            return np.array([[row[columns[0]]] for row in rows], self._output_dtype)
-        return np.array(list(map(itemgetter(*columns), rows)), self._output_dtype)
+        return {name: self.read.rows(name, output, len(features)) for name, output in zip(names, outputs, strict=True)}
 
 
 def open_session(model_bytes: bytes, path: Path) -> "InferenceSession":
@@ -169,55 +172,3 @@ def _run_errors() -> tuple[type[Exception], ...]:
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split()).removeprefix("[ONNXRuntimeError] : ")
     return (text if len(text) <= 300 else f"{text[:297]}...").rstrip(".")
-
-
-def _static(shape: Sequence[int | str | None], axis: int) -> int | None:
-    """Returns the size of a dimension, None when the model leaves it open."""
-    size = shape[axis] if len(shape) > axis else None
-    return size if isinstance(size, int) else None
-
-
-def _find_input(session: "InferenceSession", path: Path) -> "NodeArg":
-    inputs = session.get_inputs()
-    if len(inputs) != 1:
-        names = ", ".join(f"{each.name} ({each.type})" for each in inputs) or "none"
-        raise ModelError(
-            f"The model {path.name} has {len(inputs)} inputs, not one: {names}. Export it with one input "
-            "of the shape [None, number of values]."
-        )
-    (only,) = inputs
-    # ONNX Runtime shows an unknown rank as an empty shape.
-    if only.type not in INPUT_TYPES or len(only.shape) not in {0, 2}:
-        raise ModelError(
-            f"The input {only.name} of the model {path.name} is {only.type} of shape {only.shape}: it must "
-            "be a float32, float64 or int64 tensor of shape [None, number of values]. Export it so."
-        )
-    batch = _static(only.shape, 0)
-    if batch is not None:
-        raise ModelError(
-            f"The input {only.name} of the model {path.name} takes batches of exactly "
-            f"{counted(batch, 'item')}. Export it with a dynamic first dimension: "
-            "FloatTensorType([None, width]) in skl2onnx, dynamic_axes or dynamic_shapes in PyTorch."
-        )
-    return only
-
-
-def _find_probabilities(session: "InferenceSession", path: Path) -> "NodeArg":
-    outputs = session.get_outputs()
-    found = [
-        each
-        for each in outputs
-        if each.type in ZIPMAP_TYPES or (each.type in TABLE_TYPES and len(each.shape) in {0, 2})
-    ]
-    named = [each for each in found if each.name in PROBABILITY_NAMES]
-    if len(found) == 1 or len(named) == 1:
-        return (named or found)[0]
-    if found:
-        problem = "several outputs that could be the class probabilities"
-    else:
-        problem = "no output that could be the class probabilities"
-    described = ", ".join(f"{each.name} ({each.type} {each.shape})" for each in found or outputs)
-    raise ModelError(
-        f"The model {path.name} has {problem}: {described}. Export it with one output 'probabilities', a "
-        "float tensor of shape [None, number of classes] or a ZipMap."
-    )

@@ -3,19 +3,20 @@
 import datetime
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import compress, islice
+from itertools import islice
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from batch_assets.database.slices.batch import Batch, FailedRow
 from batch_assets.errors import ModelError, ModelRunError
-from batch_assets.inference.item_format import BadValues, CheckedValues, check_values
+from batch_assets.inference.answer_forms import are_finite, not_finite_text, written
+from batch_assets.inference.item_format import BadValues, CheckedValues
 from batch_assets.inference.model_check import check_sample
+from batch_assets.inference.model_outputs import Answers, joined
 from batch_assets.inference.onnx_model import OnnxModel
 from batch_assets.pipeline import ItemTable
 from batch_assets.wording import counted
@@ -33,12 +34,14 @@ class Progress:
     Attributes:
         scored: Items with a prediction.
         codes: Items that failed, by code.
+        ignored_keys: Keys of scored items that name no feature.
         seconds: Seconds of each phase: read, check, score.
         started_at: When it began, in UTC.
     """
 
     scored: int = 0
     codes: Counter[str] = field(default_factory=Counter)
+    ignored_keys: int = 0
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     started_at: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
 
@@ -53,6 +56,7 @@ class Progress:
             "scored": self.scored,
             "failed": self.failed,
             "failed_by_code": dict(sorted(self.codes.items())),
+            "ignored_keys": self.ignored_keys,
             "started_at": self.started_at.isoformat(timespec="seconds"),
             **{f"{phase}_seconds": round(self.seconds[phase], 3) for phase in ("read", "check", "score")},
         }
@@ -66,6 +70,7 @@ def score(  # noqa: PLR0913 - items and what is known of them, model, progress
     *,
     sample_known: bool,
     failed_before: Collection[int] = (),
+    json_columns: Collection[str] = (),
 ) -> Iterator[Batch]:
     """Scores items batch by batch; what cannot be scored is handed on with the reason, its neighbours are scored.
 
@@ -77,9 +82,11 @@ def score(  # noqa: PLR0913 - items and what is known of them, model, progress
         sample_known: Whether the model has scored a sample that stands for these items. If not, the first of
             them must be fit for it, be they ever so few: a model of another kind would fail them all.
         failed_before: Ids of items that say nothing about the model, since they have failed before.
+        json_columns: Columns of JSON, which take a label or a number as JSON text.
 
     Yields:
-        Batches with the key, the values as they were read and the prediction (JSON text), and the items that failed.
+        Batches with the key, the values as they were read and each column that the model's answer is written to, and
+        the items that failed.
 
     Raises:
         ModelError: The model does not fit the items, or fails on every one of many.
@@ -100,58 +107,61 @@ def score(  # noqa: PLR0913 - items and what is known of them, model, progress
         if (sample and not sample_known) or (first and len(sample) >= SAMPLE_ITEMS):
             sample_known = check_sample(model, sample, "the items of the hour") > 0 or sample_known
         first = False
-        rows, failed = _score_batch(ids, texts, model, progress)
-        yield Batch((names.key, names.values, names.prediction), rows, failed)
+        rows, failed = _score_batch(ids, texts, model, progress, json_columns)
+        yield Batch((names.key, names.values, *(output.column for output in model.outputs)), rows, failed)
 
 
 def _score_batch(
-    ids: list[int], texts: list[str], model: OnnxModel, progress: Progress
-) -> tuple[list[tuple[int, str, str]], list[FailedRow]]:
+    ids: list[int], texts: list[str], model: OnnxModel, progress: Progress, json_columns: Collection[str]
+) -> tuple[list[tuple[Any, ...]], list[FailedRow]]:
     start = time.perf_counter()
     if model.width is None:
         raise ModelError(
             f"The model {model.model_filepath.name} does not say how many numbers it takes: name a file with "
             "the values of a few items in SAMPLE_DATA_PATH."
         )
-    checked = check_values(texts, model.width, model.dtype)
+    checked = model.check(texts, model.width)
     checked_at = time.perf_counter()
-    probabilities, reasons = _answers(model, checked.features)
-    predictions = _json_texts(probabilities)
-    rows: list[tuple[int, str, str]]
-    if len(predictions) == len(texts) and np.isfinite(probabilities).all():
-        rows, failed = list(zip(ids, texts, predictions, strict=True)), []
-    else:
-        faults = _faults(checked, reasons, probabilities, predictions)
+    answers, reasons = _answers(model, checked.features)
+    finite = are_finite(answers)
+    failed: list[FailedRow] = []
+    if len(finite) < len(texts) or not finite.all():
+        faults = _faults(checked, reasons, answers, finite)
         failed = [FailedRow(ids[index], texts[index], code, message) for index, code, message in faults]
         without = {fault.index for fault in faults}
         scored = [position for position in range(len(texts)) if position not in without]
-        fine = np.isfinite(probabilities).all(axis=1)
-        rows = [
-            (ids[position], texts[position], text)
-            for position, text in zip(scored, compress(predictions, fine), strict=True)
-        ]
+        ids, texts = [ids[position] for position in scored], [texts[position] for position in scored]
+        answers = {name: rows[finite] for name, rows in answers.items()}
+    columns = [
+        written(model.read, answers, output.form, as_json=output.column in json_columns) for output in model.outputs
+    ]
+    rows: list[tuple[Any, ...]] = list(zip(ids, texts, *columns, strict=True))
     progress.seconds["check"] += checked_at - start
     progress.seconds["score"] += time.perf_counter() - checked_at
     progress.scored += len(rows)
+    progress.ignored_keys += checked.ignored_keys
     progress.codes.update(row.code for row in failed)
     return rows, failed
 
 
 def _faults(
-    checked: CheckedValues, reasons: Mapping[int, str], probabilities: NDArray[Any], predictions: Sequence[str]
+    checked: CheckedValues, reasons: Mapping[int, str], answers: Answers, finite: NDArray[np.bool_]
 ) -> list[BadValues]:
     """Returns what has no prediction: bad values, items on which the model fails, and answers that are no numbers."""
     positions = checked.positions.tolist()
     answered = [position for row, position in enumerate(positions) if row not in reasons]
-    not_finite = compress(zip(answered, predictions, strict=True), ~np.isfinite(probabilities).all(axis=1))
+    not_finite = [
+        BadValues(answered[row], "model_not_finite", f"the model's answer is {not_finite_text(answers, row)}")
+        for row in np.flatnonzero(~finite).tolist()
+    ]
     return [
         *checked.bad,
         *(BadValues(positions[row], "model_error", f"the model fails: {reason}") for row, reason in reasons.items()),
-        *(BadValues(position, "model_not_finite", f"the model's answer is {text}") for position, text in not_finite),
+        *not_finite,
     ]
 
 
-def _answers(model: OnnxModel, features: NDArray[Any]) -> tuple[NDArray[Any], dict[int, str]]:
+def _answers(model: OnnxModel, features: NDArray[Any]) -> tuple[Answers, dict[int, str]]:
     """Scores a batch; the items on which the model fails are left out.
 
     Returns:
@@ -161,34 +171,27 @@ def _answers(model: OnnxModel, features: NDArray[Any]) -> tuple[NDArray[Any], di
     Raises:
         ModelError: It fails on every one of the items, and they are too many for all of them to be to blame.
     """
-    probabilities, reasons = _split(model, features)
+    answers, reasons = _split(model, features)
     if len(reasons) == len(features) >= SAMPLE_ITEMS:
         raise ModelError(
             f"The model {model.model_filepath.name} fails on every one of {counted(len(features), 'item')}, on the "
             f"first of them with: {reasons[0]}. Nothing of this batch is written: use another model (MODEL_FILEPATH), "
             "or fix the items."
         )
-    return probabilities, reasons
+    return answers, reasons
 
 
-def _split(model: OnnxModel, features: NDArray[Any]) -> tuple[NDArray[Any], dict[int, str]]:
+def _split(model: OnnxModel, features: NDArray[Any]) -> tuple[Answers, dict[int, str]]:
     """Scores a batch, or each half of it by itself if the model fails on it, down to the single item."""
     try:
-        return model.probabilities(features), {}
+        return model.answers(features), {}
     except ModelRunError as error:
         if len(features) == 1:
-            return model.probabilities(features[:0]), {0: error.reason}
+            return model.answers(features[:0]), {0: error.reason}
     step = 1 if len(features) <= ONE_BY_ONE_ITEMS else -(-len(features) // 2)
-    tables, reasons = [], {}
+    parts, reasons = [], {}
     for start in range(0, len(features), step):
-        table, of_part = _split(model, features[start : start + step])
-        tables.append(table)
+        answers, of_part = _split(model, features[start : start + step])
+        parts.append(answers)
         reasons.update({start + row: reason for row, reason in of_part.items()})
-    return np.concatenate(tables), reasons
-
-
-def _json_texts(probabilities: NDArray[Any]) -> list[str]:
-    """Writes each row as a JSON list with as many digits as its type holds."""
-    text = orjson.dumps(np.ascontiguousarray(probabilities), option=orjson.OPT_SERIALIZE_NUMPY).decode()
-    # [[a,b],[c,d]]: numbers and nulls hold no brackets, so the rows are what stands between those.
-    return [f"[{row}]" for row in text[2:-2].split("],[")] if len(probabilities) else []
+    return joined(parts), reasons

@@ -15,8 +15,11 @@ from batch_assets.database.records.hour_lock import HourLock
 from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches
+from batch_assets.database.slices.reflection import json_columns
+from batch_assets.database.slices.table_slice import TableSlice
 from batch_assets.errors import ThresholdError
 from batch_assets.hours import Hour
+from batch_assets.inference.answer_forms import FORMS_AS_JSON
 from batch_assets.inference.onnx_model import OnnxModel
 from batch_assets.pipeline import Pipeline
 from batch_assets.scoring.batches import Progress, score
@@ -83,6 +86,7 @@ class HourlyScoring:
                 progress,
                 sample_known=self.pipeline.model.sample_data_path is not None,
                 failed_before=failed_items.before,
+                json_columns=self._json_columns(),
             )
             for batch in scored_batches:
                 yield _with_failed_as_null(batch) if whole else batch
@@ -107,6 +111,12 @@ class HourlyScoring:
             before_write=self.throttle.before_write,
             at_once=whole,
         )
+
+    def _json_columns(self) -> frozenset[str]:
+        """Returns the columns of JSON, where it matters which ones they are."""
+        if {output.form for output in self.model.outputs} <= FORMS_AS_JSON:
+            return frozenset()
+        return json_columns(self.engine, TableSlice(self.pipeline.items.name))
 
     def _check_count(self, hour: Hour, progress: Progress) -> None:
         """Ends early what can only end badly."""
@@ -154,5 +164,6 @@ def _collecting_what_is_new() -> Iterator[None]:
 
 def _with_failed_as_null(batch: Batch) -> Batch:
     """Takes the old predictions off the items that can no longer be scored."""
-    failed: list[tuple[Any, ...]] = [(row.key, row.text, None) for row in batch.failed]
+    nulls = [None] * (len(batch.columns) - 2)
+    failed: list[tuple[Any, ...]] = [(row.key, row.text, *nulls) for row in batch.failed]
     return replace(batch, rows=[*batch.rows, *failed])

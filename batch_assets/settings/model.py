@@ -14,13 +14,14 @@ class ModelFiles:
 
     Attributes:
         model_filepath: The ONNX file.
-        label_filepath: JSON object of class index to label: `{"0": "setosa", ...}`.
+        label_filepath: JSON object of class index to label: `{"0": "setosa", ...}`. None: the model names its classes
+            itself, or it has none.
         sample_data_path: JSON list of the values of a few items that the model must be able to score. None:
             the first items of an hour serve as the sample.
     """
 
     model_filepath: Path
-    label_filepath: Path
+    label_filepath: Path | None
     sample_data_path: Path | None
 
     @classmethod

@@ -20,6 +20,7 @@ from batch_assets.inference.onnx_model import OnnxModel
 from batch_assets.settings.folders import root_folder
 from batch_assets.settings.model import ModelFiles
 from batch_assets_tests.support.onnx_models import (
+    labels_file,
     write_classifier,
     write_graph,
     write_labels,
@@ -251,14 +252,14 @@ def test_a_model_with_labels_only_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sample", [True, False])
 def test_too_few_labels_are_refused_with_both_numbers(tmp_path: Path, sample: bool) -> None:
     files = write_classifier(tmp_path, labels=3, sample=sample)
-    write_labels(files.label_filepath, ["a", "b"])
+    write_labels(labels_file(files), ["a", "b"])
     assert "has 3 classes, the labels name 2: a, b." in refusal(files)
 
 
 @pytest.mark.parametrize(("zipmap", "labels"), [("int64", ["a", "b"]), ("string", ["class_0", "class_1", "other"])])
 def test_a_zipmap_whose_classes_are_not_the_labels_is_refused(tmp_path: Path, zipmap: str, labels: list[str]) -> None:
     files = write_classifier(tmp_path, labels=3, zipmap=zipmap)
-    write_labels(files.label_filepath, labels)
+    write_labels(labels_file(files), labels)
     message = refusal(files)
     assert "names its classes" in message
     assert str(labels) in message
@@ -285,7 +286,7 @@ def test_a_zipmap_whose_classes_are_not_the_labels_is_refused(tmp_path: Path, zi
 )
 def test_a_malformed_labels_file_is_refused_with_the_reason(tmp_path: Path, content: str, reason: str) -> None:
     files = write_classifier(tmp_path)
-    files.label_filepath.write_text(content)
+    labels_file(files).write_text(content)
     message = refusal(files)
     assert "label.json" in message
     assert reason in message
@@ -293,13 +294,13 @@ def test_a_malformed_labels_file_is_refused_with_the_reason(tmp_path: Path, cont
 
 def test_a_labels_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     files = write_classifier(tmp_path)
-    files.label_filepath.write_bytes(b'{"0": "caf\xe9"}')
+    labels_file(files).write_bytes(b'{"0": "caf\xe9"}')
     assert "labels file" in refusal(files)
 
 
 def test_labels_may_stand_in_any_order_and_any_script(tmp_path: Path) -> None:
     files = write_classifier(tmp_path)
-    files.label_filepath.write_text('{"2": "鸢尾", "0": "a", "1": "b"}', encoding="utf-8")
+    labels_file(files).write_text('{"2": "鸢尾", "0": "a", "1": "b"}', encoding="utf-8")
     assert load_model(files).labels == ("a", "b", "鸢尾")
 
 

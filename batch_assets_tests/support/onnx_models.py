@@ -73,6 +73,12 @@ def write_labels(path: Path, names: list[str]) -> Path:
     return path
 
 
+def labels_file(files: ModelFiles) -> Path:
+    """The labels file of a model that has one."""
+    assert files.label_filepath is not None
+    return files.label_filepath
+
+
 def write_sample(files: ModelFiles, content: str) -> None:
     """Replaces the sample of a model that has one."""
     assert files.sample_data_path is not None

@@ -12,7 +12,7 @@ from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches, BatchesByPartition
 from batch_assets.hours import Hour
-from batch_assets.inference.model_files import load_labels
+from batch_assets.inference.model_files import labels_of
 from batch_assets.orchestration.checks import evaluations
 from batch_assets.orchestration.failures import as_dagster_failure, tag_fault
 from batch_assets.orchestration.names import asset_keys, group_name, io_manager_key
@@ -85,7 +85,7 @@ def sum_up(context: dg.AssetExecutionContext, declaration: Declaration, keys: Se
 
 
 def _outcome(pipeline: Pipeline, hour: Hour, predictions: Iterable[Batch]) -> Outcome:
-    labels = load_labels(pipeline.model.label_filepath)
+    labels = labels_of(pipeline.model, pipeline.items)
     failed = failed_ids(engine_for(pipeline.database), pipeline_tables(pipeline), hour)
     return count_outcome(predictions, pipeline.items, failed, labels)
 
