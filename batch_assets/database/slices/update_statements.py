@@ -121,6 +121,9 @@ def _packed_update(target: Target, rows: Sequence[Sequence[Any]]) -> Statement |
     update = target.update
     keys, *others = ([row[column] for row in rows] for column in range(len(rows[0])))
     values, old_checksums = others[: len(update.columns)], others[len(update.columns) :]
+    values = [
+        _as_texts(target.table.columns[name], column) for name, column in zip(update.columns, values, strict=True)
+    ]
     texts_alone = set(map(type, chain.from_iterable(values))) <= {str, NoneType}
     if not (texts_alone and _is_number(target) and are_close_together(keys)):
         return None
@@ -137,6 +140,13 @@ def _packed_update(target: Target, rows: Sequence[Sequence[Any]]) -> Statement |
     where = " AND ".join([between, *(condition for condition, _ in conditions), f"({target.condition})"])
     parameters = (*(text[1] for text in texts if text), *(parameter for _, parameter in conditions))
     return f"UPDATE {target.name} FORCE INDEX (PRIMARY) SET {', '.join(sets)} WHERE {where}", parameters
+
+
+def _as_texts(column: sa.Column[Any], values: Sequence[Any]) -> Sequence[Any]:
+    """Writes the numbers of a DOUBLE as texts of all their digits, of which the server makes the same numbers."""
+    if not isinstance(column.type, sa.Float) or not set(map(type, values)) <= {float, NoneType}:
+        return values
+    return [None if value is None else repr(value) for value in values]
 
 
 def _joined_update(target: Target, rows: Sequence[Sequence[Any]]) -> Statement:

@@ -4,8 +4,10 @@ import datetime
 import json
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import pymysql
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -253,3 +255,44 @@ class holding:  # noqa: N801 - reads as a sentence
     def __exit__(self, *_: object) -> None:
         self._connection.rollback()
         self._connection.close()
+
+
+# Floats
+
+
+HARD_FLOATS = [
+    *(
+        0.0,
+        -0.0,
+        0.1,
+        1 / 3,
+        1e-7,
+        -1e22,
+        123456789.123456789,
+        2.0**53 + 2,
+        1 - 2**-53,
+        5e-324,
+        2.2250738585072014e-308,
+    ),
+    *(1.7976931348623157e308, -4.9406564584124654e-324, 9007199254740993.0, 0.30000000000000004, 1e23),
+]
+
+
+@pytest.mark.parametrize("step", [1, 100], ids=["packed", "joined"])
+def test_a_double_is_stored_with_every_digit(server_environment: dict[str, str], sql: Sql, step: int) -> None:
+    sql("CREATE TABLE numbers (id BIGINT PRIMARY KEY, number DOUBLE NULL, note TEXT NULL)")
+    random = np.random.default_rng(0)
+    bits = random.integers(-(2**63), 2**63, 2000, dtype=np.int64).view(np.float64)
+    numbers: list[float | None] = [*HARD_FLOATS, None, *bits[np.isfinite(bits)].tolist(), *random.random(500).tolist()]
+    keys = range(1, step * len(numbers), step)
+    sql(f"INSERT INTO numbers (id) VALUES {', '.join(f'({key})' for key in keys)}")
+    batch = Batch(("id", "number", "note"), list(zip(keys, numbers, map(str, numbers), strict=True)))
+    update = ColumnUpdate("id", ("number", "note"))
+    statements: list[str] = []
+    engine = engine_from_environment()
+    sa.event.listen(engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
+    update_rows(engine, TableSlice("numbers"), update, Batches([batch]))
+    assert any("FORCE INDEX" in statement for statement in statements) == (step == 1)
+    stored = sql("SELECT number, note FROM numbers ORDER BY id")
+    assert [number for number, _ in stored] == numbers
+    assert [note for _, note in stored] == list(map(str, numbers))
