@@ -142,7 +142,7 @@ def _packed_update(target: Target, rows: Sequence[Sequence[Any]]) -> Statement |
     return f"UPDATE {target.name} FORCE INDEX (PRIMARY) SET {', '.join(sets)} WHERE {where}", parameters
 
 
-def _as_texts(column: sa.Column[Any], values: Sequence[Any]) -> Sequence[Any]:
+def _as_texts(column: sa.Column[Any], values: list[Any]) -> list[Any]:
     """Writes the numbers of a DOUBLE as texts of all their digits, of which the server makes the same numbers."""
     if not isinstance(column.type, sa.Float) or not set(map(type, values)) <= {float, NoneType}:
         return values

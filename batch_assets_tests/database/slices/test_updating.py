@@ -284,7 +284,7 @@ def test_a_double_is_stored_with_every_digit(server_environment: dict[str, str],
     random = np.random.default_rng(0)
     bits = random.integers(-(2**63), 2**63, 2000, dtype=np.int64).view(np.float64)
     numbers: list[float | None] = [*HARD_FLOATS, None, *bits[np.isfinite(bits)].tolist(), *random.random(500).tolist()]
-    keys = range(1, step * len(numbers), step)
+    keys = range(1, step * len(numbers) + 1, step)
     sql(f"INSERT INTO numbers (id) VALUES {', '.join(f'({key})' for key in keys)}")
     batch = Batch(("id", "number", "note"), list(zip(keys, numbers, map(str, numbers), strict=True)))
     update = ColumnUpdate("id", ("number", "note"))
