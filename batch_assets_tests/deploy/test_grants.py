@@ -296,7 +296,7 @@ NOT_THEIRS = {
         "UPDATE failed_items SET attempts = 0",
         "DELETE FROM hour_requests",
         "SELECT * FROM hour_locks",
-        "REPLACE INTO hour_locks VALUES ('2026-11-02', 'somebody', '2026-11-02')",
+        "REPLACE INTO hour_locks VALUES ('items', '2026-11-02', 'somebody', '2026-11-02')",
         "SELECT * FROM {dagster}.runs",
     ),
 }

@@ -92,7 +92,7 @@ def test_it_removes_old_hours_and_then_their_runs_and_says_so(shipped: dg.Dagste
     ]
     age(shipped, runs, days=3)
     for moment in (HALF_PAST, str(recent.replace(microsecond=0))):
-        sql("INSERT INTO registrations VALUES (%s, 'f', '[1]', %s)", moment, moment)
+        sql("INSERT INTO registrations VALUES ('items', %s, 'f', '[1]', %s)", moment, moment)
     assert said(succeeded(batch_assets("prune", *ITEMS, *RUNS, "--dry-run"))) == [
         f"{HOUR}: 3 items would be removed",
         f"{NEXT}: 1 item would be removed",

@@ -82,6 +82,7 @@ def test_the_row_says_how_the_hour_was_scored_in_whole_seconds() -> None:
     row = row_of(Summary("items", HOUR, outcome, SCORING))
     assert json.loads(str(row.pop("label_counts"))) == {"setosa": 1, "versicolor": 0, "virginica": 0}
     assert row == {
+        "pipeline": "items",
         "hour": HOUR,
         "items": 2,
         "predicted": 1,
@@ -105,6 +106,7 @@ def test_an_hour_that_nobody_has_scored_has_a_row_with_no_more_than_its_counts()
     row = row_of(Summary("items", HOUR, Outcome(), {"run_id": "a run", "finished_at": FINISHED}))
     known = {name: value for name, value in row.items() if value is not None}
     assert known == {
+        "pipeline": "items",
         "hour": HOUR,
         "items": 0,
         "predicted": 0,

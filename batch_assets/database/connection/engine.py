@@ -58,6 +58,7 @@ _UNAVAILABLE = {
     1290: "takes no writes at the moment (read only, as after a failover)",
     1836: "takes no writes at the moment (read only, as after a failover)",
     1317: "had the statement interrupted",
+    1412: "has had a table changed since the transaction began",
     1927: "had the connection killed",
     1969: "ended the statement because it took too long",
     # Also what becomes of a statement that is too large, if the server closes before the driver has read its answer.
@@ -296,7 +297,7 @@ def _sqlite_fault(settings: SQLiteSettings, error: BaseException) -> DatabaseErr
         )
     if "no such table" in reason:
         return DatabaseError(f"A table is missing in {settings} ({reason}): run `batch-assets init-db`.")
-    if "no such column" in reason:
+    if "no such column" in reason or "has no column named" in reason:
         return DatabaseError(
             f"A column is missing in {settings} ({reason}): run `batch-assets init-db`, which adds it or says what it "
             "must look like."

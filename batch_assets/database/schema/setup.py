@@ -21,9 +21,10 @@ from batch_assets.database.schema.tables import (
 from batch_assets.errors import DatabaseError, DatabaseUnavailableError, TableError
 
 OTHER_PROCESS_SECONDS = 600
-# While the statement that adds the index waits for a transaction that uses the table, all others wait behind it.
+# While a statement that changes a table waits for a transaction that uses it, all others wait behind it.
 TABLE_LOCK_SECONDS = 10
 BOOKKEEPING_TABLES = (failed_items, run_summary, hour_locks, hour_requests, registrations)
+_WAITED_TOO_LONG = 1205
 # The server cannot do it at once, or not without keeping the service out.
 _WOULD_REWRITE = {1845, 1846}
 _TEXT = (sa.JSON, sa.Text, sa.String)
@@ -103,7 +104,8 @@ def _migrate(connection: sa.Connection, anew: bool) -> None:
     config.attributes["connection"] = connection
     if anew:  # every step looks first whether it has been done
         command.stamp(config, "base")
-    command.upgrade(config, "head")
+    with _short_waits(connection):
+        command.upgrade(config, "head")
 
 
 def _check_items(connection: sa.Connection, items: sa.Table) -> None:
@@ -225,10 +227,27 @@ def _has_index(connection: sa.Connection, items: sa.Table, columns: list[str]) -
 
 def _alter_online(connection: sa.Connection, items: sa.Table, change: str) -> None:
     """Changes the table while the service goes on reading and writing, or is refused."""
-    connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {TABLE_LOCK_SECONDS}")
-    try:
+    with _short_waits(connection):
         table = connection.dialect.identifier_preparer.format_table(items)
         connection.exec_driver_sql(f"ALTER TABLE {table} {change}")
+
+
+@contextmanager
+def _short_waits(connection: sa.Connection) -> Iterator[None]:
+    """Has what changes a table wait a short while only for the transactions that use it."""
+    if connection.dialect.name == "sqlite":
+        yield
+        return
+    connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {TABLE_LOCK_SECONDS}")
+    try:
+        yield
+    except DatabaseUnavailableError as error:
+        if not error.__cause__ or error.__cause__.args[0] != _WAITED_TOO_LONG:
+            raise
+        raise DatabaseUnavailableError(
+            f"{error} Here a table was to be changed, and somebody has had it in use for {TABLE_LOCK_SECONDS} seconds: "
+            "let the runs end, then run `batch-assets init-db` again, which goes on where this one stopped."
+        ) from error
     finally:
         if not connection.invalidated:
             connection.exec_driver_sql("SET SESSION lock_wait_timeout = DEFAULT")

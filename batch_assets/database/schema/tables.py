@@ -90,7 +90,7 @@ def pipeline_tables(pipeline: Pipeline | Declaration) -> PipelineTables:
 
 
 def _pipeline_column() -> sa.Column[str]:
-    return sa.Column("pipeline", LONG_CODE, primary_key=True, doc="The pipeline.")
+    return sa.Column("pipeline", LONG_CODE, primary_key=True, doc="The pipeline; `items` is that of the environment.")
 
 
 failed_items = sa.Table(

@@ -53,8 +53,9 @@ def test_a_failed_item_is_recorded_with_its_reason_hour_run_and_model(engine: sa
     before = datetime.datetime.now(datetime.UTC).replace(tzinfo=None, microsecond=0)
     recorded(engine, failed(bad, "[1]", "wrong_length", "1 Wert, das Modell nimmt 4, 花"))
     (row,) = sql("SELECT * FROM failed_items")
-    key, hour, code, message, attempts, first, last, version, run_id, checksum = row
-    assert (key, str(hour), code, message) == (bad, START, "wrong_length", "1 Wert, das Modell nimmt 4, 花")
+    pipeline, key, hour, code, message, attempts, first, last, version, run_id, checksum = row
+    assert (pipeline, key, str(hour)) == ("items", bad, START)
+    assert (code, message) == ("wrong_length", "1 Wert, das Modell nimmt 4, 花")
     assert (attempts, version, run_id) == (1, "version", "run")
     assert first == last
     assert checksum == zlib.crc32(b"[1]")
@@ -130,7 +131,7 @@ def test_failed_rows_whose_items_the_service_deleted_or_scored_are_taken_off_at_
 ) -> None:
     gone, done, bad = insert_items(sql, ["[1]", "[2]", "[3]"])
     recorded(engine, failed(gone, "[1]"), failed(done, "[2]"), failed(bad, "[3]"))
-    sql("INSERT INTO failed_items SELECT 77, %s, code, message, attempts, first_failed_at, last_failed_at,"
+    sql("INSERT INTO failed_items SELECT pipeline, 77, %s, code, message, attempts, first_failed_at, last_failed_at,"
         " model_version, run_id, values_checksum FROM failed_items WHERE item_id = %s", END, bad)  # fmt: skip
     sql("DELETE FROM items WHERE id = %s", gone)
     sql("UPDATE items SET prediction = '[1, 0, 0]' WHERE id = %s", done)

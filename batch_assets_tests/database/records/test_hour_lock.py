@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("tables")
 HOUR = Hour(datetime.datetime.fromisoformat(START))
 HOLDER = f"""
 import datetime, sys
-from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets_tests.support.engines import TABLES, engine_from_environment
 from batch_assets.database.records.hour_lock import HourLock
 from batch_assets.hours import Hour
 hour = Hour(datetime.datetime.fromisoformat("{START}"))

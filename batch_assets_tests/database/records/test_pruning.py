@@ -61,7 +61,7 @@ KILLED = f"""
 import datetime, os
 from batch_assets.database.records import pruning
 from batch_assets.database.connection.engine import engine_for
-from batch_assets_tests.support.engines import ITEMS, engine_from_environment
+from batch_assets_tests.support.engines import TABLES, engine_from_environment
 from batch_assets.hours import Hour
 from batch_assets.database.connection.throttle import Throttle
 from batch_assets.settings.throttle import ThrottleSettings
@@ -156,7 +156,7 @@ def test_idempotency_keys_are_forgotten_with_the_hours_in_which_they_were_used(
 ) -> None:
     monkeypatch.setattr(pruning, "BATCH_ROWS", 2)
     for number, moment in enumerate([START] * 5 + [END]):
-        sql("INSERT INTO registrations VALUES (%s, 'f', '[1]', %s)", str(number), moment)
+        sql("INSERT INTO registrations VALUES ('items', %s, 'f', '[1]', %s)", str(number), moment)
     throttle = Throttle(engine, ThrottleSettings(), print)
     assert pruning.remove_registrations(engine, TABLES, HOUR.end, throttle) == 5
     assert sql("SELECT idempotency_key FROM registrations") == [("5",)]

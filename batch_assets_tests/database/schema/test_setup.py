@@ -1,9 +1,7 @@
-import contextlib
-import gc
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pymysql
 import pytest
@@ -17,6 +15,7 @@ from batch_assets.database.schema.tables import metadata
 from batch_assets.errors import DatabaseError, DatabaseUnavailableError, TableError
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import ITEMS, TABLES, engine_from_environment
+from batch_assets_tests.support.interruptions import interrupted_after, listening
 from batch_assets_tests.support.servers import Rows, Server
 
 ITEM = "[5.1, 3.5, 1.4, 0.2]"
@@ -211,7 +210,7 @@ def test_a_migration_history_of_the_service_is_left_alone(engine: sa.Engine, sql
     initialize_database(engine, ITEMS)
     assert initialize_database(engine, ITEMS) == []
     assert sql("SELECT * FROM alembic_version") == [("deadbeef",)]
-    assert sql("SELECT * FROM batch_assets_alembic_version") == [("0003",)]
+    assert sql("SELECT * FROM batch_assets_alembic_version") == [("0004",)]
 
 
 def test_the_service_goes_on_writing_while_the_index_is_added(on_server: sa.Engine, server: Server, sql: Sql) -> None:
@@ -325,7 +324,7 @@ def test_a_view_is_refused(engine: sa.Engine, sql: Sql) -> None:
 def test_a_table_of_ours_that_is_somebody_elses_is_refused_by_name(engine: sa.Engine, sql: Sql) -> None:
     sql("CREATE TABLE run_summary (hour INTEGER PRIMARY KEY, items INTEGER)")
     with pytest.raises(
-        TableError, match=r"The table run_summary in .* has no predicted, failed, pending, label_counts"
+        TableError, match=r"The table run_summary in .* has no pipeline, predicted, failed, pending, label_counts"
     ):
         initialize_database(engine, ITEMS)
     assert tables(engine) == {"run_summary"}
@@ -348,46 +347,14 @@ def snapshot_of(engine: sa.Engine, sql: Sql) -> list[str]:
     return [re.sub(r" AUTO_INCREMENT=\d+", "", created(sql, name)) for name in sorted(tables(engine))]
 
 
-@contextlib.contextmanager
-def listening(engine: sa.Engine, event: str, listener: Callable[[str], object]) -> Iterator[None]:
-    def hear(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        listener(statement)
-
-    sa.event.listen(engine, event, hear)
-    try:
-        yield
-    finally:
-        sa.event.remove(engine, event, hear)
-
-
-class Interruption(BaseException):
-    """As a process that ends here."""
-
-
 @pytest.mark.slow
 def test_what_was_interrupted_anywhere_is_finished_by_the_next_one(engine: sa.Engine, sql: Sql) -> None:
-    changes = ("CREATE", "ALTER", "INSERT", "UPDATE", "DELETE")
-
     def drop_all() -> None:
         for name in tables(engine):
             sql(f"DROP TABLE {name}")
 
     def run(limit: int) -> int:
-        """Ends after so many statements that change something; returns how many there were."""
-        seen = 0
-
-        def count(statement: str) -> None:
-            nonlocal seen
-            if statement.lstrip().startswith(changes):
-                seen += 1
-                if seen == limit:
-                    raise Interruption
-
-        with contextlib.suppress(Interruption), listening(engine, "after_cursor_execute", count):
-            initialize_database(engine, ITEMS)
-        # SQLite's connection lives, and has the file locked, as long as a cursor that the traceback holds.
-        gc.collect()
-        return seen
+        return interrupted_after(engine, limit, lambda: initialize_database(engine, ITEMS))
 
     total = run(0)
     assert total >= 7
@@ -397,7 +364,7 @@ def test_what_was_interrupted_anywhere_is_finished_by_the_next_one(engine: sa.En
         assert run(limit) == limit
         initialize_database(engine, ITEMS)
         assert snapshot_of(engine, sql) == whole
-        assert sql("SELECT * FROM batch_assets_alembic_version") == [("0003",)]
+        assert sql("SELECT * FROM batch_assets_alembic_version") == [("0004",)]
 
 
 @pytest.mark.parametrize("name", ["items", *metadata.tables, "batch_assets_alembic_version"])

@@ -32,7 +32,7 @@ def upgrade() -> None:
         if inspector.get_pk_constraint(table)["constrained_columns"] == ["pipeline", key]:
             continue
         if op.get_bind().dialect.name == "sqlite":
-            _copy(table, key)
+            _make_anew(table, key)
         else:
             op.execute(
                 f"ALTER TABLE {table} ADD COLUMN pipeline VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL "
@@ -40,20 +40,36 @@ def upgrade() -> None:
             )
 
 
-def _copy(table: str, key: str) -> None:
-    """Makes the table anew with its rows, all in the transaction of the migration: SQLite cannot change a key."""
-    old, new = sa.Table(table, sa.MetaData(), autoload_with=op.get_bind()), f"{table}_of_pipelines"
+def _make_anew(table: str, key: str) -> None:
+    """Makes the table anew with its rows, all in the transaction of the migration: SQLite cannot change a key.
+
+    Not by renaming, which SQLite refuses where somebody has a view of the table.
+    """
+    connection, kept = op.get_bind(), f"{table}_kept"
+    old = sa.Table(table, sa.MetaData(), autoload_with=connection)
     names = ", ".join(column.name for column in old.columns)
+    # Also what others have added.
+    made_for_it = sa.text(
+        "SELECT sql FROM sqlite_master WHERE tbl_name = :table AND type IN ('index', 'trigger') AND sql IS NOT NULL"
+    )
+    statements = connection.execute(made_for_it, {"table": table}).scalars().all()
+    op.execute(f"CREATE TEMPORARY TABLE {kept} AS SELECT * FROM {table}")
+    op.drop_table(table)
     op.create_table(
-        new,
+        table,
         sa.Column("pipeline", NAME, primary_key=True, server_default="items"),
         *(
-            sa.Column(column.name, column.type, primary_key=column.name == key, nullable=column.nullable)
+            sa.Column(
+                column.name,
+                column.type,
+                primary_key=column.name == key,
+                nullable=column.nullable,
+                server_default=column.server_default,
+            )
             for column in old.columns
         ),
     )
-    op.execute(f"INSERT INTO {new} ({names}) SELECT {names} FROM {table}")
-    op.drop_table(table)
-    op.rename_table(new, table)
-    for index in old.indexes:
-        op.create_index(index.name, table, [column.name for column in index.columns])
+    op.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM {kept}")
+    op.execute(f"DROP TABLE {kept}")
+    for statement in statements:
+        connection.exec_driver_sql(statement)

@@ -1,0 +1,45 @@
+"""Hearing the statements of an engine, and ending what it does in the middle."""
+
+import contextlib
+import gc
+from collections.abc import Callable, Iterator
+
+import sqlalchemy as sa
+
+_CHANGES = ("CREATE", "ALTER", "DROP", "INSERT", "UPDATE", "DELETE")
+
+
+class Interruption(BaseException):
+    """As a process that ends here."""
+
+
+@contextlib.contextmanager
+def listening(engine: sa.Engine, event: str, listener: Callable[[str], object]) -> Iterator[None]:
+    """Has the listener told each statement, at an event of SQLAlchemy's that comes before or after it."""
+
+    def hear(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        listener(statement)
+
+    sa.event.listen(engine, event, hear)
+    try:
+        yield
+    finally:
+        sa.event.remove(engine, event, hear)
+
+
+def interrupted_after(engine: sa.Engine, limit: int, action: Callable[[], object]) -> int:
+    """Ends the action after so many statements that change something; returns how many there were."""
+    seen = 0
+
+    def count(statement: str) -> None:
+        nonlocal seen
+        if statement.lstrip().startswith(_CHANGES):
+            seen += 1
+            if seen == limit:
+                raise Interruption
+
+    with contextlib.suppress(Interruption), listening(engine, "after_cursor_execute", count):
+        action()
+    # SQLite's connection lives, and has the file locked, as long as a cursor that the traceback holds.
+    gc.collect()
+    return seen
