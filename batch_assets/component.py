@@ -1,6 +1,7 @@
 """Pipelines that are declared in YAML, as a component of Dagster."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from math import inf
 from pathlib import Path
@@ -17,6 +18,7 @@ from batch_assets.orchestration.pipeline_definitions import build_pipeline
 from batch_assets.orchestration.resources import Model
 from batch_assets.pipeline import ENVIRONMENT_PIPELINE, ITEM_TABLE, SCHEDULE_MINUTE, Declaration, ItemTable
 from batch_assets.settings.database import DEFAULT_CONNECTION
+from batch_assets.settings.items import Feature, Form, Output
 
 
 def _between(least: float, most: float, value: Any) -> Any:
@@ -40,6 +42,8 @@ Minute = Annotated[int, AfterValidator(partial(_between, 0, 59))]
 
 FirstHour = Annotated[str, AfterValidator(_an_hour)]
 
+# No column has such a name.
+_FEATURE_COLUMNS = "columns of the features"
 _MODEL = Model()
 
 
@@ -67,17 +71,74 @@ class TableAttributes(dg.Model, dg.Resolvable):
     created: Annotated[
         str, Field(description="When a row was created, in UTC, which decides the hour that it belongs to.")
     ] = ITEM_TABLE.created
-    values: Annotated[str, Field(description="The column with what is scored, as JSON.")] = ITEM_TABLE.values
+    values: Annotated[
+        str | None,
+        Field(
+            description="The column with what is scored, as JSON: an object by the names of the features or, without "
+            "features, a list of numbers. Without it, each feature is a column."
+        ),
+    ] = None
+    features: Annotated[
+        Sequence[str], Field(description="The values that the model takes, by name, in its order.")
+    ] = ()
+    nullable: Annotated[
+        Sequence[str], Field(description="The features that may be null, which the model gets as NaN.")
+    ] = ()
     output: Annotated[
-        str, Field(description="The column that the prediction is written to; NULL until a row is scored.")
-    ] = ITEM_TABLE.prediction
+        str | None,
+        Field(description="The column that is written: the class probabilities, or the value of a regression."),
+    ] = None
+    outputs: Annotated[
+        Mapping[str, Form],
+        Field(
+            description="In its place, the columns that are written, and what to each. The first is NULL until a row "
+            "is scored."
+        ),
+    ] = {}
+
+    def declared(self, form: Form) -> ItemTable:
+        """Returns the table as it is declared.
+
+        Args:
+            form: What is written to `output`.
+
+        Raises:
+            SettingsError: Attributes contradict each other.
+        """
+        if self.output and self.outputs:
+            raise SettingsError(f"The table {self.name} has both `output` and `outputs`: leave one of them out.")
+        unknown = [name for name in self.nullable if name not in self.features]
+        if unknown:
+            raise SettingsError(
+                f"`nullable` of the table {self.name} names {', '.join(unknown)}: name features, which are "
+                f"{', '.join(self.features) or 'none'}."
+            )
+        from_columns = bool(self.features) and self.values is None
+        outputs = self.outputs or {self.output or ITEM_TABLE.prediction: form}
+        return ItemTable(
+            name=self.name,
+            key=self.key,
+            values=_FEATURE_COLUMNS if from_columns else self.values or ITEM_TABLE.values,
+            from_columns=from_columns,
+            features=tuple(Feature(name, name in self.nullable) for name in self.features),
+            by_name=bool(self.features) and not from_columns,
+            outputs=tuple(Output(column, written) for column, written in outputs.items()),
+            created=self.created,
+            updated=ITEM_TABLE.updated if self.name == ITEM_TABLE.name else None,
+        )
 
 
 class ModelAttributes(dg.Model, dg.Resolvable):
     """The files of the model, each a path from the folder of the project."""
 
     file: Annotated[str, Field(description="The ONNX file.")]
-    labels: Annotated[str | None, Field(description="A JSON object of class index to label.")] = None
+    task: Annotated[Literal["classification", "regression"], Field(description="What the model is for.")] = (
+        "classification"
+    )
+    labels: Annotated[
+        str | None,
+        Field(description="A JSON object of class index to label, for a model that does not name its classes."),
+    ] = None
     sample: Annotated[str | None, Field(description="A JSON list of the values of a few items to try it with.")] = None
 
 
@@ -176,16 +237,10 @@ class BatchInferenceComponent(dg.Component, dg.Model, dg.Resolvable):
             }
             # One that is not named is none, and not the one of another model.
             settings |= {name: str(project_root / file) if file else "" for name, file in files.items()}
-        table = self.table
+        regression = self.files is not None and self.files.task == "regression"
         return Declaration(
             name=self.name,
-            items=ItemTable(
-                name=table.name,
-                key=table.key,
-                values=table.values,
-                prediction=table.output,
-                created=table.created,
-            ),
+            items=self.table.declared("value" if regression else "probabilities"),
             schedule_minute=self.schedule.minute,
             connection=self.connection,
             settings={name: str(value) for name, value in settings.items() if value is not None},
@@ -219,11 +274,12 @@ def declared_pipelines(tree: dg.ComponentTree) -> list[Declaration]:
             raise SettingsError(f"{count} pipelines are called {name!r}: give each a name of its own.")
     written: dict[tuple[str, str, str], str] = {}
     for declaration in declarations:
-        items = declaration.items
-        other = written.setdefault((declaration.connection, items.name, items.prediction), declaration.name)
-        if other != declaration.name:
-            raise SettingsError(
-                f"The pipelines {other!r} and {declaration.name!r} both write {items.name}.{items.prediction}: give "
-                "each a column of its own."
-            )
+        for output in declaration.items.outputs:
+            column = (declaration.connection, declaration.items.name, output.column)
+            other = written.setdefault(column, declaration.name)
+            if other != declaration.name:
+                raise SettingsError(
+                    f"The pipelines {other!r} and {declaration.name!r} both write {'.'.join(column[1:])}: give each a "
+                    "column of its own."
+                )
     return declarations

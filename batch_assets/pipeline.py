@@ -29,15 +29,22 @@ class ItemTable(ItemFormat):
         name: The table.
         key: Its primary key, a whole number.
         values: What is scored, JSON.
+        from_columns: Whether it is a JSON list that the server makes of the columns of the features.
         created: When an item was created, which decides its hour.
-        updated: When it was last changed.
+        updated: When it was last changed; None if the table does not say.
     """
 
     name: str = "items"
     key: str = "id"
     values: str = "values"
+    from_columns: bool = False
     created: str = "created_datetime"
-    updated: str = "updated_datetime"
+    updated: str | None = "updated_datetime"
+
+    @property
+    def json_lists(self) -> dict[str, list[str]]:
+        """What the server makes of columns: the name under which it is read, and the columns."""
+        return {self.values: [feature.name for feature in self.features]} if self.from_columns else {}
 
 
 # What the pipeline that the environment describes is called; rows from before there were others have this name.

@@ -4,7 +4,9 @@ import shlex
 from pathlib import Path
 
 import click
+import sqlalchemy as sa
 
+from batch_assets.cli.pipelines import declared_pipelines
 from batch_assets.cli.prune import prune
 from batch_assets.cli.register import register
 from batch_assets.cli.retry import retry
@@ -12,8 +14,7 @@ from batch_assets.cli.status import status
 from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.schema.tables import item_table
 from batch_assets.errors import BatchAssetsError, SettingsError
-from batch_assets.pipeline import pipeline_from_environment
-from batch_assets.settings.database import SQLiteSettings
+from batch_assets.settings.database import MySQLSettings, SQLiteSettings, database_settings
 from batch_assets.settings.environment import environment
 from batch_assets.settings.folders import home_folder, is_wheel
 
@@ -39,13 +40,17 @@ def main() -> None:
 
 @main.command("init-db")
 def init_db() -> None:
-    """Create what is missing in the database; adopt an items table that is there."""
+    """Create what is missing in the database; adopt the tables that are there."""
     from batch_assets.database.schema.setup import initialize_database  # noqa: PLC0415 - imports Alembic
 
-    pipeline = pipeline_from_environment()
-    done = initialize_database(engine_for(pipeline.database), item_table(pipeline.items))
-    if isinstance(pipeline.database, SQLiteSettings):
-        done += _make_home(home_folder(environment()))
+    tables: dict[MySQLSettings | SQLiteSettings, list[sa.Table]] = {}
+    for declaration in declared_pipelines():
+        tables.setdefault(database_settings(declaration.variables()), []).append(item_table(declaration.items))
+    done = []
+    for database, declared in tables.items():
+        done += initialize_database(engine_for(database), *declared)
+        if isinstance(database, SQLiteSettings):
+            done += _make_home(home_folder(environment()))
     for sentence in done or ["nothing to do"]:
         click.echo(sentence)
 

@@ -1,5 +1,6 @@
 """Which pipeline a command is about."""
 
+import sys
 import tomllib
 from pathlib import Path
 
@@ -26,10 +27,13 @@ def declared_pipelines() -> list[Declaration]:
     import dagster as dg  # noqa: PLC0415 - only in a project
 
     from batch_assets import component  # noqa: PLC0415
+    from batch_assets.orchestration.dagster_internals import ComponentTreeException  # noqa: PLC0415
 
+    # As Dagster's own commands find the modules of a project that is not installed.
+    sys.path[:0] = [str(project), str(project / "src")]
     try:
         found = component.declared_pipelines(dg.ComponentTree.for_project(project))
-    except dg.DagsterError as error:
+    except (dg.DagsterError, ComponentTreeException) as error:
         reason = str(error.__cause__ or error).strip()
         raise SettingsError(f"The pipelines of {project} cannot be loaded: {reason}") from error
     if not found:

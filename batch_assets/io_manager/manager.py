@@ -200,6 +200,7 @@ class MySQLIOManager(dg.ConfigurableIOManager):
             else conditions_of_asset(metadata),
             columns=None if columns is None else column_names(columns),
             where=(wanted or {}).get("where"),
+            json_lists=tuple((name, column_names(listed)) for name, listed in metadata.get("json_lists", {}).items()),
         )
 
     def _add_counts(self, context: dg.OutputContext, engine: sa.Engine, table_slice: TableSlice, rows: int) -> None:

@@ -5,12 +5,14 @@ from dagster._core.event_api import AssetEventType
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 from dagster._core.execution.stats import StepEventStatus
 from dagster._core.storage.tags import BACKFILL_ID_TAG
+from dagster.components.core.component_tree import ComponentTreeException
 
 __all__ = [
     "BACKFILL_ID_TAG",
     "AssetEventType",
     "BulkActionStatus",
     "BulkActionsFilter",
+    "ComponentTreeException",
     "StepEventStatus",
     "UnresolvedAssetJobDefinition",
 ]

@@ -45,4 +45,5 @@ def table_metadata(declaration: Declaration) -> dict[str, Any]:
     """Returns the metadata by which the IO manager finds the items of an hour."""
     table = declaration.items
     # Without a schema of its own: the prefix of the asset's key is the pipeline's name.
-    return {"table": table.name, "schema": "", "partition_expr": table.created, "key": table.key}
+    found = {"table": table.name, "schema": "", "partition_expr": table.created, "key": table.key}
+    return found | ({"json_lists": table.json_lists} if table.json_lists else {})

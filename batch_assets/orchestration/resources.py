@@ -4,16 +4,17 @@ import dagster as dg
 
 from batch_assets.inference.model_files import load_model
 from batch_assets.inference.onnx_model import OnnxModel
+from batch_assets.settings.items import ItemFormat
 from batch_assets.settings.model import ModelFiles
 
 
 class Model(dg.ConfigurableResource[OnnxModel]):
     """How a model is loaded: from files. A resource of your own can take its place."""
 
-    def load(self, files: ModelFiles) -> OnnxModel:
+    def load(self, files: ModelFiles, items: ItemFormat) -> OnnxModel:
         """Returns the model, checked against its labels and its sample.
 
         Raises:
             ModelError: A file is missing or unusable, or they do not fit each other.
         """
-        return load_model(files)
+        return load_model(files, items)

@@ -142,7 +142,9 @@ def test_the_value_of_a_model_of_doubles_is_stored_to_the_last_digit(
         features=map(Feature, "ab"),
         by_name=False,
     )
-    stored = [json.loads(str(amount)) if in_json else amount for (amount,) in sql("SELECT amount FROM items ORDER BY id")]
+    stored = [
+        json.loads(str(amount)) if in_json else amount for (amount,) in sql("SELECT amount FROM items ORDER BY id")
+    ]
     assert stored == session_says.answers(numbers)["variable"].tolist()
     np.testing.assert_allclose(stored, model.predict(numbers), rtol=1e-14)
 

@@ -242,6 +242,7 @@ def meddling(meddle: Callable[[], object]) -> Any:
     """The resource of the model, with something that happens in the database between reading a batch and writing it."""
     from batch_assets.inference.onnx_model import OnnxModel
     from batch_assets.orchestration.resources import Model
+    from batch_assets.settings.items import ItemFormat
     from batch_assets.settings.model import ModelFiles
 
     class Meddling(OnnxModel):
@@ -250,7 +251,7 @@ def meddling(meddle: Callable[[], object]) -> Any:
             return super().probabilities(features)
 
     class MeddlingModel(Model):
-        def load(self, files: ModelFiles) -> OnnxModel:
+        def load(self, files: ModelFiles, items: ItemFormat) -> OnnxModel:
             model = super().load(files)
             model.__class__ = Meddling
             return model

@@ -22,7 +22,7 @@ def register_items(
     Returns:
         How many there were.
     """
-    times = {} if created_at is None else {"created_datetime": created_at, "updated_datetime": created_at}
+    times = {name: created_at for name in ("created_datetime", "updated_datetime") if created_at and name in items.c}
     count = 0
     with engine.begin() as connection:
         for part in _parts(texts):

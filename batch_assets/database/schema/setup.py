@@ -1,6 +1,6 @@
 """Making the tables: on an empty database, and around a table that the service already lives on."""
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import ReflectedColumn
 
+from batch_assets.database.connection.json_lists import JSONList
 from batch_assets.database.schema.migrations import VERSION_TABLE
 from batch_assets.database.schema.pending import pending_column, pending_index
 from batch_assets.database.schema.tables import (
@@ -19,6 +20,7 @@ from batch_assets.database.schema.tables import (
     run_summary,
 )
 from batch_assets.errors import DatabaseError, DatabaseUnavailableError, TableError
+from batch_assets.pipeline import ITEM_TABLE, ItemTable
 
 OTHER_PROCESS_SECONDS = 600
 # While a statement that changes a table waits for a transaction that uses it, all others wait behind it.
@@ -35,17 +37,23 @@ _ITEMS = {
     "created_datetime": ("TIMESTAMP", (sa.DateTime, sa.TIMESTAMP)),
     "updated_datetime": ("TIMESTAMP", (sa.DateTime, sa.TIMESTAMP)),
 }
+# What is written to a column decides its type.
+_ANSWERS = {
+    "label": ("text or JSON", _TEXT),
+    "probability": ("DOUBLE or JSON", (*_TEXT, sa.Numeric, sa.Float)),
+    "value": ("DOUBLE or JSON", (*_TEXT, sa.Numeric, sa.Float)),
+}
 
 
-def initialize_database(engine: sa.Engine, items: sa.Table) -> list[str]:
-    """Creates the tables that are missing and adopts the table of the service, with rows in it, as it is.
+def initialize_database(engine: sa.Engine, *declared: sa.Table) -> list[str]:
+    """Creates the tables that are missing and adopts those of the service, with rows in them, as they are.
 
     Run twice it changes nothing; of two processes the second waits for the first. What was interrupted it finishes,
     and a table that was dropped it creates anew.
 
     Args:
         engine: The database.
-        items: The table of the service.
+        declared: The tables of the service. Of these, `items` is created where it is missing.
 
     Returns:
         What was done, a sentence each; empty when there was nothing to do.
@@ -55,20 +63,26 @@ def initialize_database(engine: sa.Engine, items: sa.Table) -> list[str]:
         DatabaseUnavailableError: Another process has been at it for ten minutes, or uses the table of
             the service in a transaction that does not end.
     """
-    tables = (items.name, *(table.name for table in BOOKKEEPING_TABLES))
+    tables = [table.name for table in BOOKKEEPING_TABLES]
+    with_items = any(map(_is_contract, declared))
+    if with_items:
+        tables = [ITEM_TABLE.name, *tables]
     with engine.connect() as connection, _alone(connection):
         before = set(sa.inspect(connection).get_table_names())
-        if items.name in before or items.name in sa.inspect(connection).get_view_names():
-            _check_items(connection, items)
+        views = set(sa.inspect(connection).get_view_names())
+        for items in declared:
+            if items.name in before | views or not _is_contract(items):
+                _check_items(connection, items)
         if VERSION_TABLE not in before:
             _check_ours(connection, before)
-        _migrate(connection, anew=not before.issuperset(tables))
+        _migrate(connection, anew=not before.issuperset(tables), with_items=with_items)
         after = set(sa.inspect(connection).get_table_names())
         _check_ours(connection, after)
         done = [f"created table {name}" for name in tables if name in after - before]
-        if _add_index(connection, items):
-            done.append(f"added an index on {items.name}.{items.c.created_datetime.name}")
-        done += _add_pending(connection, items)
+        for items in declared:
+            if _add_index(connection, items):
+                done.append(f"added an index on {items.name}.{items.c.created_datetime.name}")
+            done += _add_pending(connection, items)
         connection.commit()
     return done
 
@@ -94,23 +108,34 @@ def _alone(connection: sa.Connection) -> Iterator[None]:
             connection.execute(sa.select(sa.func.release_lock(name)))
 
 
-def _migrate(connection: sa.Connection, anew: bool) -> None:
+def _migrate(connection: sa.Connection, anew: bool, *, with_items: bool) -> None:
     from alembic import command  # noqa: PLC0415 - what only init-db needs, nobody else waits for
     from alembic.config import Config  # noqa: PLC0415
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
+    config.attributes.update({"connection": connection, "with_items": with_items})
     if anew:  # every step looks first whether it has been done
         command.stamp(config, "base")
     with _short_waits(connection):
         command.upgrade(config, "head")
 
 
+def _is_contract(items: sa.Table) -> bool:
+    """Whether it is the table that we create where it is missing."""
+    return bool(items.info["names"] == ITEM_TABLE)
+
+
 def _check_items(connection: sa.Connection, items: sa.Table) -> None:
-    there = {column["name"]: column for column in sa.inspect(connection).get_columns(items.name)}
-    faults = [fault for name in _ITEMS for fault in _faults(items.c[name], there.get(items.c[name].name))]
+    try:
+        there = {column["name"]: column for column in sa.inspect(connection).get_columns(items.name)}
+    except sa.exc.NoSuchTableError:
+        raise TableError(
+            f"There is no table {items.name} in {connection.engine.url.database!r}: create it, or name the table of "
+            "your service in `table.name`; nothing was changed."
+        ) from None
+    faults = [fault for column, wanted in _wanted(items) for fault in _faults(column, there, *wanted)]
     key = sa.inspect(connection).get_pk_constraint(items.name)["constrained_columns"]
     # A table that is partitioned by time needs the time as a further column of its key.
     if items.c.id.name in there and key[:1] != [items.c.id.name]:
@@ -150,14 +175,29 @@ def _check_ours(connection: sa.Connection, there: Container[str]) -> None:
                 )
 
 
-def _faults(expected: sa.Column[Any], column: ReflectedColumn | None) -> list[str]:
-    (wanted, types), name = _ITEMS[str(expected.key)], expected.name
+def _wanted(items: sa.Table) -> Iterator[tuple[sa.Column[Any], tuple[str, tuple[type, ...]]]]:
+    """Yields the columns that a table must have, and what they must be."""
+    names: ItemTable = items.info["names"]
+    for key, wanted in _ITEMS.items():
+        if key in items.c and key != "prediction" and not isinstance(items.c[key], JSONList):
+            yield items.c[key], wanted
+    for name in names.json_lists.get(names.values, ()):
+        yield items.c[name], ("of the feature", ())
+    for output in names.outputs:
+        column: sa.Column[Any] = sa.Column(output.column, nullable=True)
+        yield column, _ANSWERS.get(output.form, _ITEMS["prediction"])
+
+
+def _faults(
+    expected: sa.Column[Any], there: Mapping[str, ReflectedColumn], wanted: str, types: tuple[type, ...]
+) -> list[str]:
+    name, column = expected.name, there.get(expected.name)
     if column is None:
         return [f"the column {name} ({wanted}) is missing"]
     faults = []
-    if not isinstance(column["type"], types):
+    if types and not isinstance(column["type"], types):
         faults.append(f"the column {name} is {column['type']}, and must be {wanted}")
-    if expected.nullable and not column["nullable"]:
+    if types and expected.nullable and not column["nullable"]:
         faults.append(f"the column {name} must allow NULL, which is what an item has before it is scored")
     return faults
 

@@ -5,10 +5,12 @@ Times are UTC without an offset. JSON columns are read and written as their text
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
+from batch_assets.database.connection.json_lists import JSONList
 from batch_assets.database.connection.sqlite_time import SQLiteTime
 from batch_assets.pipeline import Declaration, ItemTable, Pipeline
 
@@ -34,13 +36,7 @@ def item_table(names: ItemTable) -> sa.Table:
         names.name,
         sa.MetaData(),
         sa.Column(names.key, IDENTIFIER, key="id", primary_key=True, autoincrement=True, doc="Numbers the items."),
-        sa.Column(
-            names.values,
-            JSON_TEXT,
-            key="values",
-            nullable=False,
-            doc="What to score, for example `[5.1, 3.5, 1.4, 0.2]`.",
-        ),
+        *_values(names),
         sa.Column(
             names.prediction,
             JSON_TEXT,
@@ -55,11 +51,27 @@ def item_table(names: ItemTable) -> sa.Table:
             nullable=False,
             doc="Decides the hour that the item belongs to.",
         ),
-        sa.Column(
-            names.updated, TIMESTAMP, key="updated_datetime", nullable=False, doc="Set by the server on every update."
-        ),
-        info={"doc": "What the service writes and the batch scores. Adopted as it is where it exists already."},
+        *_updated(names),
+        info={
+            "doc": "What the service writes and the batch scores. Adopted as it is where it exists already.",
+            "names": names,
+        },
     )
+
+
+def _values(names: ItemTable) -> list[sa.Column[Any]]:
+    if names.from_columns:
+        columns: list[sa.Column[Any]] = [sa.Column(feature.name) for feature in names.features]
+        return [*columns, JSONList(names.values, columns, key="values")]
+    example = "What to score, for example `[5.1, 3.5, 1.4, 0.2]`."
+    return [sa.Column(names.values, JSON_TEXT, key="values", nullable=False, doc=example)]
+
+
+def _updated(names: ItemTable) -> list[sa.Column[Any]]:
+    if names.updated is None:
+        return []
+    doc = "Set by the server on every update."
+    return [sa.Column(names.updated, TIMESTAMP, key="updated_datetime", nullable=False, doc=doc)]
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ class TableSlice:
         partitions: The conditions that all hold for a row of the slice; none for the whole table.
         columns: The columns to read, None for all.
         where: A further condition on the rows to read, in SQL.
+        json_lists: Columns that the table does not have, each with those of which it is a JSON list.
     """
 
     table: str
@@ -62,6 +63,7 @@ class TableSlice:
     partitions: tuple[Partition, ...] = ()
     columns: tuple[str, ...] | None = None
     where: str | None = None
+    json_lists: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.table}" if self.schema else self.table

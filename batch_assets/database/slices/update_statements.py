@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from batch_assets.database.connection.statements import batch_table, checksum_sql, checksums, statement_rows
+from batch_assets.database.connection.json_lists import JSONList
+from batch_assets.database.connection.statements import batch_table, checksum_sql, checksums, column_sql, statement_rows
 from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches
 from batch_assets.database.slices.packed_update import PackedUpdate, are_close_together
@@ -68,7 +69,9 @@ class Target:
 
     def checksum(self, name: str) -> str:
         """Returns the checksum of a column in SQL."""
-        return checksum_sql(self.engine, self.column(name))
+        column = self.table.columns[name]
+        sql = column_sql(self.engine, column) if isinstance(column, JSONList) else self.column(name)
+        return checksum_sql(self.engine, sql)
 
 
 class PreparedBatch(NamedTuple):

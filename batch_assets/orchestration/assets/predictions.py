@@ -38,7 +38,7 @@ def build_predictions(declaration: Declaration) -> dg.AssetsDefinition:
         io_manager_key=io_manager_key(declaration),
         metadata={
             **table_metadata(declaration),
-            "update_columns": [table.prediction],
+            "update_columns": [output.column for output in table.outputs],
             "unchanged_columns": [table.values],
         },
         group_name=group_name(declaration),
@@ -65,7 +65,7 @@ def build_predictions(declaration: Declaration) -> dg.AssetsDefinition:
         scoring = HourlyScoring(
             engine,
             pipeline,
-            model.load(pipeline.model),
+            model.load(pipeline.model, table),
             retry_mode(config.retry, context.run.tags.get(RETRY_TAG), pipeline.retry),
             context.run.run_id,
             Throttle(engine, pipeline.throttle, context.log.info),

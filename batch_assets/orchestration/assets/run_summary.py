@@ -18,7 +18,14 @@ from batch_assets.orchestration.failures import as_dagster_failure, tag_fault
 from batch_assets.orchestration.names import asset_keys, group_name, io_manager_key
 from batch_assets.orchestration.partitions import backfill_policy, check_closed, closed_hours, hourly_partitions
 from batch_assets.pipeline import Declaration, Pipeline
-from batch_assets.reporting.summary import Outcome, Summary, count_outcome, read_predictions, store_summary
+from batch_assets.reporting.summary import (
+    Outcome,
+    Summary,
+    columns_to_count,
+    count_outcome,
+    read_predictions,
+    store_summary,
+)
 from batch_assets.reporting.tables import shares
 
 # Of an hour, on the average of those that are looked up together.
@@ -33,7 +40,7 @@ def build_run_summary(declaration: Declaration) -> dg.AssetsDefinition:
         key=keys.run_summary,
         partitions_def=hourly_partitions(declaration),
         backfill_policy=backfill_policy,
-        ins={"predictions": dg.AssetIn(keys.predictions, metadata={"columns": [table.key, table.prediction]})},
+        ins={"predictions": dg.AssetIn(keys.predictions, metadata={"columns": list(columns_to_count(table))})},
         io_manager_key=io_manager_key(declaration),
         metadata={
             "table": "run_summary",

@@ -5,7 +5,7 @@ been done. The columns are written out here, since `tables.py` moves on and a mi
 """
 
 import sqlalchemy as sa
-from alembic import op
+from alembic import context, op
 from sqlalchemy.dialects import mysql
 
 revision = "0001"
@@ -26,7 +26,8 @@ CHARSET, ENGINE = "utf8mb4", "InnoDB"
 def upgrade() -> None:
     """Creates the tables that are not there."""
     there = set(sa.inspect(op.get_bind()).get_table_names())
-    if "items" not in there:
+    # A project may declare other tables alone.
+    if "items" not in there and context.config.attributes["with_items"]:
         _create_items()
     if "failed_items" not in there:
         _create_failed_items()
