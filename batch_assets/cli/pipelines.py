@@ -58,6 +58,13 @@ def chosen_pipeline(name: str | None) -> Declaration:
     return declared[name] if name else next(iter(declared.values()))
 
 
+def pipelines_of_table(declaration: Declaration) -> list[Declaration]:
+    """Returns the pipelines that score the table of one of them, that one first."""
+    table = (declaration.connection, declaration.items.name)
+    others = [each for each in declared_pipelines() if (each.connection, each.items.name) == table]
+    return [declaration, *(each for each in others if each.name != declaration.name)]
+
+
 def _project() -> Path | None:
     """Returns the folder of the Dagster project: BATCH_PROJECT, or the one that the working folder lies in."""
     named = environment().get("BATCH_PROJECT")

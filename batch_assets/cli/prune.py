@@ -5,7 +5,7 @@ import re
 
 import click
 
-from batch_assets.cli.pipelines import chosen_pipeline, pipeline_option
+from batch_assets.cli.pipelines import chosen_pipeline, pipeline_option, pipelines_of_table
 from batch_assets.hours import utc_now
 
 
@@ -54,6 +54,8 @@ def prune(
     hour stays, however old, until the hour itself is pruned, and that of an asset without hours for good. A pruned
     hour is shown as missing when its runs are gone.
 
+    Where several pipelines score one table, its hours go when all of them are done with them.
+
     The status is 1 if something had to stay, and a sentence says what. DAGSTER_HOME names the instance.
     """
     if items_age is None and runs_age is None:
@@ -65,4 +67,4 @@ def prune(
     now = utc_now()
     hours_before = (now - items_age).replace(minute=0, second=0, microsecond=0) if items_age else None
     wanted = Prune(hours_before, now - runs_age if runs_age else None, unscored_too, dry_run)
-    run_prune(chosen_pipeline(name), wanted, click.echo)
+    run_prune(pipelines_of_table(chosen_pipeline(name)), wanted, click.echo)

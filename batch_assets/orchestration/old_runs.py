@@ -81,18 +81,20 @@ class OldRuns:
     Args:
         instance: Where the runs are.
         engine: The database of the hours.
-        declaration: Their pipeline.
+        declared: Their pipelines.
         before: The moment, in UTC without a zone.
     """
 
     def __init__(
-        self, instance: dg.DagsterInstance, engine: sa.Engine, declaration: Declaration, before: datetime.datetime
+        self,
+        instance: dg.DagsterInstance,
+        engine: sa.Engine,
+        declared: Sequence[Declaration],
+        before: datetime.datetime,
     ) -> None:
         self._instance = instance
         self._engine = engine
-        self._declaration = declaration
-        self._tables = pipeline_tables(declaration)
-        self._hourly = set(asset_keys(declaration))
+        self._declared = {declaration: asset_keys(declaration) for declaration in declared}
         self._before = before.replace(tzinfo=datetime.UTC)
 
     def removable(self, gone: Collection[Hour] = ()) -> Iterator[tuple[bool, str]]:
@@ -124,24 +126,26 @@ class OldRuns:
         Dagster keeps it beside the events and only ever adds to it: an hour whose events are gone would stay green
         until something else makes it look. At each time, since the one before may have been interrupted.
         """
-        self._instance.wipe_asset_cached_status(list(self._hourly))
+        self._instance.wipe_asset_cached_status([key for keys in self._declared.values() for key in keys])
 
     def _needed(self, runs: Sequence[str], gone: Collection[Hour]) -> set[str]:
         partitions: dict[dg.AssetKey, set[str]] = {}
         for run_id in runs:
             for asset, keys in self._instance.get_asset_partitions_for_run(run_id, set(_KINDS)).items():
                 partitions.setdefault(asset, set()).update(key for key in keys if key is not None)
-        named = [hour_of_key(key) for asset in partitions.keys() & self._hourly for key in partitions[asset]]
-        there = existing_hours(self._engine, self._tables, {hour for hour in named if hour}) - set(gone)
-        needed = {str(run["run_id"]) for run in last_scorings(self._instance, self._declaration, there).values()}
-        needed |= self._of_backfills_on_their_way(runs)
+        there: dict[dg.AssetKey, set[str]] = {}
+        needed = self._of_backfills_on_their_way(runs)
+        for declaration, hourly in self._declared.items():
+            named = [hour_of_key(key) for asset in partitions.keys() & set(hourly) for key in partitions[asset]]
+            found = existing_hours(self._engine, pipeline_tables(declaration), {hour for hour in named if hour})
+            found -= set(gone)
+            needed |= {str(run["run_id"]) for run in last_scorings(self._instance, declaration, found).values()}
+            there |= {key: {hour.key for hour in found} for key in hourly}
         for asset, keys in partitions.items():
             event = self._instance.get_latest_materialization_event(asset)
             if event:
                 needed.add(event.run_id)
-            needed |= self._last_of(
-                asset, {key for key in keys if asset not in self._hourly or hour_of_key(key) in there}
-            )
+            needed |= self._last_of(asset, keys & there.get(asset, keys))
         return needed
 
     def _last_of(self, asset: dg.AssetKey, partitions: set[str]) -> set[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import dagster as dg
 import sqlalchemy as sa
 
 from batch_assets.database.connection.engine import engine_for
@@ -48,11 +49,11 @@ class Prune:
     dry_run: bool
 
 
-def run_prune(declaration: Declaration, wanted: Prune, on_progress: Callable[[str], None]) -> None:
+def run_prune(declared: Sequence[Declaration], wanted: Prune, on_progress: Callable[[str], None]) -> None:
     """Removes what is wanted.
 
     Args:
-        declaration: The pipeline.
+        declared: The pipelines that score one table: what all of them are done with can go.
         wanted: What is to be removed; times in UTC without a zone.
         on_progress: Is called with each sentence of progress.
 
@@ -61,22 +62,23 @@ def run_prune(declaration: Declaration, wanted: Prune, on_progress: Callable[[st
         SettingsError: There is no Dagster instance, or a limit of the throttle cannot be used.
         DatabaseUnavailableError: The server is away or busy; what was removed stays so.
     """
-    pipeline = declaration.load()
-    engine, tables = engine_for(pipeline.database), pipeline_tables(pipeline)
+    pipeline = declared[0].load()
+    engine, tables = engine_for(pipeline.database), [pipeline_tables(declaration) for declaration in declared]
     throttle = Throttle(engine, pipeline.throttle, on_progress)
     hours: list[PrunedHour] = []
     with opened_instance(environment()) as instance:
         if wanted.hours_before:
             pruning = Pruning(engine, tables, throttle, on_progress, unscored_too=wanted.unscored_too)
-            old = old_hours(engine, tables, wanted.hours_before)
-            in_use = partial(hours_in_use, instance, declaration)
+            found = {hour for each in tables for hour in old_hours(engine, each, wanted.hours_before)}
+            old = sorted(found, key=lambda hour: hour.start)
+            in_use = partial(_in_use, instance, declared)
             hours = _prune_hours(in_use, pruning, old, wanted, on_progress)
             if not wanted.dry_run:
-                forgotten = remove_registrations(engine, tables, wanted.hours_before, throttle)
+                forgotten = sum(remove_registrations(engine, each, wanted.hours_before, throttle) for each in tables)
                 on_progress(f"{counted(forgotten, 'idempotency key')} of the web API forgotten.")
         if wanted.runs_before:
             gone = {pruned.hour for pruned in hours if not pruned.left}
-            _prune_runs(OldRuns(instance, engine, declaration, wanted.runs_before), throttle, gone, wanted, on_progress)
+            _prune_runs(OldRuns(instance, engine, declared, wanted.runs_before), throttle, gone, wanted, on_progress)
     if wanted.dry_run:
         on_progress("Nothing was removed: this was a dry run.")
     _raise_if_left(engine, tables, hours)
@@ -124,10 +126,15 @@ def _prune_runs(
     on_progress(f"{counted(removed, 'run')} with events and logs {how}{stay}.")
 
 
-def _raise_if_left(engine: sa.Engine, tables: PipelineTables, hours: Sequence[PrunedHour]) -> None:
+def _in_use(instance: dg.DagsterInstance, declared: Sequence[Declaration]) -> set[Hour]:
+    return {hour for declaration in declared for hour in hours_in_use(instance, declaration)}
+
+
+def _raise_if_left(engine: sa.Engine, tables: Sequence[PipelineTables], hours: Sequence[PrunedHour]) -> None:
     left = {why: [pruned for pruned in hours if pruned.left == why] for why in (IN_USE, UNSCORED, LOCKED)}
     # Some of them another prune has removed meanwhile.
-    there = existing_hours(engine, tables, {pruned.hour for pruned in left[IN_USE]})
+    in_use = {pruned.hour for pruned in left[IN_USE]}
+    there = {hour for each in tables for hour in existing_hours(engine, each, in_use)}
     left[IN_USE] = [pruned for pruned in left[IN_USE] if pruned.hour in there]
     sentences = [_sentence(why, stay) for why, stay in left.items() if stay]
     if sentences:

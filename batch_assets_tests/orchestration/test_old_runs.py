@@ -38,7 +38,7 @@ MATERIALIZED, FAILED = AssetPartitionStatus.MATERIALIZED, AssetPartitionStatus.F
 def old_runs(instance: dg.DagsterInstance, before: datetime.datetime | None = None) -> OldRuns:
     # A run that was made without events has the time of the server, whose zone is another.
     return OldRuns(
-        instance, engine_from_environment(), OF_ENVIRONMENT, before or utc_now() + datetime.timedelta(days=1)
+        instance, engine_from_environment(), [OF_ENVIRONMENT], before or utc_now() + datetime.timedelta(days=1)
     )
 
 
@@ -57,7 +57,7 @@ def prune_hour(key: str) -> None:
     engine = engine_from_environment()
     throttle = Throttle(engine, ThrottleSettings(), print)
     start = datetime.datetime.strptime(key, "%Y-%m-%d-%H:%M")  # noqa: DTZ007 - UTC, as in the tables
-    done = Pruning(engine, TABLES, throttle, print, unscored_too=False).remove(Hour(start))
+    done = Pruning(engine, [TABLES], throttle, print, unscored_too=False).remove(Hour(start))
     assert done.left is None
 
 

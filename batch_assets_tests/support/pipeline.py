@@ -252,7 +252,7 @@ def meddling(meddle: Callable[[], object]) -> Any:
 
     class MeddlingModel(Model):
         def load(self, files: ModelFiles, items: ItemFormat) -> OnnxModel:
-            model = super().load(files)
+            model = super().load(files, items)
             model.__class__ = Meddling
             return model
 

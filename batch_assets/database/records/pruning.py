@@ -7,6 +7,7 @@ is there.
 
 import datetime
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -138,7 +139,7 @@ class Pruning:
 
     Args:
         engine: The database.
-        tables: Those of the pipeline.
+        tables: Those of each pipeline that scores these items.
         throttle: Has each transaction wait for its turn.
         on_progress: Is told what a person should know.
         unscored_too: Whether to remove items that nobody has scored; without it, an hour that has any stays as it is.
@@ -147,7 +148,7 @@ class Pruning:
     def __init__(
         self,
         engine: sa.Engine,
-        tables: PipelineTables,
+        tables: Sequence[PipelineTables],
         throttle: Throttle,
         on_progress: Callable[[str], None],
         *,
@@ -155,7 +156,7 @@ class Pruning:
     ) -> None:
         self._engine = engine
         self._tables = tables
-        self._items = tables.items
+        self._items = tables[0].items
         self._throttle = throttle
         self._on_progress = on_progress
         self._unscored_too = unscored_too
@@ -168,22 +169,33 @@ class Pruning:
         A removal that was interrupted is finished by the next one.
         """
         removed = 0
-        lock = HourLock(self._engine, self._tables, hour, self._run_id, wait=False, on_progress=self._on_progress)
         try:
-            with lock.acquire():
+            with self._locked(hour) as locks:
                 unscored = self._unscored(hour)
                 if unscored:
                     return PrunedHour(hour, 0, UNSCORED, unscored)
-                for count in self._remove_items(hour, lock):
+                for count in self._remove_items(hour, locks):
                     removed += count
                 left = self._count(hour)
                 if left:
                     unscored = self._unscored(hour)
                     return PrunedHour(hour, removed, UNSCORED if unscored else LOCKED, unscored or left)
-                self._remove_records(hour, lock)
+                self._remove_records(hour, locks)
         except HourBusyError:
             return PrunedHour(hour, removed, IN_USE)
         return PrunedHour(hour, removed)
+
+    @contextmanager
+    def _locked(self, hour: Hour) -> Iterator[list[HourLock]]:
+        """Holds the hour of every pipeline."""
+        locks = [
+            HourLock(self._engine, tables, hour, self._run_id, wait=False, on_progress=self._on_progress)
+            for tables in self._tables
+        ]
+        with ExitStack() as stack:
+            for lock in locks:
+                stack.enter_context(lock.acquire())
+            yield locks
 
     def look(self, hour: Hour) -> PrunedHour:
         """Returns what `remove` would do, as far as nobody holds the hour."""
@@ -194,7 +206,10 @@ class Pruning:
         """Counts the items that nobody has scored with the values that they have, if these are to stay."""
         if self._unscored_too:
             return 0
-        left = remaining_by_hour(self._engine, self._tables, hour, hour.end, max_attempts=1).get(hour, Remaining())
+        return max(self._unscored_by(tables, hour) for tables in self._tables)
+
+    def _unscored_by(self, tables: PipelineTables, hour: Hour) -> int:
+        left = remaining_by_hour(self._engine, tables, hour, hour.end, max_attempts=1).get(hour, Remaining())
         return left.pending + left.corrected
 
     def _count(self, hour: Hour) -> int:
@@ -204,7 +219,7 @@ class Pruning:
         with snapshot(self._engine) as connection:
             return connection.execute(counted).scalar_one()
 
-    def _remove_items(self, hour: Hour, lock: HourLock) -> Iterator[int]:
+    def _remove_items(self, hour: Hour, locks: Sequence[HourLock]) -> Iterator[int]:
         """Removes the items of an hour batch by batch; yields how many each time."""
         after = (hour.start, _BEFORE_ALL_IDS)
         while batch := self._next_items(hour, after):
@@ -212,9 +227,11 @@ class Pruning:
             after = (last.created_datetime, last.id)
             self._throttle.before_write(len(batch))
             with writing(self._engine) as connection:
-                lock.check(connection)
+                for lock in locks:
+                    lock.check(connection)
                 keys = self._lock_items(connection, hour, sorted(row.id for row in batch))
-                _delete(connection, failed_items.c.item_id, keys, self._tables.has(failed_items))
+                for tables in self._tables:
+                    _delete(connection, failed_items.c.item_id, keys, tables.has(failed_items))
                 _delete(connection, self._items.c.id, keys)
             yield len(keys)
 
@@ -232,16 +249,10 @@ class Pruning:
         batch, parameters = batch_table(connection, ("row_key",), [(key,) for key in keys])
         mark = "?" if sqlite else "%s"
         table = connection.dialect.identifier_preparer.format_table(self._items)
-        key, values, prediction, created = (
-            column_sql(connection, self._items.c[name]) for name in ("id", "values", "prediction", "created_datetime")
-        )
+        key, created = (column_sql(connection, self._items.c[name]) for name in ("id", "created_datetime"))
         condition = f"{created} >= {mark} AND {created} < {mark}"
         if not self._unscored_too:
-            condition += (
-                f" AND ({prediction} IS NOT NULL OR EXISTS (SELECT * FROM failed_items WHERE item_id = {key} AND "
-                f"{condition_sql(connection, self._tables.has(failed_items))} AND "
-                f"values_checksum = {checksum_sql(connection, values)}))"
-            )
+            condition += "".join(f" AND {_is_scored(connection, tables)}" for tables in self._tables)
         found = connection.exec_driver_sql(
             f"SELECT {key} FROM {batch} {'JOIN' if sqlite else 'STRAIGHT_JOIN'} {table} ON {key} = batch.row_key "
             f"WHERE {condition} {'' if sqlite else 'FOR UPDATE SKIP LOCKED'}",
@@ -249,19 +260,33 @@ class Pruning:
         )
         return found.scalars().all()
 
-    def _remove_records(self, hour: Hour, lock: HourLock) -> None:
-        items, of_pipeline = self._items, self._tables.has
-        of_hour = sa.select(failed_items.c.item_id).where(of_pipeline(failed_items), failed_items.c.hour == hour.start)
-        deleted_by_the_service = of_hour.outerjoin(items, items.c.id == failed_items.c.item_id).where(
-            items.c.id.is_(None)
-        )
+    def _remove_records(self, hour: Hour, locks: Sequence[HourLock]) -> None:
         self._throttle.before_write(1)
         with writing(self._engine) as connection:
-            lock.check(connection)
-            keys = connection.execute(deleted_by_the_service).scalars().all()
-            _delete(connection, failed_items.c.item_id, keys, of_pipeline(failed_items))
-            for table in (run_summary, hour_requests):
-                connection.execute(sa.delete(table).where(of_pipeline(table), table.c.hour == hour.start))
+            for lock in locks:
+                lock.check(connection)
+            for tables in self._tables:
+                _remove_records_of(connection, tables, hour)
+
+
+def _is_scored(connection: sa.Connection, tables: PipelineTables) -> str:
+    """Returns the condition in SQL that an item has a prediction, or has failed with the values that it has."""
+    key, values, prediction = (column_sql(connection, tables.items.c[name]) for name in ("id", "values", "prediction"))
+    return (
+        f"({prediction} IS NOT NULL OR EXISTS (SELECT * FROM failed_items WHERE item_id = {key} AND "
+        f"{condition_sql(connection, tables.has(failed_items))} AND "
+        f"values_checksum = {checksum_sql(connection, values)}))"
+    )
+
+
+def _remove_records_of(connection: sa.Connection, tables: PipelineTables, hour: Hour) -> None:
+    items, of_pipeline = tables.items, tables.has
+    of_hour = sa.select(failed_items.c.item_id).where(of_pipeline(failed_items), failed_items.c.hour == hour.start)
+    deleted_by_the_service = of_hour.outerjoin(items, items.c.id == failed_items.c.item_id).where(items.c.id.is_(None))
+    keys = connection.execute(deleted_by_the_service).scalars().all()
+    _delete(connection, failed_items.c.item_id, keys, of_pipeline(failed_items))
+    for table in (run_summary, hour_requests):
+        connection.execute(sa.delete(table).where(of_pipeline(table), table.c.hour == hour.start))
 
 
 def _delete(

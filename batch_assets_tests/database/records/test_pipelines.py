@@ -28,6 +28,7 @@ from batch_assets.hours import Hour
 from batch_assets.pipeline import ItemTable
 from batch_assets.reporting.summary import Outcome, Summary, store_summary
 from batch_assets.retrying.decision import HourRequest, Remaining
+from batch_assets.settings.items import Output
 from batch_assets.settings.throttle import ThrottleSettings
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import TABLES, engine_from_environment
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("tables")
 HOUR = Hour(datetime.datetime.fromisoformat(START))
 AT = datetime.datetime.fromisoformat("2026-11-02T07:00:00")
 MAX_ATTEMPTS = 3
-SAME_TABLE = PipelineTables("another", item_table(ItemTable(prediction="another_prediction")))
+SAME_TABLE = PipelineTables("another", item_table(ItemTable(outputs=(Output("another_prediction", "probabilities"),))))
 OWN_TABLE = PipelineTables("own", item_table(ItemTable(name="own_items")))
 
 
@@ -252,7 +253,7 @@ def test_what_was_recorded_of_an_hour_goes_with_the_pruning_of_its_own_pipeline(
     engine: sa.Engine, sql: Sql, other: PipelineTables
 ) -> None:
     def prune(tables: PipelineTables) -> PrunedHour:
-        return Pruning(engine, tables, throttle(engine), print, unscored_too=False).remove(HOUR)
+        return Pruning(engine, [tables], throttle(engine), print, unscored_too=False).remove(HOUR)
 
     def rows(table: str) -> set[str]:
         return {pipeline for (pipeline,) in sql(f"SELECT pipeline FROM {table}")}
@@ -274,12 +275,19 @@ def test_what_was_recorded_of_an_hour_goes_with_the_pruning_of_its_own_pipeline(
         assert rows(table) == set()
 
 
-def test_an_hour_that_another_pipeline_has_not_scored_is_not_pruned_for_it(
+@pytest.mark.parametrize("other", [SAME_TABLE], indirect=True)
+def test_an_hour_of_a_table_is_pruned_when_all_its_pipelines_are_done_with_it(
     engine: sa.Engine, sql: Sql, other: PipelineTables
 ) -> None:
     bad, good = items_of_both(sql, other)
     record(engine, TABLES, bad, predicted=(good,))
-    pruning = Pruning(engine, other, throttle(engine), print, unscored_too=False)
+    pruning = Pruning(engine, [TABLES, other], throttle(engine), print, unscored_too=False)
     assert pruning.look(HOUR) == pruning.remove(HOUR) == PrunedHour(HOUR, 0, "unscored", 2)
     assert sql("SELECT COUNT(*) FROM items") == [(2,)]
     assert recorded(sql) == [("items", bad, 1)]
+    record(engine, other, bad, predicted=(good,))
+    with HourLock(engine, other, HOUR, "run", wait=False, on_progress=print).acquire():
+        assert pruning.remove(HOUR) == PrunedHour(HOUR, 0, "in use")
+    assert pruning.remove(HOUR) == PrunedHour(HOUR, 2)
+    for table in ("items", "failed_items", "run_summary", "hour_requests", "hour_locks"):
+        assert sql(f"SELECT COUNT(*) FROM {table}") == [(0,)]

@@ -69,7 +69,7 @@ pruning.BATCH_ROWS = 10
 engine = engine_from_environment()
 throttle = Throttle(engine, ThrottleSettings(max_rows_per_second=50), print)
 hour = Hour(datetime.datetime.fromisoformat("{START}"))
-pruning.Pruning(engine, TABLES, throttle, print, unscored_too=False).remove(hour)
+pruning.Pruning(engine, [TABLES], throttle, print, unscored_too=False).remove(hour)
 """
 
 
@@ -102,7 +102,7 @@ def prune(
     unscored_too: bool = False,
     meddle: Callable[[int], object] = lambda _: None,
 ) -> PrunedHour:
-    return Pruning(engine, TABLES, Meddling(engine, meddle), print, unscored_too=unscored_too).remove(hour)
+    return Pruning(engine, [TABLES], Meddling(engine, meddle), print, unscored_too=unscored_too).remove(hour)
 
 
 def hours(sql: Sql, table: str) -> list[str]:
@@ -185,7 +185,7 @@ def test_an_hour_with_items_that_nobody_has_scored_stays_as_it_is_unless_they_ma
         correct(sql, failed(sql))
     before = rows_of(sql, *ALL)
     assert prune(engine) == PrunedHour(HOUR, 0, UNSCORED, 1)
-    assert Pruning(engine, TABLES, Throttle(engine, ThrottleSettings(), print), print, unscored_too=False).look(
+    assert Pruning(engine, [TABLES], Throttle(engine, ThrottleSettings(), print), print, unscored_too=False).look(
         HOUR
     ) == (PrunedHour(HOUR, 0, UNSCORED, 1))
     assert rows_of(sql, *ALL) == before
@@ -198,7 +198,7 @@ def test_to_look_counts_and_changes_nothing(engine: sa.Engine, sql: Sql) -> None
     failed(sql)
     summed_up(sql, 4)
     before = rows_of(sql, *ALL)
-    looking = Pruning(engine, TABLES, Throttle(engine, ThrottleSettings(), print), print, unscored_too=False)
+    looking = Pruning(engine, [TABLES], Throttle(engine, ThrottleSettings(), print), print, unscored_too=False)
     assert looking.look(HOUR) == PrunedHour(HOUR, 4)
     assert rows_of(sql, *ALL) == before
 
