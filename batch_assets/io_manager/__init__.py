@@ -7,6 +7,7 @@ Driven by the asset's metadata, under the keys of Dagster's own database IO mana
 | `table` | the table; the last part of the asset key without it |
 | `schema` | the database of the table, `""` for the connection's; the key's prefix, or the connection's without it |
 | `partition_expr` | the column or SQL expression of the partition; for multi-partitions one for each dimension |
+| `constant_columns` | columns with one value in all rows of the asset, where the table has rows of others too |
 | `dagster/column_schema` | the columns (`dg.TableSchema`), of which a missing table is created |
 | `key` | the primary key: a column, or several |
 | `update_columns` | set these columns of existing rows, found by `key`, instead of replacing rows |

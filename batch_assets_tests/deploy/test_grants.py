@@ -11,12 +11,14 @@ import dagster as dg
 import pymysql
 import pytest
 
+from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.hour_lock import HourLock
 from batch_assets.database.schema.migrations import VERSION_TABLE
 from batch_assets.database.schema.tables import metadata
 from batch_assets.definitions import defs
 from batch_assets.hours import Hour, hour_of_key
 from batch_assets.pipeline import ITEM_TABLE
+from batch_assets.settings.database import database_settings
 from batch_assets_tests.support import engines
 from batch_assets_tests.support.accounts import (
     BATCH_ASSETS,
@@ -31,6 +33,7 @@ from batch_assets_tests.support.accounts import (
     installation,
     private_server_like,
 )
+from batch_assets_tests.support.earlier_tables import fill_a_year, make_earlier_tables, rows_of_tables
 from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets_tests.support.pipeline import (
     GOOD,
@@ -132,6 +135,20 @@ def test_the_migrations_bring_tables_of_the_first_version_up_to_date(private: Pr
         assert done == ["created table hour_locks", "created table hour_requests"]
         assert shop.sql(f"SELECT version_num FROM {VERSION_TABLE}") == newest
         assert shop.sql("SELECT values_checksum FROM failed_items") == []
+
+
+def test_the_migrations_bring_a_year_of_hours_of_the_version_before_pipelines_up_to_date(
+    private: PrivateServer, tmp_path: Path
+) -> None:
+    with accounts(private.server, tmp_path) as shop:
+        make_earlier_tables(engine_for(database_settings(private.server.environment(shop.items))))
+        fill_a_year(shop.sql)
+        before = rows_of_tables(shop.sql)
+        shop.run("migrations", BATCH_ASSETS, "init-db")
+        assert rows_of_tables(shop.sql) == before
+        for table in before:
+            assert shop.sql(f"SELECT DISTINCT pipeline FROM {table}") == [("items",)]
+        assert shop.run("migrations", BATCH_ASSETS, "init-db") == "nothing to do\n"
 
 
 # The batch

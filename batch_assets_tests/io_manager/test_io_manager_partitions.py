@@ -110,6 +110,29 @@ def test_an_asset_reads_its_own_hour_before(database_environment: dict[str, str]
     assert sql("SELECT amount FROM orders ORDER BY hour") == [(1,), (2,), (3,)]
 
 
+@pytest.mark.parametrize("partitions_def", [HOURS, None], ids=["by hour", "whole"])
+def test_assets_that_share_a_table_replace_and_load_their_own_rows_only(
+    partitions_def: dg.PartitionsDefinition[Any] | None, database_environment: dict[str, str], sql: Sql
+) -> None:
+    columns = {"hour": "DATETIME NOT NULL", "region": "VARCHAR(9) NOT NULL", "amount": "INT NOT NULL"}
+
+    def sales(region: str, amount: int, written: str | None = None) -> dg.AssetsDefinition:
+        def make(key: Any) -> pd.DataFrame:
+            return one_row(key or FIRST).assign(region=written or region, amount=amount)
+
+        metadata: dict[str, Any] = {"table": "sales", "constant_columns": {"region": region}, "partition_expr": "hour"}
+        return stored(make, columns, partitions_def, region, **metadata)
+
+    key = FIRST if partitions_def else None
+    for region, amount in (("eu", 1), ("us", 2), ("eu", 3)):
+        store(sales(region, amount), key)
+    rows = [("eu", 3), ("us", 2)]
+    assert sql("SELECT region, amount FROM sales ORDER BY region") == rows
+    assert [list(load(sales(region, 0), partition=key)["amount"]) for region in ("eu", "us")] == [[3], [2]]
+    assert "region" in refused(sales("eu", 4, written="us"), key)
+    assert sql("SELECT region, amount FROM sales ORDER BY region") == rows
+
+
 @pytest.mark.parametrize("key", ["2099-01-01-00:00", "2026-01-01-05:30"])
 def test_an_hour_that_is_none_is_refused(database_environment: dict[str, str], sql: Sql, key: str) -> None:
     # `dagster job execute --tags` does not look, so neither does this.

@@ -41,6 +41,7 @@ from batch_assets_tests.support.pipeline import (
     started_command,
     summary_of,
 )
+from batch_assets_tests.support.rows import record_failure, summed_up
 
 pytestmark = pytest.mark.usefixtures("tables")
 
@@ -169,6 +170,23 @@ def test_what_is_no_closed_hour_is_refused_with_a_sentence_and_nothing_is_writte
     for hour, parts in refusals.items():
         run_job(hour).assert_failed_with(*parts)
         assert rows_of(sql) == before, hour
+
+
+@pytest.mark.parametrize("retry", ["partial", "whole_batch"])
+def test_what_was_recorded_of_the_hour_by_another_pipeline_stays_as_it_is(sql: Sql, retry: str) -> None:
+    keys = insert_items(sql, [*GOOD, "[1]"])
+    for key in keys:
+        record_failure(sql, key)
+    summed_up(sql, 17)
+    for table in ("failed_items", "run_summary", "hour_requests"):
+        sql(f"UPDATE {table} SET pipeline = 'another'")
+    theirs = {table: sql(f"SELECT * FROM {table} ORDER BY 2") for table in ("failed_items", "run_summary")}
+    for _ in range(2):
+        run_job(BATCH_RETRY=retry).assert_succeeded()
+    for table, rows in theirs.items():
+        assert sql(f"SELECT * FROM {table} WHERE pipeline = 'another' ORDER BY 2") == rows
+    assert sql("SELECT item_id, attempts FROM failed_items WHERE pipeline = 'items'") == [(keys[-1], 2)]
+    assert sql("SELECT items, predicted, failed, pending FROM run_summary WHERE pipeline = 'items'") == [(4, 3, 1, 0)]
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from batch_assets.database.connection import engine as engine_module
-from batch_assets.database.connection.engine import engine_for, engine_from_url, writing
+from batch_assets.database.connection.engine import engine_for, engine_from_url, snapshot, writing
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.errors import DatabaseAccessError, DatabaseError, DatabaseUnavailableError
 from batch_assets.settings.database import MySQLSettings, SQLiteSettings, database_settings
@@ -329,6 +329,20 @@ def test_a_database_that_is_missing_or_closed_stays(odd_server: PrivateServer) -
     with limited_account(server), pytest.raises(DatabaseError) as fault:
         engine_for(MySQLSettings(server.host, server.port, "limited", "Secret-pa55", "mysql")).connect()
     assert shut_out(fault).startswith("User 'limited' may not use database 'mysql' on 127.0.0.1:")
+
+
+def test_a_table_that_was_changed_since_the_transaction_began_may_be_read_by_the_next_one(
+    numbers: sa.Engine, sql: Sql
+) -> None:
+    sql("CREATE TABLE others (id INTEGER PRIMARY KEY) ENGINE=InnoDB")
+    with snapshot(numbers) as connection:
+        connection.exec_driver_sql("SELECT * FROM others").all()
+        sql("ALTER TABLE numbers ADD COLUMN more INTEGER NOT NULL, DROP PRIMARY KEY, ADD PRIMARY KEY (more, id)")
+        with pytest.raises(DatabaseError) as fault:
+            connection.exec_driver_sql("SELECT * FROM numbers").all()
+    assert "has had a table changed since the transaction began" in transient(fault)
+    with snapshot(numbers) as connection:
+        assert len(connection.exec_driver_sql("SELECT * FROM numbers").all()) == 2
 
 
 def test_a_table_or_column_that_is_missing_stays_and_names_init_db(engine: sa.Engine, sql: Sql) -> None:

@@ -132,6 +132,9 @@ def test_attempts_are_counted_and_items_taken_off_for_each_pipeline_by_itself(
     record(engine, other, predicted=(bad, once))
     assert recorded(sql) == [("items", bad, 2), ("items", once, 2)]
     assert count_by_hour(engine, other, HOUR.start, HOUR.end) == [HourCounts(HOUR, 2, 2, 0)]
+    # At its next run of the hour each takes off what it has predicted meanwhile, and nothing else.
+    begun(engine, other)
+    assert recorded(sql) == [("items", bad, 2), ("items", once, 2)]
     record(engine, TABLES, predicted=(once,))
     assert recorded(sql) == [("items", bad, 2)]
 
