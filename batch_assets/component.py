@@ -19,6 +19,7 @@ from batch_assets.orchestration.resources import Model
 from batch_assets.pipeline import ENVIRONMENT_PIPELINE, ITEM_TABLE, SCHEDULE_MINUTE, Declaration, ItemTable
 from batch_assets.settings.database import DEFAULT_CONNECTION
 from batch_assets.settings.items import Feature, Form, Output
+from batch_assets.settings.model import ModelFiles
 
 
 def _between(least: float, most: float, value: Any) -> Any:
@@ -141,6 +142,14 @@ class ModelAttributes(dg.Model, dg.Resolvable):
     ] = None
     sample: Annotated[str | None, Field(description="A JSON list of the values of a few items to try it with.")] = None
 
+    def declared(self, project_root: Path) -> ModelFiles:
+        """Returns the files, whose paths begin in the folder of the project."""
+        return ModelFiles(
+            project_root / self.file,
+            project_root / self.labels if self.labels else None,
+            project_root / self.sample if self.sample else None,
+        )
+
 
 class ScheduleAttributes(dg.Model, dg.Resolvable):
     """When an hour is scored."""
@@ -229,20 +238,13 @@ class BatchInferenceComponent(dg.Component, dg.Model, dg.Resolvable):
             project_root: The folder from which the files of the model are named.
         """
         settings = {**self.retry.variables(), **self.pace.variables(), "BATCH_FIRST_HOUR": self.first_hour}
-        if self.files:
-            files = {
-                "MODEL_FILEPATH": self.files.file,
-                "LABEL_FILEPATH": self.files.labels,
-                "SAMPLE_DATA_PATH": self.files.sample,
-            }
-            # One that is not named is none, and not the one of another model.
-            settings |= {name: str(project_root / file) if file else "" for name, file in files.items()}
         regression = self.files is not None and self.files.task == "regression"
         return Declaration(
             name=self.name,
             items=self.table.declared("value" if regression else "probabilities"),
             schedule_minute=self.schedule.minute,
             connection=self.connection,
+            model=self.files.declared(project_root) if self.files else None,
             settings={name: str(value) for name, value in settings.items() if value is not None},
         )
 

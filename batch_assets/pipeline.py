@@ -92,6 +92,7 @@ class Declaration:
         schedule_minute: The minute at which the hour that has just closed is scored.
         connection: What the variables of its database begin with: with `SHOP`, `SHOP_SERVER` says what
             `MYSQL_SERVER` says of the environment's.
+        model: The files of the model; None for those of the environment.
         settings: Variables that have another value for it than in the environment.
     """
 
@@ -99,6 +100,7 @@ class Declaration:
     items: ItemTable = ITEM_TABLE
     schedule_minute: int = SCHEDULE_MINUTE
     connection: str = DEFAULT_CONNECTION
+    model: ModelFiles | None = None
     settings: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
@@ -145,7 +147,7 @@ class Declaration:
             name=self.name,
             database=database_settings(of_pipeline),
             items=self.items,
-            model=ModelFiles.from_environment(of_pipeline),
+            model=self.model or ModelFiles.from_environment(of_pipeline),
             first_hour=self.first_hour(variables),
             schedule_minute=self.schedule_minute,
             retry=RetrySettings.from_environment(of_pipeline),

@@ -14,6 +14,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 
+from batch_assets.database.connection.json_lists import SQLITE_FUNCTION, json_list
 from batch_assets.database.connection.statements import checksum
 from batch_assets.errors import DatabaseAccessError, DatabaseError, DatabaseUnavailableError, SettingsError
 from batch_assets.settings.database import (
@@ -213,6 +214,7 @@ def _sqlite(settings: SQLiteSettings, pool: Mapping[str, int]) -> sa.Engine:
         connection.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not wait for each other
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.create_function("CRC32", 1, checksum, deterministic=True)  # which MySQL has
+        connection.create_function(SQLITE_FUNCTION, -1, json_list, deterministic=True)
 
     @event.listens_for(engine, "begin")
     def _(connection: sa.Connection) -> None:

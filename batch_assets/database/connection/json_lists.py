@@ -3,6 +3,7 @@
 So that an item whose values stand in columns is read, compared and checked as one whose values stand in a list.
 """
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from batch_assets.errors import TableError
 
-_LARGEST_DOUBLE = "1.7976931348623157e308"
+# What SQLite calls, in this process.
+SQLITE_FUNCTION = "batch_assets_json_list"
 _WITHOUT_JSON = (sa.LargeBinary, sa.BINARY, sa.VARBINARY, mysql.BIT)
 
 
@@ -42,16 +44,12 @@ def _on_sqlite(element: JSONList, compiler: SQLCompiler, **options: Any) -> str:
     result_map = options.pop("add_to_result_map", None)
     if result_map is not None:
         result_map(element.name, element.name, (element,), element.type)
-    values = ", ".join(_sqlite_value(compiler.process(column, **options)) for column in element.listed)
-    return f"json_array({values})"
+    return f"{SQLITE_FUNCTION}({', '.join(compiler.process(column, **options) for column in element.listed)})"
 
 
-def _sqlite_value(column: str) -> str:
-    """Returns a value for SQLite's `json_array`, which rounds numbers to 15 digits and fails on what JSON lacks."""
-    finite = f"{column} BETWEEN -{_LARGEST_DOUBLE} AND {_LARGEST_DOUBLE}"
-    exactly = f"printf('%!.17g', {column})"
-    number = f"CASE WHEN {finite} THEN json({exactly}) ELSE {exactly} END"
-    return f"CASE typeof({column}) WHEN 'real' THEN {number} WHEN 'blob' THEN hex({column}) ELSE {column} END"
+def json_list(*values: object) -> str:
+    """Returns values as a JSON list, for SQLite: its own `json_array` rounds numbers, and fails on what JSON lacks."""
+    return json.dumps(values, ensure_ascii=False, default=repr)
 
 
 def check_json_list(connection: sa.Connection, columns: Sequence[sa.Column[Any]]) -> None:

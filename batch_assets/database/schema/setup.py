@@ -143,11 +143,26 @@ def _check_items(connection: sa.Connection, items: sa.Table) -> None:
     if items.name in sa.inspect(connection).get_view_names():
         faults = ["it is a view, and must be a table"]
     faults += _storage_faults(connection, items)
+    faults += _moving_time_faults(connection, items)
     if faults:
         raise TableError(
             f"The table {items.name} in {connection.engine.url.database!r} cannot be used as it is: "
             f"{'; '.join(faults)}. Fix the table, or use another database; nothing was changed."
         )
+
+
+def _moving_time_faults(connection: sa.Connection, items: sa.Table) -> list[str]:
+    """Refuses a time of creation that the server moves: writing a prediction would take the row to another hour."""
+    if connection.dialect.name == "sqlite":
+        return []
+    moved = sa.text(
+        "SELECT extra FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = :table "
+        "AND column_name = :column AND extra LIKE '%on update%'"
+    )
+    created = items.c.created_datetime.name
+    if connection.execute(moved, {"table": items.name, "column": created}).scalar() is None:
+        return []
+    return [f"the column {created} has ON UPDATE, by which every change of a row moves it to another hour"]
 
 
 def _storage_faults(connection: sa.Connection, items: sa.Table) -> list[str]:
