@@ -4,8 +4,8 @@
 
 Makes a database of its own on the server of MYSQL_SERVER, or an SQLite file, and removes it. Each table holds the same
 items in another form: lists without a declaration, lists in the order of declared features, and objects by name. The
-sides take turns. Prints the median seconds of each, those for which the process was at work, and how many times those of
-the first side they are: for a model with one matrix of four numbers, and for one with an input for each of four
+sides take turns. Prints the median seconds of each, those for which the process was at work, and how many times those
+of the first side they are: for a model with one matrix of four numbers, and for one with an input for each of four
 features, one of them a text.
 """
 

@@ -3,9 +3,12 @@
 import datetime
 import json
 
+import pytest
+
 from batch_assets.database.slices.batch import Batch
-from batch_assets.pipeline import ITEM_TABLE
-from batch_assets.reporting.summary import OTHER_LABELS, Outcome, Summary, count_outcome
+from batch_assets.pipeline import ITEM_TABLE, ItemTable
+from batch_assets.reporting.summary import OTHER_LABELS, Outcome, Summary, columns_to_count, count_outcome
+from batch_assets.settings.items import Form, Output
 
 LABELS = ("setosa", "versicolor", "virginica")
 HOUR = datetime.datetime(2026, 11, 2, 5)  # noqa: DTZ001 - UTC without a zone, as in the database
@@ -123,3 +126,48 @@ def test_what_is_plotted_are_plain_numbers() -> None:
     assert {type(number) for number in numbers.values()} == {int, float}
     assert numbers["rows_per_second"] == 150.0
     assert "write_rows_per_second" not in numbers
+
+
+# Predictions of other forms
+
+
+def written_as(form: Form, column: str = "prediction") -> ItemTable:
+    return ItemTable(outputs=(Output(column, form),))
+
+
+@pytest.mark.parametrize("quote", ["", '"'], ids=["text", "json"])
+def test_labels_are_counted_in_a_column_of_texts_and_in_one_of_json(quote: str) -> None:
+    texts = [f"{quote}{label}{quote}" for label in ("virginica", "setosa", "virginica", "tulip")]
+    outcome = count_outcome([batch(*enumerate(texts), (9, None))], written_as("label"), {9}, LABELS)
+    assert (outcome.items, outcome.predicted, outcome.failed) == (5, 4, 1)
+    assert outcome.label_counts == {"setosa": 1, "versicolor": 0, "virginica": 2, OTHER_LABELS: 1}
+
+
+def test_labels_that_only_the_predictions_name_are_counted_as_they_are() -> None:
+    texts = ["a", '"b"', "a", 'say "b"', '"']
+    outcome = count_outcome([batch(*enumerate(texts))], written_as("label"), set(), ())
+    assert outcome.label_counts == {"a": 2, "b": 1, 'say "b"': 1, '"': 1}
+
+
+def test_labels_beside_probabilities_are_counted() -> None:
+    texts = [json.dumps({"label": label, "probabilities": [0.2, 0.8]}) for label in ("setosa", "tulip", 1)]
+    outcome = count_outcome([batch(*enumerate([*texts, "[1]"]))], written_as("label_and_probabilities"), set(), LABELS)
+    assert outcome.label_counts == {"setosa": 1, "versicolor": 0, "virginica": 0, OTHER_LABELS: 3}
+
+
+@pytest.mark.parametrize("form", ["value", "probability", "all"])
+def test_nothing_is_counted_by_label_where_predictions_have_none(form: Form) -> None:
+    rows = Batch(("id", "prediction"), [(1, 0.5), (2, None), (3, 7.25)])
+    outcome = count_outcome([rows], written_as(form), {2}, ())
+    assert (outcome.items, outcome.predicted, outcome.failed, outcome.label_counts) == (3, 2, 1, {})
+
+
+def test_labels_are_counted_in_the_column_that_has_them() -> None:
+    names = ItemTable(outputs=(Output("amount", "value"), Output("kind", "label"), Output("note", "all")))
+    assert columns_to_count(names) == ("id", "amount", "kind")
+    rows = Batch(("id", "amount", "kind"), [(1, 0.5, "a"), (2, None, None), (3, 7.25, "b")])
+    outcome = count_outcome([rows], names, {2}, ("a", "b", "c"))
+    assert (outcome.items, outcome.predicted, outcome.failed) == (3, 2, 1)
+    assert outcome.label_counts == {"a": 1, "b": 1, "c": 0}
+    assert columns_to_count(ITEM_TABLE) == ("id", "prediction")
+    assert columns_to_count(written_as("value", "amount")) == ("id", "amount")
