@@ -97,7 +97,8 @@ class ModelOutputs:
             return rows
         if name != self.probabilities and rows.shape[1:] == (1,):
             rows = rows[:, 0]
-        if rows.shape[:1] != (items,) or (name in (self.label, self.value) and rows.ndim != 1):
+        ndim = {self.probabilities: 2, self.label: 1, self.value: 1}.get(name, rows.ndim)
+        if rows.shape[:1] != (items,) or rows.ndim != ndim:
             raise ModelError(
                 f"The output {name} of the model {self.path.name} is an array of shape {rows.shape} for "
                 f"{counted(items, 'item')}, not one of them for each. Export it with a dynamic first dimension."
@@ -107,7 +108,8 @@ class ModelOutputs:
     def no_rows(self, name: str) -> NDArray[Any]:
         """Returns what an output says of no items."""
         by_class = name == self.probabilities or name in self.zipmaps
-        shape = (0, len(self.classes.labels)) if by_class else (0,)
+        # One column at least: the winner is looked for among them.
+        shape = (0, len(self.classes.labels) or 1) if by_class else (0,)
         return np.empty(shape, self.types[name])
 
     def winners(self, answers: Answers) -> NDArray[np.intp] | None:

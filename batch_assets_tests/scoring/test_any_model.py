@@ -179,6 +179,42 @@ def test_the_probability_of_the_winner_needs_no_names(tmp_path: Path) -> None:
     assert probability == pytest.approx(np.exp(9) / (np.exp(9) + 2))
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_batch_of_bad_items_only_has_no_answers_of_any_form(tmp_path: Path, classifier: Any, form: Form) -> None:
+    estimator = fitted(Ridge(), spent_next_year) if form == "value" else classifier
+    items = table(form)
+    model = load_model(write_customer_model(tmp_path, estimator), items)
+    outcome, progress = scored(model, items, ["null", "7"])
+    assert (outcome.rows, progress.codes) == ([], {"null_value": 1, "not_an_object": 1})
+    unnamed = replace(write_classifier(tmp_path), label_filepath=None)
+    probability = table("probability", features=(), by_name=False)
+    assert scored(load_model(unnamed, probability), probability, ["null"])[0].rows == []
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_item_on_which_the_model_fails_fails_alone_in_every_form(tmp_path: Path, form: Form) -> None:
+    values = helper.make_tensor_value_info("x", TensorProto.INT64, [None])
+    shapes: dict[str, tuple[Any, list[int | None]]] = {
+        "probabilities": (TensorProto.FLOAT, [None, 2]),
+        "label": (TensorProto.STRING, [None]),
+    }
+    if form == "value":
+        shapes = {"variable": (TensorProto.DOUBLE, [None])}
+    constants: dict[str, Any] = {"probabilities": np.eye(2, dtype=np.float32), "label": np.array(["no", "yes"], object)}
+    constants["variable"] = np.array([0.25, 0.5])
+    nodes = [helper.make_node("Gather", [f"{name}_of_class", "x"], [name]) for name in shapes]
+    outputs = [helper.make_tensor_value_info(name, *shape) for name, shape in shapes.items()]
+    tables = {f"{name}_of_class": constants[name] for name in shapes}
+    path = write_graph(tmp_path / "model.onnx", nodes, [values], outputs, tables)
+    files = ModelFiles(path, write_labels(tmp_path / "label.json", ["no", "yes"]), None)
+    items = table(form, features=(Feature("x"),))
+    texts = [json.dumps({"x": number}) for number in (0, 7, 1, 1, 9, 0, 1, 0, 1, -9)]
+    outcome, _ = scored(load_model(files, items), items, texts)
+    assert [(row.key, row.code) for row in outcome.failed] == [(key, "model_error") for key in (1, 4, 9)]
+    good = [texts[key] for key in (0, 2, 3, 5, 6, 7, 8)]
+    assert outcome.column(form) == scored(load_model(files, items), items, good)[0].column(form)
+
+
 @pytest.mark.parametrize("zipmap", [True, False])
 def test_labels_that_are_not_the_texts_of_the_model_are_refused_with_both(
     tmp_path: Path, classifier: Any, zipmap: bool
