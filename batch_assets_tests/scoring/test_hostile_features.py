@@ -19,7 +19,7 @@ from batch_assets.pipeline import ItemTable
 from batch_assets.scoring.batches import Progress, score
 from batch_assets.settings.items import Feature, Output
 from batch_assets.settings.model import ModelFiles
-from batch_assets_tests.scoring.test_hostile_values import IN_QUOTES, NUMBERS, OF_NO_JSON, OTHERS
+from batch_assets_tests.support.hostile_json import IN_QUOTES, NUMBERS, OF_NO_JSON, OTHERS
 from batch_assets_tests.support.onnx_models import write_graph
 
 ITEMS = 10_000

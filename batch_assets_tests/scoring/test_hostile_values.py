@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from batch_assets.iris.training import iris_items
 from batch_assets_tests.support.database import Sql
+from batch_assets_tests.support.hostile_json import IN_QUOTES, NUMBERS, OF_NO_JSON, OTHERS
 from batch_assets_tests.support.onnx_models import write_picky_classifier
 from batch_assets_tests.support.pipeline import (
     HALF_PAST,
@@ -33,28 +34,6 @@ from batch_assets_tests.support.pipeline import (
 
 ITEMS = 10_000
 GOOD_AFTER = 5
-
-# Numbers as a text may have them, at every limit that a parser or a type has.
-FLOAT32_LIMITS = [
-    *("3.4028234663852886e38", "3.4028235677973362e38", "3.4028235677973366e38"),
-    *("-3.4028234663852886e38", "-3.4028235677973366e38", "1e39"),
-]
-DENORMALS = ["1e-45", "1.401298464324817e-45", "7e-46", "1.1754942e-38", "5e-324", "2e-324", "-5e-324", "1e-400"]
-INTEGERS = [
-    *("0", "-0", "7", "-1", "9007199254740993", "9223372036854775807", "9223372036854775808", "-9223372036854775809"),
-    *("18446744073709551615", "18446744073709551616", str(2**128 - 2**103 - 1), str(2**128 - 2**103), str(2**128)),
-    *(f"1{'0' * 38}", f"1{'0' * 39}", f"1{'0' * 308}", f"1{'0' * 309}", f"-1{'0' * 400}"),
-]
-HUGE = ["1e308", "-1.7976931348623157e308", "1.8e308", "1e400", "-1e400", "1e99999999999", "9" * 4300, f"1{'0' * 5000}"]
-OF_NO_JSON = [
-    *("NaN", "-NaN", "nan", "Infinity", "-Infinity", "inf", "01", "-01", "+1", "1.", ".5", "1e", "0x10", "1_000"),
-    *("'1'", "TRUE", "None", "undefined"),
-]
-IN_QUOTES = [
-    *("NaN", "Infinity", "-inf", "5.1", " 5.1 ", "1e5", "", "null", "true", "\u0664", "\\ud800", "\\udc00\\ud800"),
-]
-OTHERS = ["null", "true", "false", "[]", "{}", "[1]", '[["a"]]', '{"a": 1, "a": 2}', '{"": {"": []}}', '"\\u0000"']
-NUMBERS = [*FLOAT32_LIMITS, *DENORMALS, *INTEGERS, *HUGE]
 
 measures = st.floats(0, 8).map(lambda number: f"{number:.1f}") | st.integers(0, 8).map(str)
 any_floats = st.floats().map(json.dumps) | st.floats(width=32).map(json.dumps) | st.floats(-1e7, 1e7).map(json.dumps)
