@@ -74,7 +74,7 @@ def run_of(instance: dg.DagsterInstance, *declarations: Declaration, hour: str) 
     job = dg.define_asset_job("these", selection=dg.AssetSelection.assets(*keys))
     definitions = dg.Definitions.merge(dg.Definitions(jobs=[job]), *map(pipeline_definitions, declarations))
     return definitions.resolve_job_def("these").execute_in_process(
-        instance=instance, partition_key=hour, raise_on_error=False
+        instance=instance, partition_key=hour, raise_on_error=False, asset_selection=keys
     )
 
 
