@@ -294,3 +294,18 @@ def test_an_hour_of_a_table_is_pruned_when_all_its_pipelines_are_done_with_it(
     assert pruning.remove(HOUR) == PrunedHour(HOUR, 2)
     for table in ("items", "failed_items", "run_summary", "hour_requests", "hour_locks"):
         assert sql(f"SELECT COUNT(*) FROM {table}") == [(0,)]
+
+
+def test_an_item_whose_prediction_is_taken_away_meanwhile_stays_though_another_pipeline_has_done_with_it(
+    engine: sa.Engine, sql: Sql, other: PipelineTables
+) -> None:
+    class Correcting(Throttle):
+        def before_write(self, rows: int) -> None:
+            sql(f"UPDATE {other.items.name} SET {other.items.c.prediction.name} = NULL WHERE id = %s", bad)
+
+    bad, good = items_of_both(sql, other)
+    record(engine, TABLES, bad, predicted=(good,))
+    record(engine, other, predicted=(bad, good))
+    pruning = Pruning(engine, [other], Correcting(engine, ThrottleSettings(), print), print, unscored_too=False)
+    assert pruning.remove(HOUR) == PrunedHour(HOUR, 1, "unscored", 1)
+    assert sql(f"SELECT id FROM {other.items.name}") == [(bad,)]

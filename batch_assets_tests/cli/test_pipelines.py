@@ -1,0 +1,191 @@
+"""Pipelines that a project declares, on the command line: a typo is named, and every command finds its pipeline."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+
+from batch_assets_tests.support.command_line import COMMAND, batch_assets, succeeded, table_rows
+from batch_assets_tests.support.customers import customers, fitted, write_customer_model
+from batch_assets_tests.support.database import Sql
+from batch_assets_tests.support.pipeline import HOUR
+from batch_assets_tests.support.project import CHURN, create_customers, importable, scores, write_project
+
+CUSTOMERS = customers(300)
+SECOND = """---
+type: batch_assets.BatchInferenceComponent
+attributes:
+  name: upsell
+  table: {name: customers, created: created_at, features: [age, plan, spent, active], output: upsell_score}
+  model: {file: models/churn.onnx, task: regression}
+"""
+OF_ENVIRONMENT = "---\ntype: batch_assets.BatchInferenceComponent\nattributes: {}\n"
+
+
+@pytest.fixture(scope="session")
+def regression() -> Any:
+    return fitted(Ridge(), lambda rows: rows["spent"] * 2 + rows["age"])
+
+
+@pytest.fixture
+def project(
+    database_environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, regression: Any
+) -> Iterator[Path]:
+    """A project that declares one pipeline, as the working folder; returns its defs.yaml."""
+    folder = tmp_path / "project"
+    file = write_project(folder, CHURN)
+    (folder / "models").mkdir()
+    write_customer_model(folder / "models", regression).model_filepath.rename(folder / "models" / "churn.onnx")
+    monkeypatch.chdir(folder)
+    with importable(folder):
+        yield file
+
+
+def sentence(done: subprocess.CompletedProcess[str]) -> str:
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: ")
+    assert "Traceback" not in done.stderr
+    return done.stderr.removeprefix("Error: ").rstrip()
+
+
+WRONG = {
+    "a key that there is not": ("  first_hour:", "  first_hours:", ["first_hours at", "defs.yaml:6", "Extra inputs"]),
+    "one within another": ("key: id", "keys: id", ["TableAttributesModel.keys at", "defs.yaml:4", "Extra"]),
+    "an hour that is none": ("2026-11-01-00:00", "yesterday", ["first_hour", "defs.yaml:6", "2026-11-01-05:00"]),
+    "a minute that is none": ("minute: 35", "minute: 75", ["minute", "defs.yaml:7", "must be from 0 to 59"]),
+    "a word for a number": ("max_attempts: 3", "max_attempts: many", ["max_attempts", "valid integer"]),
+    "a share above all": ("0.05", "5", ["max_failed_share", "defs.yaml:8", "must be from 0 to 1"]),
+    "a policy that there is not": ("policy: partial", "policy: sometimes", ["policy", "'partial', 'whole_batch' or"]),
+    "a task that there is not": ("task: regression", "task: ranking", ["task", "'classification' or 'regression'"]),
+    "a name with a space": ("name: churn\n", "name: Churn Rate\n", ["attributes.name at", "defs.yaml:3"]),
+    "a feature twice": ("[age, plan,", "[age, age, plan,", ["feature age is named 2 times"]),
+    "a form that there is not": ("output: churn_score", "outputs: {churn_score: mean}", ["outputs", "defs.yaml:4"]),
+    "two kinds of output": (
+        "output: churn_score", "output: churn_score, outputs: {risk: label}", ["both `output` and `outputs`"],
+    ),
+    "null for what is no feature": ("output:", "nullable: [height], output:", ["`nullable`", "height"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("database_environment", ["sqlite"], indirect=True)
+def test_what_is_wrong_in_a_declaration_is_named(project: Path, wrong: str) -> None:
+    right, instead, parts = WRONG[wrong]
+    assert right in CHURN
+    project.write_text(CHURN.replace(right, instead))
+    refused = sentence(batch_assets("init-db"))
+    assert [part for part in parts if part not in refused] == [], refused
+
+
+@pytest.mark.parametrize("database_environment", ["sqlite"], indirect=True)
+def test_two_pipelines_of_one_name_or_one_column_are_refused(project: Path) -> None:
+    project.write_text(CHURN + "---\n" + CHURN)
+    assert "2 pipelines are called 'churn': give each a name of its own." in sentence(batch_assets("init-db"))
+    project.write_text(CHURN + SECOND.replace("upsell_score", "churn_score"))
+    assert sentence(batch_assets("init-db")).endswith(
+        "The pipelines 'churn' and 'upsell' both write customers.churn_score: give each a column of its own."
+    )
+
+
+def test_a_table_that_does_not_fit_its_declaration_is_left_as_it_is(project: Path, sql: Sql) -> None:
+    assert "There is no table customers in " in sentence(batch_assets("init-db"))
+    create_customers(sql, CUSTOMERS, "churn_score DATETIME NOT NULL DEFAULT '2026-01-01'")
+    refused = sentence(batch_assets("init-db"))
+    assert "the column churn_score is DATETIME, and must be DOUBLE or JSON" in refused
+    assert "the column churn_score must allow NULL" in refused
+    sql("DROP TABLE customers")
+    create_customers(sql, CUSTOMERS, "score DOUBLE")
+    project.write_text(CHURN.replace("[age,", "[height,"))
+    refused = sentence(batch_assets("init-db"))
+    assert "the column height (of the feature) is missing" in refused
+    assert "the column churn_score (DOUBLE or JSON) is missing" in refused
+
+
+def test_a_time_of_creation_that_the_server_moves_is_refused(
+    project: Path, sql: Sql, database_environment: dict[str, str]
+) -> None:
+    if "MYSQL_SERVER" not in database_environment:
+        pytest.skip("SQLite has no ON UPDATE")
+    create_customers(sql, CUSTOMERS)
+    sql(
+        "ALTER TABLE customers MODIFY created_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP"
+    )
+    assert "the column created_at has ON UPDATE" in sentence(batch_assets("init-db"))
+
+
+def test_init_db_prepares_the_tables_that_are_declared_and_no_other(project: Path, sql: Sql) -> None:
+    project.write_text(CHURN + SECOND)
+    create_customers(sql, CUSTOMERS, "churn_score DOUBLE, upsell_score DOUBLE")
+    done = succeeded(batch_assets("init-db"))
+    assert "created table failed_items" in done
+    assert "added an index on customers.created_at" in done
+    assert "created table items" not in done
+    assert batch_assets("init-db").stdout == "nothing to do\n"
+    project.write_text(CHURN + OF_ENVIRONMENT)
+    assert succeeded(batch_assets("init-db")).splitlines()[0] == "created table items"
+
+
+@pytest.mark.parametrize("database_environment", ["sqlite"], indirect=True)
+def test_commands_find_their_pipeline(project: Path, sql: Sql) -> None:
+    project.write_text(CHURN + SECOND)
+    create_customers(sql, CUSTOMERS, "churn_score DOUBLE, upsell_score DOUBLE")
+    succeeded(batch_assets("init-db"))
+    sql("UPDATE customers SET churn_score = 1 WHERE id <= 100")
+    both = succeeded(batch_assets("status", "--hours", "1000"))
+    assert [line for line in both.splitlines() if line.endswith("_score")] == [
+        "churn: customers.churn_score",
+        "upsell: customers.upsell_score",
+    ]
+    assert [row[1:5] for row in table_rows(both) if row[0] == "sum"] == [
+        ["300", "100", "0", "200"],
+        ["300", "0", "0", "300"],
+    ]
+    assert "customers.churn_score" not in succeeded(batch_assets("status", "--hours", "1000", "--pipeline", "upsell"))
+    assert sentence(batch_assets("retry", HOUR)) == (
+        "There are several pipelines: name one with --pipeline: churn, upsell."
+    )
+    assert sentence(batch_assets("status", "--pipeline", "items")) == (
+        "There is no pipeline 'items': there are churn, upsell."
+    )
+    assert "The sensor upsell_retry_hours requests" in succeeded(batch_assets("retry", HOUR, "--pipeline", "upsell"))
+    assert sql("SELECT pipeline FROM hour_requests") == [("upsell",)]
+
+
+@pytest.mark.parametrize("database_environment", ["sqlite"], indirect=True)
+def test_a_project_that_declares_nothing_and_a_folder_that_is_none_are_said_so(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.unlink()
+    assert "declares no pipeline" in sentence(batch_assets("status"))
+    monkeypatch.setenv("BATCH_PROJECT", str(tmp_path))
+    assert sentence(batch_assets("status")).startswith(f"BATCH_PROJECT is '{tmp_path}', which has no pyproject.toml")
+
+
+@pytest.mark.slow
+def test_a_folder_with_ten_lines_of_yaml_scores_a_table(
+    project: Path, sql: Sql, database_environment: dict[str, str], regression: Any
+) -> None:
+    """As somebody does it who has a table and a model: in processes of their own, in the folder of the project."""
+
+    def run(*command: str) -> str:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    home = Path(database_environment["BATCH_ASSETS_HOME"])
+    environment = {**os.environ, "DAGSTER_HOME": str(home)}
+    home.mkdir(exist_ok=True)
+    (home / "dagster.yaml").touch()
+    create_customers(sql, CUSTOMERS)
+    run(COMMAND, "init-db")
+    dagster = (sys.executable, "-m", "dagster", "job", "execute", "-m", "shop.definitions")
+    run(*dagster, "-j", "churn_batch_inference", "--tags", json.dumps({"dagster/partition": HOUR}))
+    np.testing.assert_allclose(scores(sql), regression.predict(CUSTOMERS).ravel(), rtol=1e-5)
+    assert [row[1:5] for row in table_rows(run(COMMAND, "status", "--hours", "1000"))][1] == ["300", "300", "0", "0"]
