@@ -34,14 +34,26 @@ def declared_pipelines() -> list[Declaration]:
     try:
         found = component.declared_pipelines(dg.ComponentTree.for_project(project))
     except (dg.DagsterError, ComponentTreeException) as error:
-        reason = str(error.__cause__ or error).strip()
-        raise SettingsError(f"The pipelines of {project} cannot be loaded: {reason}") from error
+        raise SettingsError(f"The pipelines of {project} cannot be loaded: {_reason(error)}") from error
     if not found:
         raise SettingsError(
             f"The project {project} declares no pipeline: write one into a defs.yaml of its defs folder, or run this "
             "elsewhere for the pipeline of the environment."
         )
     return found
+
+
+def _reason(error: BaseException) -> str:
+    """Returns what of an error of Dagster's tells which part of which file is wrong, and why."""
+    from pydantic import ValidationError  # noqa: PLC0415 - only in a project
+
+    if isinstance(error, ValidationError):
+        lines = [line.strip() for line in str(error).splitlines()[1:]]
+        return "; ".join(line for line in lines if not line.startswith("For further information"))
+    # Of a longer text the rest is a drawing of the components, or a stack trace.
+    first = str(error).strip().partition("\n")[0].rstrip(":")
+    cause = error.__cause__ or error.__context__
+    return f"{first}: {_reason(cause)}" if cause else first
 
 
 def chosen_pipeline(name: str | None) -> Declaration:
