@@ -59,7 +59,7 @@ def sentence(done: subprocess.CompletedProcess[str]) -> str:
 WRONG = {
     "a key that there is not": ("  first_hour:", "  first_hours:", ["first_hours at", "defs.yaml:6", "Extra inputs"]),
     "one within another": ("key: id", "keys: id", ["keys at", "defs.yaml:4", "Extra"]),
-    "an hour that is none": ("2026-11-01-00:00", "yesterday", ["component pipelines", "first_hour", "2026-11-01-05:00"]),
+    "no hour": ("2026-11-01-00:00", "yesterday", ["component pipelines", "first_hour", "2026-11-01-05:00"]),
     "a minute that is none": ("minute: 35", "minute: 75", ["minute", "defs.yaml:7", "must be from 0 to 59"]),
     "a word for a number": ("max_attempts: 3", "max_attempts: many", ["defs.yaml:8", "max_attempts", "valid integer"]),
     "a share above all": ("0.05", "5", ["max_failed_share", "defs.yaml:8", "must be from 0 to 1"]),

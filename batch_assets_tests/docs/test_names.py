@@ -111,7 +111,7 @@ def _anchors(page: Path) -> set[str]:
 def test_the_codes_of_failed_items_are_those_of_the_code() -> None:
     table = (ROOT / "docs" / "guides" / "retry.md").read_text("utf-8")
     listed = set(re.findall(r"^\| `(\w+)` \| ", table.split("| code |")[1].split("\n\n")[0], re.MULTILINE))
-    assert listed == set(re.findall(r'(?:_RefusedError\(|BadValues\([^"]*)"(\w+)"', CODE))
+    assert listed == set(re.findall(r'(?:\bRefusedError\(|BadValues\([^"]*|code = )"(\w+)"', CODE))
 
 
 def test_the_roles_are_those_of_the_grants() -> None:
