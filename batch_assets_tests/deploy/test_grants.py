@@ -8,13 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+import numpy as np
 import pymysql
 import pytest
+from sklearn.linear_model import Ridge
 
 from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.hour_lock import HourLock
+from batch_assets.database.schema.grants import grant_statements
 from batch_assets.database.schema.migrations import VERSION_TABLE
-from batch_assets.database.schema.tables import metadata
+from batch_assets.database.schema.setup import initialize_database
+from batch_assets.database.schema.tables import item_table, metadata
 from batch_assets.definitions import defs
 from batch_assets.hours import Hour, hour_of_key
 from batch_assets.pipeline import ITEM_TABLE
@@ -33,6 +37,7 @@ from batch_assets_tests.support.accounts import (
     installation,
     private_server_like,
 )
+from batch_assets_tests.support.customers import customers, fitted, write_customer_model
 from batch_assets_tests.support.earlier_tables import fill_a_year, make_earlier_tables, rows_of_tables
 from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets_tests.support.pipeline import (
@@ -47,6 +52,7 @@ from batch_assets_tests.support.pipeline import (
     run_job,
 )
 from batch_assets_tests.support.programs import find_program
+from batch_assets_tests.support.project import create_customers, declared, run_of, scores
 from batch_assets_tests.support.servers import PrivateServer, Server, try_to_install
 
 pytestmark = pytest.mark.xdist_group("grants")
@@ -365,3 +371,32 @@ def test_the_files_are_for_the_servers_own_client_too(
         with file.open() as statements:
             subprocess.run([client, f"--defaults-file={options}", database], stdin=statements, check=True, timeout=120)
     assert shop.run("migrations", BATCH_ASSETS, "init-db") == "nothing to do\n"
+
+
+# The table of a declared pipeline
+
+
+def test_the_batch_scores_the_table_of_a_declared_pipeline_with_the_rights_that_are_printed_for_it(
+    as_batch: Installation, tmp_path: Path
+) -> None:
+    rows = customers(20)
+    regression = fitted(Ridge(), lambda known: known["spent"] * 2 + known["age"])
+    write_customer_model(tmp_path, regression)
+    churn = declared(
+        tmp_path,
+        name="churn",
+        table={"name": "customers", "created": "created_at", "features": [*rows.columns], "output": "churn_score"},
+        model={"file": "model.onnx", "task": "regression"},
+    )
+    create_customers(as_batch.sql, rows)
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert not run_of(instance, churn, hour=HOUR).success
+        for statement in grant_statements(churn.items):
+            as_batch.sql(statement.rstrip(";"))
+        initialize_database(engine_for(database_settings(as_batch.environment("migrations"))), item_table(churn.items))
+        assert run_of(instance, churn, hour=HOUR).success
+    np.testing.assert_allclose(scores(as_batch.sql), regression.predict(rows).ravel(), rtol=1e-5)
+    with pytest.raises(pymysql.err.OperationalError) as refused:
+        as_batch.account("batch").execute("UPDATE customers SET spent = 0", database=as_batch.items)
+    assert refused.value.args[0] in REFUSED
+    as_batch.sql("DROP TABLE customers")

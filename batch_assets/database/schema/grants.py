@@ -1,0 +1,20 @@
+"""The rights on the table of a declared pipeline, for the roles that `deploy/grants` makes."""
+
+from sqlalchemy.dialects import mysql
+
+from batch_assets.pipeline import ItemTable
+
+
+def grant_statements(names: ItemTable) -> list[str]:
+    """Returns what an administrator applies before the table is prepared.
+
+    Args:
+        names: The table.
+    """
+    quote = mysql.dialect().identifier_preparer.quote_identifier
+    table, written = quote(names.name), ", ".join(quote(output.column) for output in names.outputs)
+    return [
+        f"GRANT SELECT, ALTER, INDEX ON {table} TO batch_assets_migrations;",
+        f"GRANT SELECT, UPDATE ({written}) ON {table} TO batch_assets_batch;",
+        f"GRANT SELECT, DELETE ON {table} TO batch_assets_prune;",
+    ]
