@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check ui lint docs lock bench
+.PHONY: help demo example test check ui lint docs lock bench
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 ifeq ($(origin PYTHON),undefined)
@@ -29,10 +29,18 @@ INSTALL_PACKAGE := $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 REPORT_INSTALLATION := { echo "make: installing from $$lock into .venv failed (see above); run make again to retry" >&2; exit 1; }
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(RUNTIME) ## score a sample hour from beginning to end, on SQLite unless MYSQL_SERVER is set
 	@$(BIN)/batch-assets demo
+
+example: $(RUNTIME) ## open the UI with three pipelines side by side, see examples/clinic
+	@set -e; cd examples/clinic; \
+	DAGSTER_HOME="$${DAGSTER_HOME:-$(CURDIR)/examples/clinic/.batch_assets}"; export DAGSTER_HOME; \
+	BATCH_ASSETS_HOME="$${BATCH_ASSETS_HOME:-$$DAGSTER_HOME}"; export BATCH_ASSETS_HOME; \
+	[ -d models ] || $(CURDIR)/$(BIN)/python prepare.py; \
+	$(CURDIR)/$(BIN)/batch-assets init-db; \
+	exec $(CURDIR)/$(BIN)/dagster dev -m clinic.definitions --host 127.0.0.1 --port $(UI_PORT)
 
 # The tests of the benchmarks are left out: nobody is shipped a benchmark. .ci/run runs them, and so does
 # make test ARGS='-m benchmark'.

@@ -1,0 +1,1 @@
+"""Three pipelines side by side."""
