@@ -14,7 +14,7 @@ from batch_assets_tests.support.programs import find_program
 
 WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
-FOLDERS = ("batch_assets", "batch_assets_tests", "benchmarks", "deploy", "docs", "models", ".ci", ".github")
+FOLDERS = ("batch_assets", "batch_assets_tests", "benchmarks", "deploy", "docs", "examples", "models", ".ci", ".github")
 # What whoever follows a guide makes.
 MADE_BY_THE_READER = {"deploy/settings.env"}
 CODE = "\n".join(
