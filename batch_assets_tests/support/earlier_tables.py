@@ -56,7 +56,7 @@ def make_earlier_tables(engine: sa.Engine, revision: str = "0003") -> None:
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     config.set_main_option("path_separator", "os")
     with engine.connect() as connection:
-        config.attributes["connection"] = connection
+        config.attributes.update({"connection": connection, "with_items": True})
         command.upgrade(config, revision)
         connection.commit()
 
