@@ -16,12 +16,13 @@ pipeline_option = click.option(
 
 
 def declared_pipelines() -> list[Declaration]:
-    """Returns the pipelines that the project declares, or that of the environment where there is no project.
+    """Returns the pipelines that the project declares, or that of the environment where none is declared.
 
     Raises:
-        SettingsError: The project cannot be loaded.
+        SettingsError: The project cannot be loaded, or BATCH_PROJECT names one that declares none.
     """
-    project = _project()
+    named = environment().get("BATCH_PROJECT")
+    project = _named_project(named) if named else _project_of(Path.cwd())
     if project is None:
         return [OF_ENVIRONMENT]
     import dagster as dg  # noqa: PLC0415 - only in a project
@@ -35,12 +36,12 @@ def declared_pipelines() -> list[Declaration]:
         found = component.declared_pipelines(dg.ComponentTree.for_project(project))
     except (dg.DagsterError, ComponentTreeException) as error:
         raise SettingsError(f"The pipelines of {project} cannot be loaded: {_reason(error)}") from error
-    if not found:
+    if named and not found:
         raise SettingsError(
-            f"The project {project} declares no pipeline: write one into a defs.yaml of its defs folder, or run this "
-            "elsewhere for the pipeline of the environment."
+            f"BATCH_PROJECT is {named!r}, which declares no pipeline: write one into a defs.yaml of its defs folder, "
+            "or unset it for the pipeline of the environment."
         )
-    return found
+    return found or [OF_ENVIRONMENT]
 
 
 def _reason(error: BaseException) -> str:
@@ -77,17 +78,16 @@ def pipelines_of_table(declaration: Declaration) -> list[Declaration]:
     return [declaration, *(each for each in others if each.name != declaration.name)]
 
 
-def _project() -> Path | None:
-    """Returns the folder of the Dagster project: BATCH_PROJECT, or the one that the working folder lies in."""
-    named = environment().get("BATCH_PROJECT")
-    if named:
-        if not _is_project(Path(named)):
-            raise SettingsError(
-                f"BATCH_PROJECT is {named!r}, which has no pyproject.toml with a section [tool.dg]: set it to the "
-                "folder of a Dagster project."
-            )
-        return Path(named).absolute()
-    folder = Path.cwd()
+def _named_project(named: str) -> Path:
+    if not _is_project(Path(named)):
+        raise SettingsError(
+            f"BATCH_PROJECT is {named!r}, which has no pyproject.toml with a section [tool.dg]: set it to the folder "
+            "of a Dagster project."
+        )
+    return Path(named).absolute()
+
+
+def _project_of(folder: Path) -> Path | None:
     return next((each for each in (folder, *folder.parents) if _is_project(each)), None)
 
 
