@@ -157,7 +157,7 @@ def test_commands_find_their_pipeline(project: Path, sql: Sql) -> None:
     assert "The sensor upsell_retry_hours requests" in succeeded(batch_assets("retry", HOUR, "--pipeline", "upsell"))
     assert sql("SELECT pipeline FROM hour_requests") == [("upsell",)]
     assert succeeded(batch_assets("grants", "upsell")).splitlines() == [
-        "GRANT SELECT, ALTER, INDEX ON `customers` TO batch_assets_migrations;",
+        "GRANT SELECT, INSERT, CREATE, ALTER, INDEX ON `customers` TO batch_assets_migrations;",
         "GRANT SELECT, UPDATE (`upsell_score`) ON `customers` TO batch_assets_batch;",
         "GRANT SELECT, DELETE ON `customers` TO batch_assets_prune;",
     ]

@@ -14,7 +14,7 @@ def grant_statements(names: ItemTable) -> list[str]:
     quote = mysql.dialect().identifier_preparer.quote_identifier
     table, written = quote(names.name), ", ".join(quote(output.column) for output in names.outputs)
     return [
-        f"GRANT SELECT, ALTER, INDEX ON {table} TO batch_assets_migrations;",
+        f"GRANT SELECT, INSERT, CREATE, ALTER, INDEX ON {table} TO batch_assets_migrations;",
         f"GRANT SELECT, UPDATE ({written}) ON {table} TO batch_assets_batch;",
         f"GRANT SELECT, DELETE ON {table} TO batch_assets_prune;",
     ]
