@@ -35,9 +35,9 @@ def _an_hour(text: str) -> str:
     return text
 
 
-Count = Annotated[int, AfterValidator(partial(_between, 1, inf))]
-CountOrNone = Annotated[int, AfterValidator(partial(_between, 0, inf))]
-Seconds = Annotated[float, AfterValidator(partial(_between, 0, inf))]
+PositiveInteger = Annotated[int, AfterValidator(partial(_between, 1, inf))]
+NonNegativeInteger = Annotated[int, AfterValidator(partial(_between, 0, inf))]
+NonNegativeNumber = Annotated[float, AfterValidator(partial(_between, 0, inf))]
 Share = Annotated[float, AfterValidator(partial(_between, 0, 1))]
 Minute = Annotated[int, AfterValidator(partial(_between, 0, 59))]
 
@@ -161,8 +161,8 @@ class RetryAttributes(dg.Model, dg.Resolvable):
     """What is done about what could not be done at once: see the environment variable that each stands for."""
 
     policy: Annotated[Literal["partial", "whole_batch", "leave"] | None, Field(description="BATCH_RETRY")] = None
-    max_attempts: Annotated[Count | None, Field(description="BATCH_MAX_ATTEMPTS")] = None
-    max_failed_items: Annotated[CountOrNone | None, Field(description="BATCH_MAX_FAILED_ITEMS")] = None
+    max_attempts: Annotated[PositiveInteger | None, Field(description="BATCH_MAX_ATTEMPTS")] = None
+    max_failed_items: Annotated[NonNegativeInteger | None, Field(description="BATCH_MAX_FAILED_ITEMS")] = None
     max_failed_share: Annotated[Share | None, Field(description="BATCH_MAX_FAILED_SHARE")] = None
     busy_hour: Annotated[Literal["wait", "fail"] | None, Field(description="BATCH_BUSY_HOUR")] = None
 
@@ -180,11 +180,11 @@ class RetryAttributes(dg.Model, dg.Resolvable):
 class PaceAttributes(dg.Model, dg.Resolvable):
     """What the others on the server are to be spared: see the environment variable that each stands for."""
 
-    max_rows_per_second: Annotated[Count | None, Field(description="BATCH_MAX_ROWS_PER_SECOND")] = None
+    max_rows_per_second: Annotated[PositiveInteger | None, Field(description="BATCH_MAX_ROWS_PER_SECOND")] = None
     max_load: Annotated[str | None, Field(description="BATCH_MAX_LOAD")] = None
     replicas: Annotated[str | None, Field(description="BATCH_REPLICAS")] = None
-    max_lag_seconds: Annotated[Seconds | None, Field(description="BATCH_MAX_LAG_SECONDS")] = None
-    max_pause_seconds: Annotated[Seconds | None, Field(description="BATCH_MAX_PAUSE_SECONDS")] = None
+    max_lag_seconds: Annotated[NonNegativeNumber | None, Field(description="BATCH_MAX_LAG_SECONDS")] = None
+    max_pause_seconds: Annotated[NonNegativeNumber | None, Field(description="BATCH_MAX_PAUSE_SECONDS")] = None
 
     def variables(self) -> dict[str, object]:
         """Returns the variables that these attributes stand for."""
@@ -254,9 +254,9 @@ class BatchInferenceComponent(dg.Component, dg.Model, dg.Resolvable):
         Raises:
             SettingsError: Another pipeline of the project has the same name, or writes the same column.
         """
-        declaration = self.declaration(context.project_root)
+        # Refuses those that contradict each other, whichever of them is loaded first.
         declared_pipelines(context.component_tree)
-        return pipeline_definitions(declaration)
+        return pipeline_definitions(self.declaration(context.project_root))
 
 
 def declared_pipelines(tree: dg.ComponentTree) -> list[Declaration]:

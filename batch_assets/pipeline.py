@@ -112,6 +112,11 @@ class Declaration:
         """Returns what a job, a schedule or a sensor of this pipeline is called."""
         return name if self.is_of_environment else f"{self.name}_{name}"
 
+    @property
+    def sensor(self) -> str:
+        """The name of its sensor."""
+        return self.prefixed("retry_hours")
+
     def variables(self, variables: Mapping[str, str] | None = None) -> Mapping[str, str]:
         """Returns the variables as they are for this pipeline.
 

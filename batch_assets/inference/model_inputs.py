@@ -92,7 +92,7 @@ def _features_of_model(session: "InferenceSession", path: Path) -> tuple[Feature
                 f"once: {shown(text)}. Export it so, or declare the features."
             )
         return tuple(map(Feature, names))
-    if len(inputs) == 1 and _static(inputs[0].shape, 1) != 1 and len(inputs[0].shape) != 1:
+    if len(inputs) == 1 and static_size(inputs[0].shape, 1) != 1 and len(inputs[0].shape) != 1:
         raise ModelError(
             f"The model {path.name} does not say what its features are called, by which items name their values: "
             f"declare the features in the order of the model, or write them to its metadata {FEATURE_NAMES} as a JSON "
@@ -126,7 +126,7 @@ def _matrix(inputs: Sequence["NodeArg"], path: Path, features: tuple[Feature, ..
             "be a float32, float64 or int64 tensor of shape [None, number of values]. Export it so."
         )
     _check_batch(only, path)
-    width = _static(only.shape, 1)
+    width = static_size(only.shape, 1)
     if features and width not in {None, len(features)}:
         raise ModelError(
             f"The model {path.name} takes {counted(width or 0, 'value')} an item, not the "
@@ -150,7 +150,7 @@ def _by_feature(inputs: Sequence["NodeArg"], path: Path, features: tuple[Feature
         )
     for each in inputs:
         _check_batch(each, path)
-        if each.type not in FEATURE_TYPES or len(each.shape) > 2 or _static(each.shape, 1) not in {None, 1}:
+        if each.type not in FEATURE_TYPES or len(each.shape) > 2 or static_size(each.shape, 1) not in {None, 1}:
             raise ModelError(
                 f"The input {each.name} of the model {path.name} is {each.type} of shape {each.shape}: for a feature "
                 "it must be a float32, float64, int64, bool or string tensor of shape [None] or [None, 1]. Export it "
@@ -164,7 +164,7 @@ def _by_feature(inputs: Sequence["NodeArg"], path: Path, features: tuple[Feature
 
 
 def _check_batch(each: "NodeArg", path: Path) -> None:
-    batch = _static(each.shape, 0)
+    batch = static_size(each.shape, 0)
     if batch is not None:
         raise ModelError(
             f"The input {each.name} of the model {path.name} takes batches of exactly "
@@ -185,7 +185,7 @@ def _check_nullable(inputs: ModelInputs, path: Path) -> None:
             )
 
 
-def _static(shape: Sequence[int | str | None], axis: int) -> int | None:
+def static_size(shape: Sequence[int | str | None], axis: int) -> int | None:
     """Returns the size of a dimension, None when the model leaves it open."""
     size = shape[axis] if len(shape) > axis else None
     return size if isinstance(size, int) else None

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from batch_assets.errors import ModelError
 from batch_assets.inference.item_format import shown
+from batch_assets.inference.model_inputs import static_size
 from batch_assets.settings.items import Form, Output
 from batch_assets.wording import counted
 
@@ -217,7 +218,7 @@ def _in_order(path: Path, classes: Classes, probabilities: "NodeArg | None") -> 
     """Returns the classes in the order of the labels, which a ZipMap is put in."""
     labels, keys = classes.labels, classes.keys
     tensor = probabilities is not None and probabilities.type not in ZIPMAP_TYPES
-    number = (_static(probabilities.shape, 1) if tensor and probabilities is not None else None) or len(keys)
+    number = (static_size(probabilities.shape, 1) if tensor and probabilities is not None else None) or len(keys)
     if labels and number and number != len(labels):
         raise ModelError(
             f"The model {path.name} has {number} classes, the labels name {len(labels)}: "
@@ -232,12 +233,6 @@ def _in_order(path: Path, classes: Classes, probabilities: "NodeArg | None") -> 
             "labels that belong to this model, or at nothing."
         )
     return Classes(labels, labels)
-
-
-def _static(shape: Sequence[int | str | None], axis: int) -> int | None:
-    """Returns the size of a dimension, None when the model leaves it open."""
-    size = shape[axis] if len(shape) > axis else None
-    return size if isinstance(size, int) else None
 
 
 def _dtype(output: "NodeArg") -> np.dtype[Any]:
@@ -291,7 +286,7 @@ def _find_value(outputs: Sequence["NodeArg"], path: Path) -> "NodeArg":
 
 
 def _is_column(output: "NodeArg") -> bool:
-    return len(output.shape) < 2 or (len(output.shape) == 2 and _static(output.shape, 1) == 1)
+    return len(output.shape) < 2 or (len(output.shape) == 2 and static_size(output.shape, 1) == 1)
 
 
 def _described(outputs: Sequence["NodeArg"]) -> str:

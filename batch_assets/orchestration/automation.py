@@ -58,7 +58,7 @@ def build_schedule(declaration: Declaration, job: UnresolvedAssetJobDefinition) 
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=f"The hour that has just closed, at minute {minute}.\n\nWhile the database is away the tick fails, "
-        f"and `{sensor_name(declaration)}` requests the hour five minutes later or as soon as the database is back.",
+        f"and `{declaration.sensor}` requests the hour five minutes later or as soon as the database is back.",
     )
     def hourly_batch_inference(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         moment = context.scheduled_execution_time.astimezone(datetime.UTC).replace(tzinfo=None)
@@ -71,7 +71,7 @@ def build_schedule(declaration: Declaration, job: UnresolvedAssetJobDefinition) 
         if policy != LEAVE and not compare_and_set_request(
             engine_for(pipeline.database), pipeline_tables(pipeline), hour, None, row
         ):
-            return dg.SkipReason(f"The sensor {sensor_name(declaration)} has seen to the hour {hour.key} already.")
+            return dg.SkipReason(f"The sensor {declaration.sensor} has seen to the hour {hour.key} already.")
         tags = {RETRY_TAG: WHOLE_BATCH} if policy == WHOLE_BATCH else {}
         return dg.RunRequest(run_key=hour.key, partition_key=hour.key, tags=tags)
 
@@ -82,7 +82,7 @@ def build_sensor(declaration: Declaration, job: UnresolvedAssetJobDefinition) ->
     """Returns the sensor of a pipeline."""
 
     @dg.sensor(
-        name=sensor_name(declaration),
+        name=declaration.sensor,
         job=job,
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.RUNNING,
@@ -109,11 +109,6 @@ def build_sensor(declaration: Declaration, job: UnresolvedAssetJobDefinition) ->
         return dg.SensorResult(requests, skip_reason=None if requests else _skip_reason(waiting))
 
     return retry_hours
-
-
-def sensor_name(declaration: Declaration) -> str:
-    """Returns the name of the sensor of a pipeline."""
-    return declaration.prefixed("retry_hours")
 
 
 def _known_hours(

@@ -142,8 +142,8 @@ def _check_items(connection: sa.Connection, items: sa.Table) -> None:
         faults.append(f"{items.c.id.name} must be the primary key (it is {', '.join(key) or 'none'})")
     if items.name in sa.inspect(connection).get_view_names():
         faults = ["it is a view, and must be a table"]
-    faults += _storage_faults(connection, items)
-    faults += _moving_time_faults(connection, items)
+    if connection.dialect.name != "sqlite":
+        faults += [*_storage_faults(connection, items), *_moving_time_faults(connection, items)]
     if faults:
         raise TableError(
             f"The table {items.name} in {connection.engine.url.database!r} cannot be used as it is: "
@@ -153,8 +153,6 @@ def _check_items(connection: sa.Connection, items: sa.Table) -> None:
 
 def _moving_time_faults(connection: sa.Connection, items: sa.Table) -> list[str]:
     """Refuses a time of creation that the server moves: writing a prediction would take the row to another hour."""
-    if connection.dialect.name == "sqlite":
-        return []
     moved = sa.text(
         "SELECT extra FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = :table "
         "AND column_name = :column AND extra LIKE '%on update%'"
@@ -166,8 +164,6 @@ def _moving_time_faults(connection: sa.Connection, items: sa.Table) -> list[str]
 
 
 def _storage_faults(connection: sa.Connection, items: sa.Table) -> list[str]:
-    if connection.dialect.name == "sqlite":
-        return []
     looked_up = sa.text(
         "SELECT tables.engine, engines.transactions FROM information_schema.tables JOIN information_schema.engines "
         "ON engines.engine = tables.engine WHERE table_schema = DATABASE() AND table_name = :table"
