@@ -11,7 +11,7 @@ from batch_assets.database.schema.grants import grant_statements
 def grants(name: str) -> None:
     """Print the rights on the table of the pipeline NAME, as SQL for an administrator to apply before `init-db`.
 
-    They are granted to the roles of deploy/grants, which has those on the tables of ours.
+    The roles are those of deploy/grants, whose files grant the rights on our own tables.
     """
     for statement in grant_statements(chosen_pipeline(name).items):
         click.echo(statement)

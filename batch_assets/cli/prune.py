@@ -54,7 +54,7 @@ def prune(
     hour stays, however old, until the hour itself is pruned, and that of an asset without hours for good. A pruned
     hour is shown as missing when its runs are gone.
 
-    Where several pipelines score one table, its hours go when all of them are done with them.
+    An hour of a table that several pipelines score is removed only when all of them have scored it.
 
     The status is 1 if something had to stay, and a sentence says what. DAGSTER_HOME names the instance.
     """

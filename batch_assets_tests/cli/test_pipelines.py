@@ -105,7 +105,7 @@ def test_a_table_that_does_not_fit_its_declaration_is_left_as_it_is(project: Pat
     create_customers(sql, CUSTOMERS, "score DOUBLE")
     project.write_text(CHURN.replace("[age,", "[height,"))
     refused = sentence(batch_assets("init-db"))
-    assert "the column height (of the feature) is missing" in refused
+    assert "the column height (a feature) is missing" in refused
     assert "the column churn_score (DOUBLE or JSON) is missing" in refused
 
 

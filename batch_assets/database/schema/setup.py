@@ -193,7 +193,7 @@ def _wanted(items: sa.Table) -> Iterator[tuple[sa.Column[Any], tuple[str, tuple[
         if key in items.c and key != "prediction" and not isinstance(items.c[key], JSONList):
             yield items.c[key], wanted
     for name in names.json_lists.get(names.values, ()):
-        yield items.c[name], ("of the feature", ())
+        yield items.c[name], ("a feature", ())
     for output in names.outputs:
         column: sa.Column[Any] = sa.Column(output.column, nullable=True)
         yield column, _ANSWERS.get(output.form, _ITEMS["prediction"])
