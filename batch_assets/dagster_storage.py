@@ -55,6 +55,20 @@ class _EventLogStorage(MySQLEventLogStorage):
         super().update_asset_cached_status_data(asset_key, cache_values._replace(latest_storage_id=seen_for_good))
 
 
+class _RunStorage(MySQLRunStorage):
+    """Dagster's runs on MySQL, without a look at the columns of the table before each look at the runs.
+
+    A sensor looks at runs four times a tick and more, and each time Dagster asks the server what columns there are.
+    """
+
+    _has_run_stats = False
+
+    def has_run_stats_index_cols(self) -> bool:
+        """Returns whether runs have columns for their start and end; once they are there, they stay."""
+        self._has_run_stats = self._has_run_stats or super().has_run_stats_index_cols()
+        return self._has_run_stats
+
+
 class PooledMySQLStorage(DagsterMySQLStorage):
     """Dagster's storage on MySQL, without a new connection for each statement, and with events that come late.
 
@@ -73,7 +87,7 @@ class PooledMySQLStorage(DagsterMySQLStorage):
     def __init__(self, mysql_url: str, inst_data: ConfigurableClassData | None = None) -> None:
         self.mysql_url = mysql_url
         self._inst_data = inst_data
-        self._run_storage = MySQLRunStorage(mysql_url)
+        self._run_storage = _RunStorage(mysql_url)
         self._event_log_storage = _EventLogStorage(mysql_url)
         self._schedule_storage = MySQLScheduleStorage(mysql_url)
         # Not Dagster's own for MySQL, which would make another event log.

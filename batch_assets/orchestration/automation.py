@@ -100,7 +100,9 @@ def build_sensor(declaration: Declaration, job: UnresolvedAssetJobDefinition) ->
         engine, now = engine_for(pipeline.database), utc_now()
         requests: list[dg.RunRequest] = []
         waiting: Counter[str] = Counter()
-        for known in _known_hours(engine, context.instance, declaration, pipeline, now):
+        history = RunHistory(context.instance, declaration)
+        jobs = _jobs_that_score(context.repository_def, declaration)
+        for known in _known_hours(engine, history, jobs, pipeline, now):
             decisions = decide(known, now, pipeline, MOST_REQUESTS - len(requests))
             requests += _carry_out(context, engine, declaration, decisions)
             waiting.update(wait.why for wait in decisions.waiting)
@@ -111,17 +113,23 @@ def build_sensor(declaration: Declaration, job: UnresolvedAssetJobDefinition) ->
     return retry_hours
 
 
+def _jobs_that_score(repository: dg.RepositoryDefinition | None, declaration: Declaration) -> list[str | None]:
+    """Returns the jobs that a pipeline's predictions are part of: its own, Dagster's for selections, and the user's.
+
+    None, which stands for any job, where there is no repository.
+    """
+    if repository is None:
+        return [None]
+    predictions = asset_keys(declaration).predictions
+    return [job.name for job in repository.get_all_jobs() if predictions in job.asset_layer.executable_asset_keys]
+
+
 def _known_hours(
-    engine: sa.Engine,
-    instance: dg.DagsterInstance,
-    declaration: Declaration,
-    pipeline: Pipeline,
-    now: datetime.datetime,
+    engine: sa.Engine, history: RunHistory, jobs: Collection[str | None], pipeline: Pipeline, now: datetime.datetime
 ) -> Iterator[Collection[KnownHour]]:
     """Looks up the hours that there may be something to do about, oldest first, some at a time."""
     first, end = pipeline.first_hour, now.replace(minute=0, second=0, microsecond=0)
     # In this order: a run that ends while this goes on is at worst taken for one that is still busy.
-    history = RunHistory(instance, declaration)
     busy = history.busy_hours(now)
     tables = pipeline_tables(pipeline)
     bookkeeping = read_requests(engine, tables)
@@ -131,7 +139,7 @@ def _known_hours(
     in_order = sorted((hour for hour in candidates if first.start <= hour.start < end), key=lambda hour: hour.start)
     for position in range(0, len(in_order), HOURS_AT_ONCE):
         part = in_order[position : position + HOURS_AT_ONCE]
-        ended, summaries = history.last_runs(part), hours_with_summary(engine, tables, part)
+        ended, summaries = history.last_runs(part, jobs), hours_with_summary(engine, tables, part)
         yield [
             KnownHour(
                 hour,

@@ -132,7 +132,8 @@ def test_a_run_of_two_pipelines_that_fails_for_one_is_no_failure_of_the_other(
     assert sql("SELECT COUNT(churn_score), COUNT(risk) FROM customers") == [(0, 20)]
     hour = hour_of_key(HOUR)
     assert hour
-    ended = {each.name: RunHistory(instance, each).last_runs([hour])[hour].proper for each in (churn, risk)}
+    jobs = [run.dagster_run.job_name]
+    ended = {each.name: RunHistory(instance, each).last_runs([hour], jobs)[hour].proper for each in (churn, risk)}
     assert {name: last and last.status for name, last in ended.items()} == {"churn": FAILED, "risk": SUCCEEDED}
     assert ended["churn"]
     assert "is not an ONNX model" in ended["churn"].fault

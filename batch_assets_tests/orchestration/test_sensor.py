@@ -183,6 +183,14 @@ def test_a_failed_run_is_repeated_after_five_minutes_also_where_no_item_is_left(
     assert Tick(instance, 30 * MINUTE).said == "Nothing is left in any closed hour."
 
 
+def test_a_run_of_a_job_of_the_users_own_counts_if_it_scores(instance: dg.DagsterInstance, sql: Sql) -> None:
+    insert_items(sql, GOOD)
+    nightly = dg.define_asset_job("nightly", dg.AssetSelection.assets(KEYS.predictions))
+    project = dg.Definitions.merge(defs, dg.Definitions(jobs=[nightly]))
+    run_of_hour(instance, FAILURE, job_name="nightly", assets=[KEYS.predictions])
+    assert "a pause before the next attempt: 1" in str(Tick(instance, 4 * MINUTE, project).said)
+
+
 def test_every_hour_of_a_failed_range_is_requested_by_itself(instance: dg.DagsterInstance, sql: Sql) -> None:
     insert_items(sql, GOOD)
     fault = {"batch_assets__fault": "permanent", "batch_assets__fault_message": "Too many failed items."}

@@ -20,10 +20,15 @@ _EVENTS = {
 
 
 class Tick:
-    """What a tick of the sensor came to."""
+    """What a tick of the sensor came to, in a project that may have more than the pipeline."""
 
-    def __init__(self, instance: dg.DagsterInstance, later: datetime.timedelta = datetime.timedelta()) -> None:
-        repository = defs.get_repository_def()
+    def __init__(
+        self,
+        instance: dg.DagsterInstance,
+        later: datetime.timedelta = datetime.timedelta(),
+        project: dg.Definitions = defs,
+    ) -> None:
+        repository = project.get_repository_def()
         context = dg.build_sensor_context(instance=instance, repository_def=repository)
         now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None) + later
         with pytest.MonkeyPatch.context() as patch, freeze_time(now.replace(tzinfo=datetime.UTC)):
