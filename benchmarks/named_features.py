@@ -1,167 +1,177 @@
-"""What features by name cost beside lists: to read the items of an hour, check and score them.
+"""What features by name or in columns cost beside lists: the step `predictions` of an hour, from read to written.
 
-    python -m benchmarks.named_features [--items 100000] [--rounds 5]
+    python -m benchmarks.named_features [--server mariadb|mysql] [--items 100000] [--rounds 5]
 
-Makes a database of its own on the server of MYSQL_SERVER, or an SQLite file, and removes it. Each table holds the same
-items in another form: lists without a declaration, lists in the order of declared features, and objects by name. The
-sides take turns. Prints the median seconds of each, those for which the process was at work, and how many times those
-of the first side they are: for a model with one matrix of four numbers, and for one with an input for each of four
-features, one of them a text.
+Makes a private server, or an SQLite file without `--server`. Each table holds the same items in another form: lists,
+lists in the order of declared features, objects by name, and columns. The sides take turns. Prints the median seconds
+of the step of each, and how many times those of the first side they are: for a model with one matrix of four numbers,
+and for one with an input for each of four features, one of them a text.
 """
 
 import argparse
+import contextlib
+import datetime
 import json
 import os
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
+import dagster as dg
+import pandas as pd
 import sqlalchemy as sa
 from sklearn.linear_model import LogisticRegression
 
-from batch_assets.database.slices.reading import read_batches
-from batch_assets.database.slices.table_slice import TableSlice
-from batch_assets.inference.model_files import load_model
-from batch_assets.inference.onnx_model import OnnxModel
+from batch_assets.component import pipeline_definitions
+from batch_assets.database.connection.engine import engine_for
+from batch_assets.database.schema.setup import initialize_database
+from batch_assets.database.schema.tables import item_table
 from batch_assets.iris.training import iris_items
-from batch_assets.pipeline import ItemTable
-from batch_assets.scoring.batches import Progress, score
-from batch_assets.settings.items import Feature, ItemFormat
+from batch_assets.orchestration.names import asset_keys
+from batch_assets.pipeline import ITEM_TABLE, Declaration, ItemTable
+from batch_assets.settings.database import database_settings
+from batch_assets.settings.items import Feature
 from batch_assets.settings.model import ModelFiles
-from batch_assets_tests.support.customers import (
-    FEATURES,
-    as_lists,
-    as_objects,
-    customers,
-    fitted,
-    risks,
-    write_customer_model,
-)
-from benchmarks.sensor_tick import database
+from batch_assets_tests.support.customers import as_objects, customers, fitted, risks, write_customer_model
+from benchmarks.servers import server_of_kind
 
+HOUR = "2026-11-02-05:00"
 IRIS_FEATURES = ("sepal_length_cm", "sepal_width_cm", "petal_length_cm", "petal_width_cm")
+CUSTOMER_COLUMNS = {"age": sa.Integer(), "plan": sa.String(20), "spent": sa.Double(), "active": sa.Boolean()}
 DISTINCT_ITEMS = 10_000
-
-
-@dataclass(frozen=True)
-class Side:
-    """Items in one form.
-
-    Args:
-        name: What it is called.
-        table: The table that holds them.
-        items: Their form.
-        model: The model that scores them.
-    """
-
-    name: str
-    table: str
-    items: ItemTable
-    model: OnnxModel
-
-
-class Seconds(NamedTuple):
-    """How long something took, and for how much of that this process was at work."""
-
-    elapsed: float
-    of_processor: float
 
 
 def main() -> None:
     """Measures and prints."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--server", choices=["mariadb", "mysql"])
     arguments.add_argument("--items", type=int, default=100_000)
     arguments.add_argument("--rounds", type=int, default=5)
     options = arguments.parse_args()
-    print(f"{'model':22} {'items':16} {'seconds':>9} {'of processor':>13} {'times':>6} {'of processor':>13}")
-    with database() as engine, tempfile.TemporaryDirectory() as folder:
-        for kind, sides in (("matrix", matrix_sides), ("input for each feature", feature_sides)):
-            compare(engine, kind, sides(engine, Path(folder), options.items), options.rounds)
+    with tempfile.TemporaryDirectory() as folder, database(options.server, folder) as name:
+        print(name)
+        engine = engine_for(database_settings(os.environ))
+        initialize_database(engine, item_table(ITEM_TABLE))
+        print(f"{'model':22} {'items':16} {'seconds':>9} {'times':>6}")
+        compare(engine, "matrix", iris_sides(engine, options.items), options)
+        compare(engine, "input for each feature", customer_sides(engine, Path(folder), options.items), options)
 
 
-def matrix_sides(engine: sa.Engine, _folder: Path, count: int) -> list[Side]:
-    """Returns the sides of the iris model."""
-    items = iris_items(DISTINCT_ITEMS, seed=1)
-    lists = list(map(json.dumps, items))
-    objects = [json.dumps(dict(zip(IRIS_FEATURES, item, strict=True))) for item in items]
+@contextlib.contextmanager
+def database(server: str | None, folder: str) -> Iterator[str]:
+    """Has the environment name an empty database, and returns what it is."""
+    if server is None:
+        os.environ["BATCH_ASSETS_HOME"] = folder
+        yield "SQLite"
+        return
+    with server_of_kind(server) as private, private.server.database() as name:
+        os.environ.update(private.server.environment(name))
+        yield private.server.version
+
+
+def iris_sides(engine: sa.Engine, count: int) -> dict[str, Declaration]:
+    """Returns pipelines that score the same flowers by the iris model."""
+    rows = pd.DataFrame(iris_items(DISTINCT_ITEMS, seed=1), columns=IRIS_FEATURES)
     files = replace(ModelFiles.from_environment(os.environ), sample_data_path=None)
-    features = tuple(map(Feature, IRIS_FEATURES))
-    make = side_of(engine, files, "irises", count)
-    return [
-        make("lists", lists, ItemFormat()),
-        make("lists, declared", lists, ItemFormat(features=features)),
-        make("objects", objects, ItemFormat(features=features, by_name=True)),
-    ]
+    return sides(engine, "irises", files, rows, dict.fromkeys(IRIS_FEATURES, sa.Double()), count)
 
 
-def feature_sides(engine: sa.Engine, folder: Path, count: int) -> list[Side]:
-    """Returns the sides of a model with preprocessing."""
-    rows = customers(DISTINCT_ITEMS)
+def customer_sides(engine: sa.Engine, folder: Path, count: int) -> dict[str, Declaration]:
+    """Returns pipelines that score the same customers by a model with preprocessing."""
     files = write_customer_model(folder, fitted(LogisticRegression(), risks), zipmap=False)
-    make = side_of(engine, files, "customers", count)
-    return [
-        make("lists, declared", as_lists(rows), ItemFormat(features=FEATURES)),
-        make("objects", as_objects(rows), ItemFormat(features=FEATURES, by_name=True)),
-    ]
+    found = sides(engine, "customers", files, customers(DISTINCT_ITEMS), CUSTOMER_COLUMNS, count)
+    del found["lists"]  # which only a matrix has
+    return found
 
 
-def side_of(
-    engine: sa.Engine, files: ModelFiles, prefix: str, count: int
-) -> Callable[[str, Sequence[str], ItemFormat], Side]:
-    """Returns what fills a table for a side and loads the model for it."""
+def sides(
+    engine: sa.Engine,
+    prefix: str,
+    model: ModelFiles,
+    rows: pd.DataFrame,
+    columns: Mapping[str, sa.types.TypeEngine[Any]],
+    count: int,
+) -> dict[str, Declaration]:
+    """Fills a table for each form, and returns the pipelines that score them."""
+    features = tuple(map(Feature, columns))
+    lists = [{"values": json.dumps(row)} for row in rows.astype(object).to_numpy().tolist()]
+    objects = [{"values": text} for text in as_objects(rows)]
+    forms: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
+        "lists": ({}, lists),
+        "lists, declared": ({"features": features}, lists),
+        "objects": ({"features": features, "by_name": True}, objects),
+        "columns": ({"features": features, "from_columns": True, "values": "all"}, rows.to_dict("records")),
+    }
+    found = {}
+    for number, (name, (form, items)) in enumerate(forms.items()):
+        table = ItemTable(name=f"{prefix}_{number}", updated=None, **form)
+        of_form = columns if name == "columns" else {"values": sa.Text()}
+        fill(engine, table, of_form, items, count)
+        found[name] = Declaration(name=table.name, items=table, model=model)
+    return found
 
-    def make(name: str, texts: Sequence[str], form: ItemFormat) -> Side:
-        table = f"{prefix} {name}"
-        metadata = sa.MetaData()
-        made = sa.Table(
-            table,
-            metadata,
-            sa.Column("id", sa.Integer, primary_key=True),
-            sa.Column("values", sa.Text, nullable=False),
-        )
-        with engine.begin() as connection:
-            metadata.create_all(connection)
-            for start in range(0, count, DISTINCT_ITEMS):
-                part = [{"id": start + at + 1, "values": text} for at, text in enumerate(texts[: count - start])]
-                connection.execute(sa.insert(made), part)
-        items = ItemTable(name=table, features=form.features, by_name=form.by_name)
-        return Side(name, table, items, load_model(files, form))
 
-    return make
+def fill(
+    engine: sa.Engine,
+    table: ItemTable,
+    columns: Mapping[str, sa.types.TypeEngine[Any]],
+    items: Sequence[dict[str, Any]],
+    count: int,
+) -> None:
+    """Makes a table and fills it with items of one hour."""
+    metadata = sa.MetaData()
+    made = sa.Table(
+        table.name,
+        metadata,
+        sa.Column("id", sa.Integer, primary_key=True),
+        *(sa.Column(name, kind, nullable=False) for name, kind in columns.items()),
+        sa.Column("prediction", sa.Text()),
+        sa.Column("created_datetime", sa.TIMESTAMP, nullable=False),
+    )
+    created = datetime.datetime.strptime(HOUR, "%Y-%m-%d-%H:%M")  # noqa: DTZ007 - UTC without a zone
+    with engine.begin() as connection:
+        metadata.create_all(connection)
+        for start in range(0, count, DISTINCT_ITEMS):
+            part = [
+                {"id": start + at + 1, "created_datetime": created, **item}
+                for at, item in enumerate(items[: count - start])
+            ]
+            connection.execute(sa.insert(made), part)
+    initialize_database(engine, item_table(table))
 
 
-def compare(engine: sa.Engine, kind: str, sides: Sequence[Side], rounds: int) -> None:
+def compare(engine: sa.Engine, model: str, declared: Mapping[str, Declaration], options: argparse.Namespace) -> None:
     """Has the sides take turns and prints what they took."""
-    measured: dict[str, list[Seconds]] = {side.name: [] for side in sides}
-    for _ in range(rounds + 1):  # the first of which warms up
-        for side in sides:
-            measured[side.name].append(measure(engine, side))
-    first = medians(measured[sides[0].name])
-    for side in sides:
-        found = medians(measured[side.name])
-        ratios = f"{found.elapsed / first.elapsed:6.2f} {found.of_processor / first.of_processor:13.2f}"
-        print(f"{kind:22} {side.name:16} {found.elapsed:9.3f} {found.of_processor:13.3f} {ratios}", flush=True)
+    measured: dict[str, list[float]] = {name: [] for name in declared}
+    for number in range(options.rounds + 1):
+        for name, declaration in declared.items():
+            seconds = step(engine, declaration, options.items)
+            if number:  # the first one warms up
+                measured[name].append(seconds)
+    first = statistics.median(next(iter(measured.values())))
+    for name, seconds_of_rounds in measured.items():
+        median = statistics.median(seconds_of_rounds)
+        print(f"{model:22} {name:16} {median:9.3f} {median / first:6.2f}", flush=True)
 
 
-def medians(rounds: Sequence[Seconds]) -> Seconds:
-    """Returns the medians of all rounds but the first."""
-    return Seconds(*(statistics.median(column) for column in zip(*rounds[1:], strict=True)))
-
-
-def measure(engine: sa.Engine, side: Side) -> Seconds:
-    """Reads, checks and scores all items once."""
-    progress = Progress()
-    start, of_processor = time.perf_counter(), time.process_time()
-    batches = read_batches(engine, TableSlice(side.table, columns=(side.items.key, side.items.values)))
-    scored = sum(len(batch) for batch in score(batches, side.items, side.model, progress, sample_known=False))
-    seconds = Seconds(time.perf_counter() - start, time.process_time() - of_processor)
-    if progress.failed or scored != progress.scored or not scored:
-        raise SystemExit(f"{side.name}: {progress.scored} items were scored and {progress.failed} failed")
-    return seconds
+def step(engine: sa.Engine, declaration: Declaration, count: int) -> float:
+    """Scores all items anew, and returns the seconds of the step."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE {declaration.items.name} SET prediction = NULL")
+    keys = asset_keys(declaration)
+    job = dg.define_asset_job("predict", selection=dg.AssetSelection.assets(keys.predictions))
+    definitions = dg.Definitions.merge(dg.Definitions(jobs=[job]), pipeline_definitions(declaration))
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = definitions.resolve_job_def("predict").execute_in_process(instance=instance, partition_key=HOUR)
+        (statistics_of_step,) = instance.get_run_step_stats(run.run_id)
+    with engine.connect() as connection:
+        scored = connection.exec_driver_sql(f"SELECT COUNT(prediction) FROM {declaration.items.name}").scalar()
+    if scored != count:
+        raise SystemExit(f"{declaration.name}: {scored} of {count} items were scored")
+    return (statistics_of_step.end_time or 0) - (statistics_of_step.start_time or 0)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class Summary:
         hour: Start of the hour, in UTC without a zone.
         outcome: What became of its items.
         scoring: The run that last scored items of the hour: `run_id` and `finished_at`, and what it said of
-            itself: `model_version`, `retry`, `started_at`, `scored` and the seconds of its phases.
+            itself: `model_version`, `retry`, `started_at`, `scored`, `ignored_keys` and the seconds of its phases.
     """
 
     pipeline: str
@@ -100,7 +100,7 @@ class Summary:
 
     def _speeds(self) -> dict[str, int | float | None]:
         rows = self.scoring.get("scored")
-        speeds: dict[str, int | float | None] = {"scored": rows}
+        speeds: dict[str, int | float | None] = {"scored": rows, "ignored_keys": self.scoring.get("ignored_keys")}
         for phase in ("", "read_", "check_", "score_", "write_"):
             seconds = self.scoring.get(f"{phase}seconds")
             speeds[f"{phase}rows_per_second"] = round(rows / seconds, 1) if rows and seconds else None

@@ -177,6 +177,7 @@ run_summary = sa.Table(
     sa.Column("check_rows_per_second", sa.Double, doc="`scored` divided by the seconds that checking took."),
     sa.Column("score_rows_per_second", sa.Double, doc="`scored` divided by the seconds that the model took."),
     sa.Column("write_rows_per_second", sa.Double, doc="`scored` divided by the seconds that writing took."),
+    sa.Column("ignored_keys", sa.BigInteger, doc="How many keys of the `scored` items name no feature."),
     info={"doc": "One row for each hour that was scored: its items by outcome and by label, and how they were scored."},
 )
 
