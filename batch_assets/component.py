@@ -197,6 +197,17 @@ class PaceAttributes(dg.Model, dg.Resolvable):
         }
 
 
+class BatchInferenceScaffolder(dg.Scaffolder):
+    """Has `dg scaffold defs` write a declaration to fill in."""
+
+    def scaffold(self, request: dg.ScaffoldRequest[Any]) -> None:
+        """Writes a pipeline that is called as its folder, with a table and a model of the same name."""
+        name = request.target_path.name
+        table = {"name": name, "key": "id", "created": "created_at", "features": ["age"], "output": "prediction"}
+        dg.scaffold_component(request, {"name": name, "table": table, "model": {"file": f"models/{name}.onnx"}})
+
+
+@dg.scaffold_with(BatchInferenceScaffolder)
 class BatchInferenceComponent(dg.Component, dg.Model, dg.Resolvable):
     """A table whose rows a model scores hour by hour: its assets, checks, job, schedule and sensor.
 

@@ -9,15 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import numpy as np
 import pytest
+import yaml
+from dagster.components.scaffold.scaffold import get_scaffolder
 from sklearn.linear_model import Ridge
 
+from batch_assets import BatchInferenceComponent
 from batch_assets_tests.support.command_line import COMMAND, batch_assets, succeeded, table_rows
 from batch_assets_tests.support.customers import customers, fitted, write_customer_model
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.pipeline import HOUR
-from batch_assets_tests.support.project import CHURN, create_customers, importable, scores, write_project
+from batch_assets_tests.support.project import CHURN, create_customers, declared, importable, scores, write_project
 
 CUSTOMERS = customers(300)
 SECOND = """---
@@ -73,6 +77,21 @@ WRONG = {
     ),
     "null for what is no feature": ("output:", "nullable: [height], output:", ["`nullable`", "height"]),
 }  # fmt: skip
+
+
+def test_what_dg_scaffolds_is_a_declaration_to_fill_in(tmp_path: Path) -> None:
+    scaffolder = get_scaffolder(BatchInferenceComponent)
+    assert isinstance(scaffolder, dg.Scaffolder)
+    (tmp_path / "churn").mkdir()
+    request = dg.ScaffoldRequest("batch_assets.BatchInferenceComponent", tmp_path / "churn", "yaml", tmp_path, None)
+    scaffolder.scaffold(request)
+    written = yaml.safe_load((tmp_path / "churn" / "defs.yaml").read_text())
+    assert written["type"] == "batch_assets.BatchInferenceComponent"
+    declaration = declared(tmp_path, **written["attributes"])
+    assert (declaration.name, declaration.items.name) == ("churn", "churn")
+    assert declaration.items.from_columns
+    assert declaration.model
+    assert declaration.model.model_filepath == tmp_path / "models" / "churn.onnx"
 
 
 @pytest.mark.parametrize("wrong", WRONG)
