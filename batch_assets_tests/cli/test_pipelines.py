@@ -13,7 +13,7 @@ import dagster as dg
 import numpy as np
 import pytest
 import yaml
-from dagster.components.scaffold.scaffold import get_scaffolder
+from dagster.components.scaffold.scaffold import NoParams, get_scaffolder
 from sklearn.linear_model import Ridge
 
 from batch_assets import BatchInferenceComponent
@@ -83,7 +83,9 @@ def test_what_dg_scaffolds_is_a_declaration_to_fill_in(tmp_path: Path) -> None:
     scaffolder = get_scaffolder(BatchInferenceComponent)
     assert isinstance(scaffolder, dg.Scaffolder)
     (tmp_path / "churn").mkdir()
-    request = dg.ScaffoldRequest("batch_assets.BatchInferenceComponent", tmp_path / "churn", "yaml", tmp_path, None)
+    request = dg.ScaffoldRequest(
+        "batch_assets.BatchInferenceComponent", tmp_path / "churn", "yaml", tmp_path, NoParams()
+    )
     scaffolder.scaffold(request)
     written = yaml.safe_load((tmp_path / "churn" / "defs.yaml").read_text())
     assert written["type"] == "batch_assets.BatchInferenceComponent"
