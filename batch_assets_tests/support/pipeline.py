@@ -210,23 +210,26 @@ def summary_of(sql: Sql) -> dict[str, Any]:
     return {**row, "label_counts": json.loads(row["label_counts"])}
 
 
-def assert_hour_adds_up(sql: Sql, start: str = START, end: str = END) -> Counts:
+def assert_hour_adds_up(
+    sql: Sql, start: str = START, end: str = END, pipeline: str = "items", column: str = "prediction"
+) -> Counts:
     """Every item of the hour is predicted, failed or pending, and in none of these twice.
 
     By one statement that shares nothing with the package.
     """
     within = "created_datetime >= %s AND created_datetime < %s"
     of_item = "FROM items WHERE items.id = failed_items.item_id"
+    of_pipeline = f"FROM failed_items WHERE pipeline = '{pipeline}'"
     (row,) = sql(
         f"SELECT (SELECT COUNT(*) FROM items WHERE {within}),"
-        f" (SELECT COUNT(*) FROM items WHERE {within} AND prediction IS NOT NULL),"
-        " (SELECT COUNT(*) FROM failed_items WHERE hour = %s),"
-        f" (SELECT COUNT(*) FROM items WHERE {within} AND prediction IS NULL"
-        "   AND NOT EXISTS (SELECT * FROM failed_items WHERE failed_items.item_id = items.id)),"
-        f" (SELECT COUNT(*) FROM failed_items WHERE NOT EXISTS (SELECT * {of_item})),"
-        f" (SELECT COUNT(*) FROM failed_items WHERE EXISTS (SELECT * {of_item} AND prediction IS NOT NULL)),"
-        f" (SELECT COUNT(*) FROM failed_items WHERE hour = %s AND NOT EXISTS (SELECT * {of_item} AND {within})),"
-        f" (SELECT COUNT(*) FROM items WHERE {within} AND prediction IS NOT NULL AND prediction NOT LIKE %s)",
+        f" (SELECT COUNT(*) FROM items WHERE {within} AND {column} IS NOT NULL),"
+        f" (SELECT COUNT(*) {of_pipeline} AND hour = %s),"
+        f" (SELECT COUNT(*) FROM items WHERE {within} AND {column} IS NULL"
+        f"   AND NOT EXISTS (SELECT * {of_pipeline} AND failed_items.item_id = items.id)),"
+        f" (SELECT COUNT(*) {of_pipeline} AND NOT EXISTS (SELECT * {of_item})),"
+        f" (SELECT COUNT(*) {of_pipeline} AND EXISTS (SELECT * {of_item} AND {column} IS NOT NULL)),"
+        f" (SELECT COUNT(*) {of_pipeline} AND hour = %s AND NOT EXISTS (SELECT * {of_item} AND {within})),"
+        f" (SELECT COUNT(*) FROM items WHERE {within} AND {column} IS NOT NULL AND {column} NOT LIKE %s)",
         *(start, end, start, end, start, start, end, start, start, end, start, end, "[%]"),
     )
     items, predicted, failed, pending, orphans, failed_and_predicted, in_another_hour, not_a_list = row

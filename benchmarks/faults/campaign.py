@@ -6,7 +6,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,21 @@ import pymysql
 
 from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.schema.setup import initialize_database
+from batch_assets.database.schema.tables import item_table
 from batch_assets.iris.training import iris_items
+from batch_assets.pipeline import ITEM_TABLE
 from batch_assets.settings.database import database_settings
 from batch_assets_tests.support.engines import ITEMS
-from batch_assets_tests.support.pipeline import iris_probabilities
 from batch_assets_tests.support.servers import PrivateServer, Rows
-from benchmarks.faults.plan import Plan
+from benchmarks.faults.pipelines import ScoredPipeline, pipeline_of_environment, two_pipelines
+from benchmarks.faults.plan import OF_ALL, Plan
 from benchmarks.faults.service import in_one_form
+
+ALL = "all"
+
+
+def _counters() -> collections.defaultdict[str, collections.Counter[str]]:
+    return collections.defaultdict(collections.Counter)
 
 
 @dataclass
@@ -29,15 +37,37 @@ class Tally:
     """What has happened so far."""
 
     faults: collections.Counter[str] = field(default_factory=collections.Counter)
+    faults_by_pipeline: collections.defaultdict[str, collections.Counter[str]] = field(default_factory=_counters)
     missed: collections.Counter[str] = field(default_factory=collections.Counter)
     where: collections.Counter[str] = field(default_factory=collections.Counter)
-    outcomes: collections.defaultdict[str, collections.Counter[str]] = field(
-        default_factory=lambda: collections.defaultdict(collections.Counter)
-    )
+    beside: collections.Counter[str] = field(default_factory=collections.Counter)
+    outcomes: collections.defaultdict[str, collections.Counter[str]] = field(default_factory=_counters)
     runs: collections.Counter[str] = field(default_factory=collections.Counter)
+    runs_by_pipeline: collections.defaultdict[str, collections.Counter[str]] = field(default_factory=_counters)
     modes: collections.Counter[str] = field(default_factory=collections.Counter)
     numbers: collections.Counter[str] = field(default_factory=collections.Counter)
     violations: list[dict[str, Any]] = field(default_factory=list)
+
+    def note_hit(self, kind: str, pipeline: str, where: str, beside: Sequence[str]) -> None:
+        """Notes a fault that has hit.
+
+        Args:
+            kind: Its kind.
+            pipeline: That by whose run it went.
+            where: Where this run was.
+            beside: In which step each run of another pipeline was that was alive.
+        """
+        self.faults[kind] += 1
+        self.faults_by_pipeline[ALL if kind in OF_ALL else pipeline][kind] += 1
+        self.where[where] += 1
+        self.beside.update(beside)
+
+    def note_end(self, outcome: str, pipeline: str, hits: Collection[str]) -> None:
+        """Notes how a run of a pipeline has ended, and the kinds of the faults that have hit it."""
+        self.runs[outcome] += 1
+        self.runs_by_pipeline[pipeline][outcome] += 1
+        for kind in set(hits):
+            self.outcomes[kind][outcome] += 1
 
     def document(self, seconds: float, server: str, seed: int) -> dict[str, Any]:
         """Returns all of it for JSON."""
@@ -46,10 +76,13 @@ class Tally:
             "seed": seed,
             "seconds": round(seconds, 1),
             "faults": dict(self.faults),
+            "faults_by_pipeline": {name: dict(counts) for name, counts in self.faults_by_pipeline.items()},
             "faults_in_all": self.faults.total(),
             "missed": dict(self.missed),
             "where": dict(self.where.most_common()),
+            "beside": dict(self.beside.most_common()),
             "runs": dict(self.runs),
+            "runs_by_pipeline": {name: dict(counts) for name, counts in self.runs_by_pipeline.items()},
             "runs_by_fault": {kind: dict(counts) for kind, counts in self.outcomes.items()},
             "rounds_by_mode": dict(self.modes),
             **self.numbers,
@@ -65,19 +98,19 @@ class Campaign:
         database: The name of an empty database on it.
         home: An empty folder, for Dagster and for what the workers print.
         seed: Decides the rounds.
+        project: A folder for a project that declares a second pipeline; None for the environment's alone.
     """
 
-    def __init__(self, private: PrivateServer, database: str, home: Path, seed: int) -> None:
+    def __init__(self, private: PrivateServer, database: str, home: Path, seed: int, project: Path | None) -> None:
         self.private, self.database, self.home, self.seed = private, database, home, seed
         self.tally = Tally()
-        self.good = [json.dumps(values) for values in iris_items(200, seed=seed)]
-        self.expected = {
-            in_one_form(text): row for text, row in zip(self.good, iris_probabilities(self.good), strict=True)
-        }
+        self.good = [in_one_form(json.dumps(values)) for values in iris_items(200, seed=seed)]
+        self.pipelines = two_pipelines(self.good, project) if project else [pipeline_of_environment(self.good)]
         self.usual: dict[str, list[float]] = collections.defaultdict(lambda: [0.3])
-        self.fingerprints: dict[Plan, Rows] = {}
+        self.fingerprints: dict[tuple[Plan, str], Rows] = {}
         self._watch: pymysql.Connection[Any] | None = None
-        self.environment = self._prepare()
+        self._prepare_tables()
+        self.environments = {pipeline.name: self._environment(pipeline.account) for pipeline in self.pipelines}
 
     def sql(self, statement: str, *parameters: object) -> Rows:
         """Executes a statement in a transaction of its own, without the package."""
@@ -95,8 +128,8 @@ class Campaign:
             autocommit=True,
         )
 
-    def connections(self) -> list[tuple[int, str | None]]:
-        """Returns the workers' connections, and the statements that they execute.
+    def connections(self, account: str) -> list[tuple[int, str | None]]:
+        """Returns the connections of the workers of an account, and the statements that they execute.
 
         Over a connection that is kept: statements take milliseconds, and would be over before one is made.
         """
@@ -105,7 +138,7 @@ class Campaign:
         with self._watch.cursor() as cursor:
             cursor.execute("SHOW FULL PROCESSLIST")
             rows = cursor.fetchall()
-        return [(row[0], row[7] if row[4] in ("Query", "Execute") else None) for row in rows if row[1] == "worker"]
+        return [(row[0], row[7] if row[4] in ("Query", "Execute") else None) for row in rows if row[1] == account]
 
     def forget_connection(self) -> None:
         """Closes the connection that is kept, before the server does."""
@@ -124,16 +157,24 @@ class Campaign:
             return False
         return True
 
-    def _prepare(self) -> dict[str, str]:
-        initialize_database(engine_for(database_settings(self.private.server.environment(self.database))), ITEMS)
+    def _prepare_tables(self) -> None:
+        engine = engine_for(database_settings(self.private.server.environment(self.database)))
+        initialize_database(engine, ITEMS)
+        declared = [pipeline.declaration.items for pipeline in self.pipelines]
+        for items in declared:
+            if items != ITEM_TABLE:
+                self.sql(f"ALTER TABLE items ADD COLUMN {items.prediction} JSON")
+        initialize_database(engine, *map(item_table, declared))
         (self.home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
-        # An account of its own: its connections can be told from ours, and read_only holds for it.
+
+    def _environment(self, account: str) -> dict[str, str]:
+        """Makes an account, by which connections can be told, and for which read_only holds; returns its variables."""
         password = secrets.token_hex(16)
-        self.sql("CREATE USER worker@'%%' IDENTIFIED BY %s", password)
-        self.sql(f"GRANT ALL ON {self.database}.* TO worker@'%'")
+        self.sql(f"CREATE USER {account}@'%%' IDENTIFIED BY %s", password)
+        self.sql(f"GRANT ALL ON {self.database}.* TO {account}@'%'")
         return {
             **self.private.server.environment(self.database),
-            "MYSQL_USER": "worker",
+            "MYSQL_USER": account,
             "MYSQL_PASSWORD": password,
             "DAGSTER_HOME": str(self.home),
             "DAGSTER_DISABLE_TELEMETRY": "yes",
@@ -143,29 +184,41 @@ class Campaign:
             "BATCH_TRANSIENT_RETRY_SECONDS": "0.5",
         }
 
-    def report(self, plan: Plan, what: str, ids: Sequence[int] = ()) -> None:
-        """Notes a violation, and prints it at once."""
-        violation = {"round": plan.number, "seed": self.seed, "mode": plan.mode, "hour": str(plan.start), "what": what}
+    def report(self, plan: Plan, pipeline: str, what: str, ids: Sequence[int] = ()) -> None:
+        """Notes a violation, and prints it at once.
+
+        Args:
+            plan: The round.
+            pipeline: That of which something is wrong, or all.
+            what: What is wrong.
+            ids: With which items.
+        """
+        violation = {"round": plan.number, "seed": self.seed, "modes": plan.modes, "hour": str(plan.start)}
+        violation |= {"pipeline": pipeline, "what": what}
         violation |= {"ids": sorted(ids)[:50], "count": len(ids)} if ids else {}
         self.tally.violations.append(violation)
         print(f"VIOLATION {json.dumps(violation)}", flush=True)
 
+    def fingerprint(self, plan: Plan, pipeline: ScoredPipeline) -> Rows:
+        """Returns what changes with any item of the hour, or with anything that is recorded of it for a pipeline."""
+        end = plan.start + datetime.timedelta(hours=1)
+        items = self.sql(
+            f"SELECT COUNT(*), BIT_XOR(CRC32(CONCAT_WS('|', id, `values`, {pipeline.column}, created_datetime)))"
+            " FROM items WHERE created_datetime >= %s AND created_datetime < %s",
+            *(plan.start, end),
+        )
+        recorded = [
+            self.sql(f"SELECT * FROM {table} WHERE pipeline = %s AND hour = %s", pipeline.name, plan.start)
+            for table in ("failed_items", "run_summary", "hour_locks", "hour_requests")
+        ]
+        return [*items, *(row for rows in recorded for row in sorted(rows))]
+
     def check_earlier_hours(self) -> None:
         """Checks that no round has touched the hour of another."""
-        for plan, fingerprint in self.fingerprints.items():
-            if fingerprint_of(self.sql, plan) != fingerprint:
-                self.report(plan, "the hour has changed after its round")
-
-
-def fingerprint_of(sql: Callable[..., Rows], plan: Plan) -> Rows:
-    """Returns what changes with any item of the hour, or with what has failed in it."""
-    end = plan.start + datetime.timedelta(hours=1)
-    return sql(
-        "SELECT COUNT(*), BIT_XOR(CRC32(CONCAT_WS('|', id, `values`, prediction, created_datetime))),"
-        " (SELECT COUNT(*) FROM failed_items WHERE hour = %s) FROM items"
-        " WHERE created_datetime >= %s AND created_datetime < %s",
-        *(plan.start, plan.start, end),
-    )
+        for pipeline in self.pipelines:
+            for (plan, name), fingerprint in self.fingerprints.items():
+                if name == pipeline.name and self.fingerprint(plan, pipeline) != fingerprint:
+                    self.report(plan, name, "the hour has changed after its round")
 
 
 def first_fault(output: str) -> str:

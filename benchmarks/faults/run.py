@@ -7,43 +7,57 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import batch_assets.definitions
-from batch_assets.settings.folders import root_folder
 
 # What forked workers have already. Not onnxruntime: its threads do not survive a fork. The definitions come first:
 # importing the tests' helpers clears the environment.
 PRELOADED = ["batch_assets.definitions", "batch_assets_tests.support.pipeline", "alembic", "pymysql", "orjson"]
 RUN_SECONDS = 180
-_STEP = re.compile(r" - (raw_items|predictions|run_summary) - STEP_START - ")
-TOOK = re.compile(r' - STEP_SUCCESS - Finished execution of step "(\w+)" in ([\d.]+)(ms|s)\.')
-_RUN_ID = re.compile(r" - batch_inference - ([0-9a-f-]{36}) - ")
+# The steps of a declared pipeline have its name in front of theirs.
+_NAME = r"(?:\w+__)?(raw_items|predictions|run_summary)"
+_STEP = re.compile(rf" - {_NAME} - STEP_START - ")
+TOOK = re.compile(rf' - STEP_SUCCESS - Finished execution of step "{_NAME}" in ([\d.]+)(ms|s)\.')
+_RUN_ID = re.compile(r" - \w*batch_inference - ([0-9a-f-]{36}) - ")
 
 
 # Workers
 
 
-def work(key: str, mode: str, log: str, environment: dict[str, str]) -> None:
-    """Runs the job in this process, which was forked with all imports done, as the command line does."""
+@dataclass(frozen=True)
+class Job:
+    """A job, the module that defines it, and the folder of that module where a project declares it."""
+
+    name: str
+    module: str = "batch_assets.definitions"
+    folder: Path | None = None
+
+
+def work(job: Job, key: str, mode: str, log: str, environment: dict[str, str]) -> None:
+    """Runs a job in this process, which was forked with all imports done, as the command line does."""
     os.environ.update(environment)
     output = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
     import dagster as dg  # noqa: PLC0415 - there already
 
-    job = batch_assets.definitions.defs.resolve_job_def("batch_inference")
+    definitions = batch_assets.definitions.defs
+    if job.folder is not None:
+        definitions = dg.load_from_defs_folder(path_within_project=job.folder)
     with dg.DagsterInstance.get() as instance:
-        result = job.execute_in_process(
+        result = definitions.resolve_job_def(job.name).execute_in_process(
             instance=instance, partition_key=key, tags={"batch_assets/retry": mode}, raise_on_error=False
         )
     sys.exit(0 if result.success else 1)
 
 
 class Run:
-    """A run of the job in a process of its own.
+    """A run of a job in a process of its own.
 
     Args:
+        job: The job.
         environment: What the worker's environment has besides.
         hour: The partition.
         mode: The retry mode.
@@ -51,7 +65,9 @@ class Run:
         command_line: Whether it is the real command, or a process forked with all imports done.
     """
 
-    def __init__(self, environment: dict[str, str], hour: str, mode: str, log: Path, *, command_line: bool) -> None:
+    def __init__(  # noqa: PLR0913 - what a command is told
+        self, job: Job, environment: dict[str, str], hour: str, mode: str, log: Path, *, command_line: bool
+    ) -> None:
         self.log = log
         self.hits: list[str] = []
         self.noted = False
@@ -60,19 +76,19 @@ class Run:
         log.touch()
         if command_line:
             tags = json.dumps({"dagster/partition": hour, "batch_assets/retry": mode})
-            command = [sys.executable, "-m", "dagster", "job", "execute", "-m", "batch_assets.definitions"]
+            command = [sys.executable, "-m", "dagster", "job", "execute", "-m", job.module]
             with log.open("wb") as output:
                 self._command = subprocess.Popen(
-                    [*command, "-j", "batch_inference", "--tags", tags],
+                    [*command, "-j", job.name, "--tags", tags],
                     cwd=environment["DAGSTER_HOME"],
-                    env={**os.environ, **environment, "PYTHONPATH": str(root_folder())},
+                    env={**os.environ, **environment},
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
                 )
         else:
             workers = multiprocessing.get_context("forkserver")
-            self._forked = workers.Process(target=work, args=(hour, mode, str(log), environment), daemon=True)
+            self._forked = workers.Process(target=work, args=(job, hour, mode, str(log), environment), daemon=True)
             self._forked.start()
 
     @property

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import pymysql
 
 from batch_assets_tests.support.servers import Rows
-from benchmarks.faults.plan import BAD, OLD, SERVICE_SHARE, Plan
+from benchmarks.faults.plan import BAD, OLD, SERVICE_SHARE
 
 
 class Service:
@@ -21,9 +21,17 @@ class Service:
         hour: The start of the hour in which it writes.
         texts: The values of the items there are, by id.
         good: Values to choose from.
+        columns: The columns of the predictions.
     """
 
-    def __init__(self, sql: Callable[..., Rows], hour: datetime.datetime, texts: dict[int, str], good: Sequence[str]):
+    def __init__(
+        self,
+        sql: Callable[..., Rows],
+        hour: datetime.datetime,
+        texts: dict[int, str],
+        good: Sequence[str],
+        columns: Sequence[str],
+    ) -> None:
         self.texts = texts
         self.deleted: set[int] = set()
         self.corrected: set[int] = set()
@@ -31,9 +39,11 @@ class Service:
         self.disturbed = 0
         # What a statement was to make of an item when the connection broke: it may have been committed or not.
         self.in_doubt: dict[int, tuple[str | None, str | None]] = {}
-        self._sql, self._good = sql, good
+        self._sql, self._good, self.hour = sql, good, hour
+        self._nothing = ", ".join(f"{column} = NULL" for column in columns)
         self._created = hour + datetime.timedelta(minutes=45)
-        self._next = max(texts) + 1
+        self.last = max(texts)
+        self._next = self.last + 1
         self._own = [key for key in texts if key % SERVICE_SHARE == 0]
         self._lock = threading.Lock()  # two bursts may go on at once
 
@@ -58,9 +68,9 @@ class Service:
         if key not in self.texts or key in self.in_doubt:
             return
         if action == "correct":
-            # The contract: whoever corrects values takes the prediction away.
+            # The contract: whoever corrects values takes every prediction away.
             self.corrected.add(key)
-            statement = "UPDATE items SET `values` = %s, prediction = NULL WHERE id = %s"
+            statement = f"UPDATE items SET `values` = %s, {self._nothing} WHERE id = %s"
             self._commit(key, text, statement, text, key)
         else:
             self._commit(key, None, "DELETE FROM items WHERE id = %s", key)
@@ -82,6 +92,15 @@ class Service:
             self.deleted.add(key)
         else:
             self.texts[key] = text
+
+    @property
+    def has_written(self) -> bool:
+        """Whether it has changed anything, or may have."""
+        return bool(self.commits or self.disturbed)
+
+    def owns(self, key: int) -> bool:
+        """Whether it may write to an item."""
+        return key % SERVICE_SHARE == 0 or key > self.last
 
     def settle(self) -> list[int]:
         """Looks up what became of the items in doubt; returns those of which neither version stands there."""
@@ -113,9 +132,12 @@ class Reader:
     ones, or an old one beside new ones.
     """
 
-    def __init__(self, sql: Callable[..., Rows], plan: Plan, last: int, bad: int, report: Callable[..., None]) -> None:
+    def __init__(
+        self, sql: Callable[..., Rows], column: str, service: Service, bad: int, report: Callable[..., None]
+    ) -> None:
         self.looks, self.disturbed = 0, 0
-        self._sql, self._plan, self._last, self._bad, self._report = sql, plan, last, bad, report
+        self._sql, self._column, self._bad, self._report = sql, column, bad, report
+        self._start, self._last = service.hour, service.last
         self._told: set[str] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read, name="reader")
@@ -139,12 +161,12 @@ class Reader:
             self._judge(groups)
 
     def _look(self) -> dict[int, tuple[int, int, int]]:
-        start = self._plan.start
+        column = self._column
         rows = self._sql(
-            f"SELECT id %% {SERVICE_SHARE} = 0 OR id > %s, SUM(prediction IS NULL), SUM(prediction LIKE %s),"
-            " SUM(prediction NOT LIKE %s) FROM items"
+            f"SELECT id %% {SERVICE_SHARE} = 0 OR id > %s, SUM({column} IS NULL), SUM({column} LIKE %s),"
+            f" SUM({column} NOT LIKE %s) FROM items"
             " WHERE created_datetime >= %s AND created_datetime < %s GROUP BY 1",
-            *(self._last, OLD, OLD, start, start + datetime.timedelta(hours=1)),
+            *(self._last, OLD, OLD, self._start, self._start + datetime.timedelta(hours=1)),
         )
         return {int(group): (int(none), int(old or 0), int(new or 0)) for group, none, old, new in rows}
 
