@@ -7,9 +7,9 @@ that scores. Then the hour is checked by SQL that shares nothing with the packag
 checked again. Prints counts by kind and every violation; the exit status is 1 if there is one.
 
 With two pipelines, a project declares a second one on the same table, with a model and a column of its own. Runs of
-both score the hour at the same time. Each fault hits a run of one of them, or both where it hits the server or the rows.
-The one that was not hit must end well by itself. The last fault of a round hits one pipeline while the other is at rest,
-of which nothing may change then.
+both score the hour at the same time. A fault hits a run of one of them, or both where it hits the server or the rows.
+The one that was not hit must end well by itself. The last fault of a round hits one pipeline while the other is at
+rest, of which nothing may change then.
 
 The seed decides which rounds and faults there are and for which part of which step they are meant. The moment at which
 they really hit varies with the machine, and with it what they find. A fault that finds no run is not counted, but tried
@@ -32,7 +32,7 @@ from batch_assets.settings.folders import root_folder
 from benchmarks.faults.campaign import Campaign
 from benchmarks.faults.plan import FIRST_HOUR, KINDS, MODES, OF_ALL, Fault, Plan, kinds_in_turn, plan
 from benchmarks.faults.round import Round
-from benchmarks.faults.run import PRELOADED
+from benchmarks.faults.run import PRELOADED, PRELOADED_PROJECT
 from benchmarks.servers import server_of_kind
 
 
@@ -105,7 +105,6 @@ def main() -> int:
         del os.environ[name]  # what is set on the machine would only change results
     # The hours are decided when the definitions are imported: for workers, in the process from which they are forked.
     os.environ["BATCH_FIRST_HOUR"] = FIRST_HOUR.strftime("%Y-%m-%d-%H:%M")
-    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
     start = time.monotonic()
     with (
         tempfile.TemporaryDirectory() as home,
@@ -116,6 +115,8 @@ def main() -> int:
         # What workers find, which are started with the first run.
         os.environ["PYTHONPATH"] = os.pathsep.join([str(root_folder()), folder])
         sys.path.append(folder)
+        preloaded = [*PRELOADED, *([PRELOADED_PROJECT] if options.pipelines > 1 else [])]
+        multiprocessing.get_context("forkserver").set_forkserver_preload(preloaded)
         project = Path(folder) if options.pipelines > 1 else None
         campaign = Campaign(private, database, Path(home), options.seed, project)
         run_campaign(campaign, options.faults, options.modes.split(","))

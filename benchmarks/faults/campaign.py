@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pymysql
 
 from batch_assets.database.connection.engine import engine_for
@@ -166,6 +167,10 @@ class Campaign:
                 self.sql(f"ALTER TABLE items ADD COLUMN {items.prediction} JSON")
         initialize_database(engine, *map(item_table, declared))
         (self.home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+        # Two first runs at once would both make Dagster's tables, after which no run can begin.
+        with dg.DagsterInstance.from_config(str(self.home)) as instance:
+            instance.get_run_records(limit=1)
+            instance.get_asset_records()
 
     def _environment(self, account: str) -> dict[str, str]:
         """Makes an account, by which connections can be told, and for which read_only holds; returns its variables."""

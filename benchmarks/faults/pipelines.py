@@ -19,7 +19,7 @@ from batch_assets.settings.model import ModelFiles
 from batch_assets_tests.support.customers import write_exported
 from batch_assets_tests.support.pipeline import LABELS, iris_probabilities
 from batch_assets_tests.support.project import write_project
-from benchmarks.faults.run import Job
+from benchmarks.faults.run import PRELOADED_PROJECT, Job
 
 PROJECT = """type: batch_assets.BatchInferenceComponent
 attributes: {}
@@ -30,6 +30,14 @@ attributes:
   table: {name: items, output: second_prediction}
   model: {file: model.onnx, sample: sample.json}
 """
+LOADED = '''"""The project's definitions, loaded once for all workers that are forked."""
+
+from pathlib import Path
+
+import dagster as dg
+
+defs = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+'''
 # By so much the answers of two models differ at least, so that one is never taken for the other.
 LEAST_DIFFERENCE = 1e-3
 
@@ -78,6 +86,7 @@ def two_pipelines(good: Sequence[str], folder: Path) -> list[ScoredPipeline]:
         folder: An empty folder on the path of Python, for the project.
     """
     write_project(folder, PROJECT)
+    (folder / "shop" / "loaded.py").write_text(LOADED)
     classifier = _second_classifier()
     write_exported(folder, classifier, [("values", _four_floats())])
     (folder / "sample.json").write_text(json.dumps(iris_items(10, seed=0)))
@@ -86,13 +95,17 @@ def two_pipelines(good: Sequence[str], folder: Path) -> list[ScoredPipeline]:
     answers = dict(zip(good, classifier.predict_proba([json.loads(text) for text in good]), strict=True))
     least = min(float(abs(answers[text] - first.answers[text]).max()) for text in good)
     assert least > LEAST_DIFFERENCE, f"two models differ by {least} only"
-    module, package = "shop.definitions", folder / "shop"
+    module = "shop.definitions"
     version = _sha256(folder / "model.onnx")
     return [
         ScoredPipeline(
-            of_environment, Job(job_name(of_environment), module, package), "worker", first.model_version, first.answers
+            of_environment,
+            Job(job_name(of_environment), module, PRELOADED_PROJECT),
+            "worker",
+            first.model_version,
+            first.answers,
         ),
-        ScoredPipeline(second, Job(job_name(second), module, package), "worker_second", version, answers),
+        ScoredPipeline(second, Job(job_name(second), module, PRELOADED_PROJECT), "worker_second", version, answers),
     ]
 
 

@@ -1,5 +1,6 @@
 """A run of the job in a process of its own, which can be killed."""
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -10,11 +11,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import batch_assets.definitions
-
 # What forked workers have already. Not onnxruntime: its threads do not survive a fork. The definitions come first:
 # importing the tests' helpers clears the environment.
 PRELOADED = ["batch_assets.definitions", "batch_assets_tests.support.pipeline", "alembic", "pymysql", "orjson"]
+# The module of a project whose `defs` are what the project declares, loaded.
+PRELOADED_PROJECT = "shop.loaded"
 RUN_SECONDS = 180
 # The steps of a declared pipeline have its name in front of theirs.
 _NAME = r"(?:\w+__)?(raw_items|predictions|run_summary)"
@@ -28,11 +29,11 @@ _RUN_ID = re.compile(r" - \w*batch_inference - ([0-9a-f-]{36}) - ")
 
 @dataclass(frozen=True)
 class Job:
-    """A job, the module that defines it, and the folder of that module where a project declares it."""
+    """A job, the module by which the command line finds it, and the one that has it loaded as `defs`."""
 
     name: str
     module: str = "batch_assets.definitions"
-    folder: Path | None = None
+    loaded: str = "batch_assets.definitions"
 
 
 def work(job: Job, key: str, mode: str, log: str, environment: dict[str, str]) -> None:
@@ -43,9 +44,7 @@ def work(job: Job, key: str, mode: str, log: str, environment: dict[str, str]) -
     os.dup2(output, 2)
     import dagster as dg  # noqa: PLC0415 - there already
 
-    definitions = batch_assets.definitions.defs
-    if job.folder is not None:
-        definitions = dg.load_from_defs_folder(path_within_project=job.folder)
+    definitions = importlib.import_module(job.loaded).defs
     with dg.DagsterInstance.get() as instance:
         result = definitions.resolve_job_def(job.name).execute_in_process(
             instance=instance, partition_key=key, tags={"batch_assets/retry": mode}, raise_on_error=False
