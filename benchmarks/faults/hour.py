@@ -14,7 +14,7 @@ from benchmarks.faults.campaign import Campaign, first_fault
 from benchmarks.faults.pipelines import ScoredPipeline
 from benchmarks.faults.plan import HARMLESS, OLD, TOLERANCE, Plan
 from benchmarks.faults.run import RUN_SECONDS, TOOK, Run
-from benchmarks.faults.service import BAD_IN_ONE_FORM, Reader, Service, in_one_form
+from benchmarks.faults.service import Reader, Service, in_one_form
 
 _WITHIN = "created_datetime >= %s AND created_datetime < %s"
 # What stands in hour_requests from the beginning. No run has anything to do with it.
@@ -39,7 +39,7 @@ class PipelineHour:
         self.done = False
         self._sql, self._tally = campaign.sql, campaign.tally
         self._start, self._end = str(plan.start), str(plan.start + datetime.timedelta(hours=1))
-        self._bad = [key for key, text in service.texts.items() if in_one_form(text) in BAD_IN_ONE_FORM]
+        self._bad = [key for key, text in service.texts.items() if in_one_form(text) in pipeline.bad]
         self._strictly_bad = sum(not service.owns(key) for key in self._bad)
         self._fill()
 
@@ -204,7 +204,7 @@ class PipelineHour:
     def _check_failed(
         self, values: dict[int, str], predictions: dict[int, Any], failed: set[int], *, completed: bool
     ) -> None:
-        bad = {key for key, value in values.items() if value in BAD_IN_ONE_FORM}
+        bad = {key for key, value in values.items() if value in self.pipeline.bad}
         # The service knows nothing of failed_items: the next run takes off what it has corrected or deleted.
         excused = set() if completed else self.service.corrected | self.service.deleted
         here = failed & values.keys()
@@ -251,7 +251,7 @@ class PipelineHour:
         )
 
     def _check_completed(self, values: dict[int, str], predictions: dict[int, Any], failed: set[int]) -> None:
-        bad = {key for key, value in values.items() if value in BAD_IN_ONE_FORM}
+        bad = {key for key, value in values.items() if value in self.pipeline.bad}
         self._report_any(
             {
                 "items are pending after the healthy run": values.keys() - predictions.keys() - failed,

@@ -19,7 +19,9 @@ from batch_assets.settings.model import ModelFiles
 from batch_assets_tests.support.customers import write_exported
 from batch_assets_tests.support.pipeline import LABELS, iris_probabilities
 from batch_assets_tests.support.project import write_project
+from benchmarks.faults.plan import TOO_LARGE
 from benchmarks.faults.run import PRELOADED_PROJECT, Job
+from benchmarks.faults.service import BAD_IN_ONE_FORM, in_one_form
 
 PROJECT = """type: batch_assets.BatchInferenceComponent
 attributes: {}
@@ -51,7 +53,7 @@ class ScoredPipeline:
         job: What runs it.
         account: The account of its runs on the server, by which their connections are told from others.
         model_version: SHA-256 of its model.
-        answers: What the model itself says of each of the good values, by their text.
+        answers: What the model itself says of each of the values that it can score, by their text in one form.
     """
 
     declaration: Declaration
@@ -64,6 +66,11 @@ class ScoredPipeline:
     def name(self) -> str:
         """Its name."""
         return self.declaration.name
+
+    @property
+    def bad(self) -> set[str]:
+        """The values that it cannot score, in one form."""
+        return BAD_IN_ONE_FORM - self.answers.keys()
 
     @property
     def column(self) -> str:
@@ -88,11 +95,12 @@ def two_pipelines(good: Sequence[str], folder: Path) -> list[ScoredPipeline]:
     write_project(folder, PROJECT)
     (folder / "shop" / "loaded.py").write_text(LOADED)
     classifier = _second_classifier()
-    write_exported(folder, classifier, [("values", _four_floats())])
+    write_exported(folder, classifier, [("values", _four_doubles())], zipmap=False)
     (folder / "sample.json").write_text(json.dumps(iris_items(10, seed=0)))
     of_environment, second = declared_pipelines(dg.ComponentTree.for_project(folder))
     first = pipeline_of_environment(good)
-    answers = dict(zip(good, classifier.predict_proba([json.loads(text) for text in good]), strict=True))
+    scored = [*good, in_one_form(TOO_LARGE)]
+    answers = dict(zip(scored, classifier.predict_proba([json.loads(text) for text in scored]), strict=True))
     least = min(float(abs(answers[text] - first.answers[text]).max()) for text in good)
     assert least > LEAST_DIFFERENCE, f"two models differ by {least} only"
     module = "shop.definitions"
@@ -110,18 +118,20 @@ def two_pipelines(good: Sequence[str], folder: Path) -> list[ScoredPipeline]:
 
 
 def _second_classifier() -> Any:
-    """Fits a model that knows less of irises than the first, and answers otherwise; it names its classes."""
+    """Fits a model that answers otherwise than the first, and scores numbers that are too large for that one."""
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - heavy: only where it is used
+    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
+    from sklearn.preprocessing import MinMaxScaler  # noqa: PLC0415
 
     known = iris_items(150, seed=0)
     labels = np.array(LABELS)[iris_probabilities([json.dumps(values) for values in known]).argmax(axis=1)]
-    return LogisticRegression(C=0.05, max_iter=1000).fit(np.array(known), labels)
+    return make_pipeline(MinMaxScaler(clip=True), LogisticRegression()).fit(np.array(known), labels)
 
 
-def _four_floats() -> Any:
-    from skl2onnx.common.data_types import FloatTensorType  # noqa: PLC0415 - heavy, as above
+def _four_doubles() -> Any:
+    from skl2onnx.common.data_types import DoubleTensorType  # noqa: PLC0415 - heavy, as above
 
-    return FloatTensorType([None, 4])
+    return DoubleTensorType([None, 4])
 
 
 def _sha256(file: Path) -> str:
