@@ -6,7 +6,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,7 @@ class Campaign:
         self.good = [in_one_form(json.dumps(values)) for values in iris_items(200, seed=seed)]
         self.pipelines = two_pipelines(self.good, project) if project else [pipeline_of_environment(self.good)]
         self.usual: dict[str, list[float]] = collections.defaultdict(lambda: [0.3])
-        self.fingerprints: dict[tuple[Plan, str], Rows] = {}
+        self.fingerprints: dict[tuple[Plan, str], dict[str, Rows]] = {}
         self._watch: pymysql.Connection[Any] | None = None
         self._prepare_tables()
         self.environments = {pipeline.name: self._environment(pipeline.account) for pipeline in self.pipelines}
@@ -204,26 +204,30 @@ class Campaign:
         self.tally.violations.append(violation)
         print(f"VIOLATION {json.dumps(violation)}", flush=True)
 
-    def fingerprint(self, plan: Plan, pipeline: ScoredPipeline) -> Rows:
-        """Returns what changes with any item of the hour, or with anything that is recorded of it for a pipeline."""
-        end = plan.start + datetime.timedelta(hours=1)
+    def fingerprint(self, plan: Plan, pipeline: ScoredPipeline) -> dict[str, Rows]:
+        """Returns by table what changes with any item of the hour, or with anything recorded of it for a pipeline."""
         items = self.sql(
             f"SELECT COUNT(*), BIT_XOR(CRC32(CONCAT_WS('|', id, `values`, {pipeline.column}, created_datetime)))"
             " FROM items WHERE created_datetime >= %s AND created_datetime < %s",
-            *(plan.start, end),
+            *(plan.start, plan.start + datetime.timedelta(hours=1)),
         )
-        recorded = [
-            self.sql(f"SELECT * FROM {table} WHERE pipeline = %s AND hour = %s", pipeline.name, plan.start)
+        recorded = "SELECT * FROM {} WHERE pipeline = %s AND hour = %s"
+        return {"items": items} | {
+            table: sorted(self.sql(recorded.format(table), pipeline.name, plan.start))
             for table in ("failed_items", "run_summary", "hour_locks", "hour_requests")
-        ]
-        return [*items, *(row for rows in recorded for row in sorted(rows))]
+        }
 
     def check_earlier_hours(self) -> None:
         """Checks that no round has touched the hour of another."""
-        for pipeline in self.pipelines:
-            for (plan, name), fingerprint in self.fingerprints.items():
-                if name == pipeline.name and self.fingerprint(plan, pipeline) != fingerprint:
-                    self.report(plan, name, "the hour has changed after its round")
+        of_name = {pipeline.name: pipeline for pipeline in self.pipelines}
+        for (plan, name), before in self.fingerprints.items():
+            if changed := changed_tables(before, self.fingerprint(plan, of_name[name])):
+                self.report(plan, name, f"the hour has changed after its round: {changed}")
+
+
+def changed_tables(before: Mapping[str, Rows], after: Mapping[str, Rows]) -> str:
+    """Returns the tables in which two fingerprints differ, in words; empty if they do not."""
+    return ", ".join(table for table, rows in after.items() if rows != before[table])
 
 
 def first_fault(output: str) -> str:

@@ -68,8 +68,8 @@ class PipelineHour:
         """Notes a violation."""
         self.campaign.report(self.plan, self.pipeline.name, what, ids)
 
-    def fingerprint(self) -> Rows:
-        """Returns what changes with anything that the pipeline has written."""
+    def fingerprint(self) -> dict[str, Rows]:
+        """Returns by table what changes with anything that the pipeline has written."""
         return self.campaign.fingerprint(self.plan, self.pipeline)
 
     # Runs

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pymysql
 
 from batch_assets_tests.support.pipeline import insert_items
-from benchmarks.faults.campaign import ALL, Campaign
+from benchmarks.faults.campaign import ALL, Campaign, changed_tables
 from benchmarks.faults.hour import PipelineHour
 from benchmarks.faults.plan import BAD, BAD_EVERY, STEPS, Fault, Plan
 from benchmarks.faults.run import Run
@@ -92,8 +92,8 @@ class Round:
         before = {other: other.fingerprint() for other in self.hours if other is not hour}
         yield
         for other, fingerprint in before.items():
-            if other.fingerprint() != fingerprint:
-                other.report(f"it was at rest, and has changed with the runs of {hour.pipeline.name}")
+            if changed := changed_tables(fingerprint, other.fingerprint()):
+                other.report(f"it was at rest, and the runs of {hour.pipeline.name} have changed {changed}")
 
     # Faults
 
