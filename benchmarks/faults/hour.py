@@ -249,6 +249,9 @@ class PipelineHour:
                 "old predictions stand after a run that ended well": _old(predictions),
             }
         )
+        summed_up = "SELECT items - predicted - failed - pending FROM run_summary WHERE pipeline = %s AND hour = %s"
+        if (left := self._sql(summed_up, self.pipeline.name, self._start)) != [(0,)]:
+            self.report(f"after a run that ended well, what the summary leaves out is {left}")
 
     def _check_completed(self, values: dict[int, str], predictions: dict[int, Any], failed: set[int]) -> None:
         bad = {key for key, value in values.items() if value in self.pipeline.bad}
