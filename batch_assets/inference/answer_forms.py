@@ -85,7 +85,7 @@ def _labels(read: ModelOutputs, answers: Answers) -> NDArray[Any]:
     labels = answers[str(read.label)]
     if read.classes.labels and (unknown := set(labels.tolist()) - set(read.classes.labels)):
         raise ModelError(
-            f"The model {read.path.name} answers the label {shown(repr(min(unknown)))}, its labels are "
+            f"The model {read.model} answers the label {shown(repr(min(unknown)))}, its labels are "
             f"{shown(repr(list(read.classes.labels)))}. Point LABEL_FILEPATH at the labels that belong to this model."
         )
     return labels

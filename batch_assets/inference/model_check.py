@@ -63,14 +63,14 @@ def _raise_misfit(model: OnnxModel, source: str, width: int, text: str | None, m
     length = _first_length([text])
     if length is not None and length != width:
         raise ModelError(
-            f"The model {model.model_filepath.name} takes {counted(width, 'value')} an item, not {length} as "
+            f"The model {model.name} takes {counted(width, 'value')} an item, not {length} as "
             f"in {source}: {shown(text or '')}. {MISFIT_ADVICE}"
         )
     raise ModelError(_misfit(model, source, f"{message}: {shown(text or 'NULL')}"))
 
 
 def _misfit(model: OnnxModel, source: str, reason: str) -> str:
-    return f"The model {model.model_filepath.name} does not fit {source}: {reason}. {MISFIT_ADVICE}"
+    return f"The model {model.name} does not fit {source}: {reason}. {MISFIT_ADVICE}"
 
 
 def _check_scores(model: OnnxModel, features: NDArray[Any], source: str, *, every: bool) -> None:
@@ -101,7 +101,7 @@ def _check_answers(model: OnnxModel, features: NDArray[Any], source: str) -> Non
     if not finite.all():
         row = int(np.argmin(finite))
         raise ModelError(
-            f"The answer of the model {model.model_filepath.name} is not finite: for "
+            f"The answer of the model {model.name} is not finite: for "
             f"{shown(str(features[row].tolist()))} from {source} it is {shown(not_finite_text(answers, row))}. "
             "Use a model that answers such items (MODEL_FILEPATH), or fix the items."
         )
@@ -116,7 +116,7 @@ def _check_probabilities(model: OnnxModel, features: NDArray[Any], table: NDArra
     if not proper.all():
         row = int(np.argmin(proper))
         raise ModelError(
-            f"The output {model.read.probabilities} of the model {model.model_filepath.name} is not class "
+            f"The output {model.read.probabilities} of the model {model.name} is not class "
             f"probabilities: for {shown(str(features[row].tolist()))} from {source} it is "
             f"{shown(str(table[row].tolist()))}. Numbers from 0 to 1 with the sum 1 are needed: export the "
             "model with its probabilities, not with scores or decision values."

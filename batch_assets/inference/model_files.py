@@ -36,9 +36,9 @@ def load_model(files: ModelFiles, items: ItemFormat = LISTS_OF_NUMBERS) -> OnnxM
     path = files.model_filepath
     session = open_session(model_bytes, path)
     version = hashlib.sha256(model_bytes).hexdigest()
-    inputs = find_inputs(session, path, items)
-    read = find_outputs(session, path, items.outputs, _classes(labels, items, model_bytes))
-    model = OnnxModel(session, version, path, items, inputs, read)
+    inputs = find_inputs(session, path.name, items)
+    read = find_outputs(session, path.name, items.outputs, _classes(labels, items, model_bytes))
+    model = OnnxModel(session, version, path.name, items, inputs, read)
     if files.sample_data_path is not None:
         source = f"the sample in {relative_to_root(files.sample_data_path)}"
         check_sample(model, _load_sample(files.sample_data_path), source, every=True)

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,12 +52,12 @@ class ModelInputs:
         return {name: np.ascontiguousarray(features[name]).reshape(shape) for name, shape in self.shapes.items()}
 
 
-def find_inputs(session: "InferenceSession", path: Path, items: ItemFormat) -> ModelInputs:
+def find_inputs(session: "InferenceSession", model: str, items: ItemFormat) -> ModelInputs:
     """Returns how the model takes items.
 
     Args:
         session: The model.
-        path: Its file, for messages.
+        model: What it is called in messages.
         items: What an item holds.
 
     Raises:
@@ -67,10 +66,10 @@ def find_inputs(session: "InferenceSession", path: Path, items: ItemFormat) -> M
     inputs = session.get_inputs()
     features = items.features
     if not features and items.by_name:
-        features = _features_of_model(session, path)
+        features = _features_of_model(session, model)
     one_by_one = features and not _takes_matrix(inputs, features)
-    found = (_by_feature if one_by_one else _matrix)(inputs, path, features)
-    _check_nullable(found, path)
+    found = (_by_feature if one_by_one else _matrix)(inputs, model, features)
+    _check_nullable(found, model)
     return found
 
 
@@ -81,20 +80,20 @@ def _takes_matrix(inputs: Sequence["NodeArg"], features: tuple[Feature, ...]) ->
     return [feature.name for feature in features] != [inputs[0].name]
 
 
-def _features_of_model(session: "InferenceSession", path: Path) -> tuple[Feature, ...]:
+def _features_of_model(session: "InferenceSession", model: str) -> tuple[Feature, ...]:
     text = session.get_modelmeta().custom_metadata_map.get(FEATURE_NAMES)
     inputs = session.get_inputs()
     if text is not None:
         names = _names(text)
         if names is None:
             raise ModelError(
-                f"The metadata {FEATURE_NAMES} of the model {path.name} is not a JSON list of names, each of them "
+                f"The metadata {FEATURE_NAMES} of the model {model} is not a JSON list of names, each of them "
                 f"once: {shown(text)}. Export it so, or declare the features."
             )
         return tuple(map(Feature, names))
     if len(inputs) == 1 and static_size(inputs[0].shape, 1) != 1 and len(inputs[0].shape) != 1:
         raise ModelError(
-            f"The model {path.name} does not say what its features are called, by which items name their values: "
+            f"The model {model} does not say what its features are called, by which items name their values: "
             f"declare the features in the order of the model, or write them to its metadata {FEATURE_NAMES} as a JSON "
             "list."
         )
@@ -111,32 +110,32 @@ def _names(text: str) -> list[str] | None:
     return names if len(set(names)) == len(names) else None
 
 
-def _matrix(inputs: Sequence["NodeArg"], path: Path, features: tuple[Feature, ...]) -> ModelInputs:
+def _matrix(inputs: Sequence["NodeArg"], model: str, features: tuple[Feature, ...]) -> ModelInputs:
     if len(inputs) != 1:
         names = ", ".join(f"{each.name} ({each.type})" for each in inputs) or "none"
         raise ModelError(
-            f"The model {path.name} has {len(inputs)} inputs, not one: {names}. Export it with one input "
+            f"The model {model} has {len(inputs)} inputs, not one: {names}. Export it with one input "
             "of the shape [None, number of values], or declare the features that these inputs take."
         )
     (only,) = inputs
     # ONNX Runtime shows an unknown rank as an empty shape.
     if only.type not in MATRIX_TYPES or len(only.shape) not in {0, 2}:
         raise ModelError(
-            f"The input {only.name} of the model {path.name} is {only.type} of shape {only.shape}: it must "
+            f"The input {only.name} of the model {model} is {only.type} of shape {only.shape}: it must "
             "be a float32, float64 or int64 tensor of shape [None, number of values]. Export it so."
         )
-    _check_batch(only, path)
+    _check_batch(only, model)
     width = static_size(only.shape, 1)
     if features and width not in {None, len(features)}:
         raise ModelError(
-            f"The model {path.name} takes {counted(width or 0, 'value')} an item, not the "
+            f"The model {model} takes {counted(width or 0, 'value')} an item, not the "
             f"{counted(len(features), 'feature')} {_listed(feature.name for feature in features)}. Declare the "
             "features that it was trained on, in their order."
         )
     return ModelInputs(features, MATRIX_TYPES[only.type], len(features) or width, {only.name: ()})
 
 
-def _by_feature(inputs: Sequence["NodeArg"], path: Path, features: tuple[Feature, ...]) -> ModelInputs:
+def _by_feature(inputs: Sequence["NodeArg"], model: str, features: tuple[Feature, ...]) -> ModelInputs:
     names, taken = [feature.name for feature in features], {each.name: each for each in inputs}
     faults = []
     if without_input := [name for name in names if name not in taken]:
@@ -145,14 +144,14 @@ def _by_feature(inputs: Sequence["NodeArg"], path: Path, features: tuple[Feature
         faults.append(f"no feature has the name of the {_plural('input', without_feature)}")
     if faults:
         raise ModelError(
-            f"The model {path.name} does not fit the features: {'; '.join(faults)}. Declare the features by the names "
+            f"The model {model} does not fit the features: {'; '.join(faults)}. Declare the features by the names "
             "of the inputs."
         )
     for each in inputs:
-        _check_batch(each, path)
+        _check_batch(each, model)
         if each.type not in FEATURE_TYPES or len(each.shape) > 2 or static_size(each.shape, 1) not in {None, 1}:
             raise ModelError(
-                f"The input {each.name} of the model {path.name} is {each.type} of shape {each.shape}: for a feature "
+                f"The input {each.name} of the model {model} is {each.type} of shape {each.shape}: for a feature "
                 "it must be a float32, float64, int64, bool or string tensor of shape [None] or [None, 1]. Export it "
                 "so."
             )
@@ -163,23 +162,23 @@ def _by_feature(inputs: Sequence["NodeArg"], path: Path, features: tuple[Feature
     return ModelInputs(features, dtype, len(features), shapes)
 
 
-def _check_batch(each: "NodeArg", path: Path) -> None:
+def _check_batch(each: "NodeArg", model: str) -> None:
     batch = static_size(each.shape, 0)
     if batch is not None:
         raise ModelError(
-            f"The input {each.name} of the model {path.name} takes batches of exactly "
+            f"The input {each.name} of the model {model} takes batches of exactly "
             f"{counted(batch, 'item')}. Export it with a dynamic first dimension: "
             "FloatTensorType([None, width]) in skl2onnx, dynamic_axes or dynamic_shapes in PyTorch."
         )
 
 
-def _check_nullable(inputs: ModelInputs, path: Path) -> None:
+def _check_nullable(inputs: ModelInputs, model: str) -> None:
     for feature in inputs.features:
         dtype = inputs.dtype[feature.name] if inputs.dtype.names else inputs.dtype
         if feature.nullable and dtype.kind != "f":
             kind = "string" if dtype.kind == "O" else dtype.name
             raise ModelError(
-                f"The feature {feature.name} is declared nullable, and the model {path.name} takes it as {kind}, which "
+                f"The feature {feature.name} is declared nullable, and the model {model} takes it as {kind}, which "
                 "has nothing that stands for null: declare it without, or train the model on a float or on a value of "
                 "your own for what is missing."
             )

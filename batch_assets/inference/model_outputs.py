@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,7 +57,7 @@ class ModelOutputs:
     """The outputs of a model that are read.
 
     Args:
-        path: The file, for messages.
+        model: What the model is called in messages.
         classes: The classes, of a classifier.
         types: The type of each output that is read, by name.
         probabilities: The output with the class probabilities.
@@ -67,7 +66,7 @@ class ModelOutputs:
         zipmaps: Those that are a dictionary by class for each item.
     """
 
-    path: Path
+    model: str
     classes: Classes
     types: dict[str, np.dtype[Any]]
     probabilities: str | None
@@ -91,7 +90,7 @@ class ModelOutputs:
         if labels and (name == self.probabilities or name in self.zipmaps):
             if rows.shape != (items, len(labels)):
                 raise ModelError(
-                    f"The model {self.path.name} returns an array of shape {rows.shape} for "
+                    f"The model {self.model} returns an array of shape {rows.shape} for "
                     f"{counted(items, 'item')} and {counted(len(labels), 'label')}, not {(items, len(labels))}. "
                     "Export it with a dynamic first dimension, and point LABEL_FILEPATH at its own labels."
                 )
@@ -101,7 +100,7 @@ class ModelOutputs:
         ndim = {self.probabilities: 2, self.label: 1, self.value: 1}.get(name, rows.ndim)
         if rows.shape[:1] != (items,) or rows.ndim != ndim:
             raise ModelError(
-                f"The output {name} of the model {self.path.name} is an array of shape {rows.shape} for "
+                f"The output {name} of the model {self.model} is an array of shape {rows.shape} for "
                 f"{counted(items, 'item')}, not one of them for each. Export it with a dynamic first dimension."
             )
         return rows
@@ -135,7 +134,7 @@ class ModelOutputs:
     def _place(self, places: Mapping[Any, int], key: int | str) -> int:
         if key not in places:
             raise ModelError(
-                f"The model {self.path.name} answers the class {shown(repr(key))}, its classes are "
+                f"The model {self.model} answers the class {shown(repr(key))}, its classes are "
                 f"{shown(repr(list(places)))}. Point LABEL_FILEPATH at the labels that belong to this model."
             )
         return places[key]
@@ -147,7 +146,7 @@ class ModelOutputs:
         columns = next((list(names) for names in known if names and keys == set(names)), None)
         if columns is None:
             raise ModelError(
-                f"The model {self.path.name} names its classes {shown(repr(sorted(keys)))}, the "
+                f"The model {self.model} names its classes {shown(repr(sorted(keys)))}, the "
                 f"labels are {shown(repr(list(labels)))}: they must be the same names, or the numbers 0 "
                 f"to {len(labels) - 1}. Point LABEL_FILEPATH at the labels that belong to this model."
             )
@@ -165,12 +164,12 @@ def joined(parts: Sequence[Answers]) -> Answers:
     return joined_rows
 
 
-def find_outputs(session: "InferenceSession", path: Path, outputs: Sequence[Output], classes: Classes) -> ModelOutputs:
+def find_outputs(session: "InferenceSession", model: str, outputs: Sequence[Output], classes: Classes) -> ModelOutputs:
     """Returns which outputs of a model are read.
 
     Args:
         session: The model.
-        path: Its file, for messages.
+        model: What it is called in messages.
         outputs: What is to be written.
         classes: Its classes, as far as they are known.
 
@@ -182,16 +181,16 @@ def find_outputs(session: "InferenceSession", path: Path, outputs: Sequence[Outp
     label = _find_label(every, classes) if forms & _WITH_LABEL else None
     probabilities = value = None
     if forms & _WITH_PROBABILITIES or ("label" in forms and label is None):
-        probabilities = _find_probabilities(every, path)
+        probabilities = _find_probabilities(every, model)
     if "value" in forms:
-        value = _find_value(every, path)
+        value = _find_value(every, model)
     found = [each for each in (probabilities, label, value) if each is not None]
     read = every if "all" in forms else found
     zipmaps = frozenset(each.name for each in read if each.type in ZIPMAP_TYPES)
-    _check_named(path, classes, forms, label, has_zipmap=bool(zipmaps))
+    _check_named(model, classes, forms, label, has_zipmap=bool(zipmaps))
     return ModelOutputs(
-        path,
-        _in_order(path, classes, probabilities),
+        model,
+        _in_order(model, classes, probabilities),
         {each.name: _dtype(each) for each in read},
         _name(probabilities),
         _name(label),
@@ -204,31 +203,31 @@ def _name(output: "NodeArg | None") -> str | None:
     return None if output is None else output.name
 
 
-def _check_named(path: Path, classes: Classes, forms: set[Form], label: "NodeArg | None", *, has_zipmap: bool) -> None:
+def _check_named(model: str, classes: Classes, forms: set[Form], label: "NodeArg | None", *, has_zipmap: bool) -> None:
     by_place = "probabilities" in forms or has_zipmap
     label_by_place = forms & {"label", "label_and_probabilities"} and (label is None or label.type != "tensor(string)")
     if not classes.labels and (by_place or label_by_place):
         raise ModelError(
-            f"The model {path.name} does not name its classes: point LABEL_FILEPATH at a file with their labels, such "
+            f"The model {model} does not name its classes: point LABEL_FILEPATH at a file with their labels, such "
             'as {"0": "setosa", "1": "versicolor"}, or export the model with texts as its classes.'
         )
 
 
-def _in_order(path: Path, classes: Classes, probabilities: "NodeArg | None") -> Classes:
+def _in_order(model: str, classes: Classes, probabilities: "NodeArg | None") -> Classes:
     """Returns the classes in the order of the labels, which a ZipMap is put in."""
     labels, keys = classes.labels, classes.keys
     tensor = probabilities is not None and probabilities.type not in ZIPMAP_TYPES
     number = (static_size(probabilities.shape, 1) if tensor and probabilities is not None else None) or len(keys)
     if labels and number and number != len(labels):
         raise ModelError(
-            f"The model {path.name} has {number} classes, the labels name {len(labels)}: "
+            f"The model {model} has {number} classes, the labels name {len(labels)}: "
             f"{', '.join(labels)}. Point LABEL_FILEPATH at the labels that belong to this model."
         )
     if not keys or isinstance(keys[0], int):
         return classes
     if set(keys) != set(labels) or (tensor and keys != labels):
         raise ModelError(
-            f"The model {path.name} names its classes {shown(repr(list(keys)))}, the labels are "
+            f"The model {model} names its classes {shown(repr(list(keys)))}, the labels are "
             f"{shown(repr(list(labels)))}: they must be the same names in the same order. Point LABEL_FILEPATH at the "
             "labels that belong to this model, or at nothing."
         )
@@ -247,7 +246,7 @@ def _tables(outputs: Sequence["NodeArg"]) -> list["NodeArg"]:
     ]
 
 
-def _find_probabilities(outputs: Sequence["NodeArg"], path: Path) -> "NodeArg":
+def _find_probabilities(outputs: Sequence["NodeArg"], model: str) -> "NodeArg":
     found = _tables(outputs)
     named = [each for each in found if each.name in PROBABILITY_NAMES]
     if len(found) == 1 or len(named) == 1:
@@ -257,7 +256,7 @@ def _find_probabilities(outputs: Sequence["NodeArg"], path: Path) -> "NodeArg":
     else:
         problem = "no output that could be the class probabilities"
     raise ModelError(
-        f"The model {path.name} has {problem}: {_described(found or outputs)}. Export it with one output "
+        f"The model {model} has {problem}: {_described(found or outputs)}. Export it with one output "
         "'probabilities', a float tensor of shape [None, number of classes] or a ZipMap."
     )
 
@@ -273,14 +272,14 @@ def _find_label(outputs: Sequence["NodeArg"], classes: Classes) -> "NodeArg | No
     return label if is_clear else None
 
 
-def _find_value(outputs: Sequence["NodeArg"], path: Path) -> "NodeArg":
+def _find_value(outputs: Sequence["NodeArg"], model: str) -> "NodeArg":
     found = [each for each in outputs if each.type in VALUE_TYPES and _is_column(each)]
     named = [each for each in found if each.name in VALUE_NAMES]
     if len(found) == 1 or len(named) == 1:
         return (named or found)[0]
     problem = "several outputs that could be the value" if found else "no output that could be a value"
     raise ModelError(
-        f"The model {path.name} has {problem}: {_described(found or outputs)}. Export it with one output 'variable', "
+        f"The model {model} has {problem}: {_described(found or outputs)}. Export it with one output 'variable', "
         "a float, double or int64 tensor of shape [None] or [None, 1]."
     )
 

@@ -24,7 +24,7 @@ class OnnxModel:
 
     Attributes:
         version: SHA-256 of the model file's bytes, in hexadecimal.
-        model_filepath: The ONNX file.
+        name: What it is called in messages: the name of its file.
         width: How many values the model takes an item; None while nothing has said so.
         dtype: The type of its input, float32, float64 or int64; or records with a field for each feature.
         outputs: The columns that are written, and how.
@@ -35,13 +35,13 @@ class OnnxModel:
         self,
         session: "InferenceSession",
         version: str,
-        path: Path,
+        name: str,
         items: ItemFormat,
         inputs: ModelInputs,
         read: ModelOutputs,
     ) -> None:
         self.version = version
-        self.model_filepath = path
+        self.name = name
         self.width = inputs.width
         self.dtype = inputs.dtype
         self.outputs = items.outputs
@@ -109,14 +109,13 @@ class OnnxModel:
         except _run_errors() as error:
             reason = _one_line(error)
             raise ModelRunError(
-                f"The model {self.model_filepath.name} fails on {counted(len(features), 'item')}: "
+                f"The model {self.name} fails on {counted(len(features), 'item')}: "
                 f"{reason}. Look at these items, or use another model (MODEL_FILEPATH).",
                 reason,
             ) from None
         except _onnxruntime_errors() as error:
             raise ModelError(
-                f"The model {self.model_filepath.name} cannot be run: {_one_line(error)}. Use another model "
-                "(MODEL_FILEPATH)."
+                f"The model {self.name} cannot be run: {_one_line(error)}. Use another model (MODEL_FILEPATH)."
             ) from None
         return {name: self.read.rows(name, output, len(features)) for name, output in zip(names, outputs, strict=True)}
 

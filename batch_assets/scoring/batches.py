@@ -117,7 +117,7 @@ def _score_batch(
     start = time.perf_counter()
     if model.width is None:
         raise ModelError(
-            f"The model {model.model_filepath.name} does not say how many numbers it takes: name a file with "
+            f"The model {model.name} does not say how many numbers it takes: name a file with "
             "the values of a few items in SAMPLE_DATA_PATH."
         )
     checked = model.check(texts, model.width)
@@ -174,7 +174,7 @@ def _answers(model: OnnxModel, features: NDArray[Any]) -> tuple[Answers, dict[in
     answers, reasons = _split(model, features)
     if len(reasons) == len(features) >= SAMPLE_ITEMS:
         raise ModelError(
-            f"The model {model.model_filepath.name} fails on every one of {counted(len(features), 'item')}, on the "
+            f"The model {model.name} fails on every one of {counted(len(features), 'item')}, on the "
             f"first of them with: {reasons[0]}. Nothing of this batch is written: use another model (MODEL_FILEPATH), "
             "or fix the items."
         )
