@@ -19,7 +19,7 @@ from batch_assets.orchestration.resources import Model
 from batch_assets.pipeline import ENVIRONMENT_PIPELINE, ITEM_TABLE, SCHEDULE_MINUTE, Declaration, ItemTable
 from batch_assets.settings.database import DEFAULT_CONNECTION
 from batch_assets.settings.items import Feature, Form, Output
-from batch_assets.settings.model import ModelFiles
+from batch_assets.settings.model import ModelFiles, RegisteredModel, is_registered, registered_model
 
 
 def _between(least: float, most: float, value: Any) -> Any:
@@ -35,6 +35,15 @@ def _an_hour(text: str) -> str:
     return text
 
 
+def _a_model(text: str) -> str:
+    if "{{" not in text and is_registered(text):
+        try:
+            registered_model(text, None, None)
+        except SettingsError as error:
+            raise ValueError(str(error)) from error
+    return text
+
+
 PositiveInteger = Annotated[int, AfterValidator(partial(_between, 1, inf))]
 NonNegativeInteger = Annotated[int, AfterValidator(partial(_between, 0, inf))]
 NonNegativeNumber = Annotated[float, AfterValidator(partial(_between, 0, inf))]
@@ -42,6 +51,7 @@ Share = Annotated[float, AfterValidator(partial(_between, 0, 1))]
 Minute = Annotated[int, AfterValidator(partial(_between, 0, 59))]
 
 FirstHour = Annotated[str, AfterValidator(_an_hour)]
+ModelFile = Annotated[str, AfterValidator(_a_model)]
 
 # No column has such a name.
 _FEATURE_COLUMNS = "columns of the features"
@@ -132,7 +142,13 @@ class TableAttributes(dg.Model, dg.Resolvable):
 class ModelAttributes(dg.Model, dg.Resolvable):
     """The files of the model, each a path from the folder of the project."""
 
-    file: Annotated[str, Field(description="The ONNX file.")]
+    file: Annotated[
+        ModelFile,
+        Field(
+            description="The ONNX file, or a model of an MLflow registry: models:/churn@champion by an alias, "
+            "models:/churn/3 by its version."
+        ),
+    ]
     task: Annotated[Literal["classification", "regression"], Field(description="What the model is for.")] = (
         "classification"
     )
@@ -142,13 +158,13 @@ class ModelAttributes(dg.Model, dg.Resolvable):
     ] = None
     sample: Annotated[str | None, Field(description="A JSON list of the values of a few items to try it with.")] = None
 
-    def declared(self, project_root: Path) -> ModelFiles:
-        """Returns the files, whose paths begin in the folder of the project."""
-        return ModelFiles(
-            project_root / self.file,
-            project_root / self.labels if self.labels else None,
-            project_root / self.sample if self.sample else None,
-        )
+    def declared(self, project_root: Path) -> ModelFiles | RegisteredModel:
+        """Returns the files, whose paths begin in the folder of the project, or the model of a registry."""
+        labels = project_root / self.labels if self.labels else None
+        sample = project_root / self.sample if self.sample else None
+        if is_registered(self.file):
+            return registered_model(self.file, labels, sample)
+        return ModelFiles(project_root / self.file, labels, sample)
 
 
 class ScheduleAttributes(dg.Model, dg.Resolvable):

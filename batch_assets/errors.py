@@ -72,6 +72,19 @@ class ModelRunError(ModelError):
         self.reason = reason
 
 
+class RegistryError(ModelError):
+    """The registry of models does not let this process in: another one may have other settings."""
+
+    of_run = True
+
+
+class RegistryUnavailableError(RegistryError):
+    """The registry of models is away or busy: the same question may be answered later."""
+
+    transient = True
+    of_run = False
+
+
 class HourError(BatchAssetsError):
     """The hour asked for is not a closed hour of this pipeline."""
 

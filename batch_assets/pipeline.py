@@ -14,7 +14,7 @@ from batch_assets.settings.database import (
 )
 from batch_assets.settings.environment import environment
 from batch_assets.settings.items import ItemFormat
-from batch_assets.settings.model import ModelFiles
+from batch_assets.settings.model import ModelFiles, RegisteredModel, model_from_environment
 from batch_assets.settings.retry import RetrySettings
 from batch_assets.settings.throttle import ThrottleSettings
 
@@ -63,7 +63,7 @@ class Pipeline:
         name: By which its rows are known in the tables that pipelines share.
         database: Where the table is.
         items: The table and its columns.
-        model: The files of the model.
+        model: The files of the model, or a model of a registry.
         first_hour: Items that were created before it are not scored.
         schedule_minute: The minute at which the hour that has just closed is scored.
         retry: What is done about what could not be done at once.
@@ -73,7 +73,7 @@ class Pipeline:
     name: str
     database: MySQLSettings | SQLiteSettings
     items: ItemTable
-    model: ModelFiles
+    model: ModelFiles | RegisteredModel
     first_hour: Hour
     schedule_minute: int
     retry: RetrySettings
@@ -92,7 +92,7 @@ class Declaration:
         schedule_minute: The minute at which the hour that has just closed is scored.
         connection: What the variables of its database begin with: with `SHOP`, `SHOP_SERVER` says what
             `MYSQL_SERVER` says of the environment's.
-        model: The files of the model; None for those of the environment.
+        model: The files of the model, or a model of a registry; None for that of the environment.
         settings: Variables that have another value for it than in the environment.
     """
 
@@ -100,7 +100,7 @@ class Declaration:
     items: ItemTable = ITEM_TABLE
     schedule_minute: int = SCHEDULE_MINUTE
     connection: str = DEFAULT_CONNECTION
-    model: ModelFiles | None = None
+    model: ModelFiles | RegisteredModel | None = None
     settings: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
@@ -152,7 +152,7 @@ class Declaration:
             name=self.name,
             database=database_settings(of_pipeline),
             items=self.items,
-            model=self.model or ModelFiles.from_environment(of_pipeline),
+            model=self.model or model_from_environment(of_pipeline),
             first_hour=self.first_hour(variables),
             schedule_minute=self.schedule_minute,
             retry=RetrySettings.from_environment(of_pipeline),

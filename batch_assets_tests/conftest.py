@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from batch_assets_tests.support.registry import Registry
+
 # Which server to use is the developer's to say; all else of what is set on a machine would only change results.
 # Done on import: before any test module, and with it Dagster or the package, can have read it.
 SERVER_SETTINGS = {name: value for name, value in os.environ.items() if name.startswith("MYSQL_")}
 for name in list(os.environ):
-    if name.startswith(("MYSQL_", "BATCH_", "DAGSTER_", "API_")) or name in {
+    if name.startswith(("MYSQL_", "BATCH_", "DAGSTER_", "API_", "MLFLOW_")) or name in {
         "MODEL_FILEPATH",
         "LABEL_FILEPATH",
         "SAMPLE_DATA_PATH",
@@ -284,6 +286,26 @@ def shipped(
         else:
             shutil.copy(ROOT / "batch_assets" / "embedded_dagster.yaml", settings)
         yield stack.enter_context(opened_instance(os.environ))
+
+
+@pytest.fixture(scope="session", params=["folder"])
+def _made_registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a registry, to be copied: to log its models takes MLflow seconds."""
+    from batch_assets_tests.support.registry import make_registry
+
+    folder = tmp_path_factory.mktemp("registry")
+    make_registry(request.param, folder)
+    return folder
+
+
+@pytest.fixture
+def registry(_made_registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Registry":
+    """An MLflow registry in a folder, or where a test asks for it in a SQLite file; the environment points to it."""
+    from batch_assets_tests.support.registry import copy_registry
+
+    registry = copy_registry(_made_registry, tmp_path)
+    _set(monkeypatch, {"MLFLOW_TRACKING_URI": registry.uri, "MLFLOW_ALLOW_FILE_STORE": "true"})
+    return registry
 
 
 @pytest.fixture(scope="session")

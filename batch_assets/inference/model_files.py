@@ -1,8 +1,8 @@
 """The files of a model: read, and checked against each other. Whatever does not fit ends in a `ModelError`."""
 
-import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,62 +12,81 @@ from batch_assets.inference.item_format import shown
 from batch_assets.inference.model_check import check_sample
 from batch_assets.inference.model_inputs import find_inputs
 from batch_assets.inference.model_outputs import Classes, find_outputs
+from batch_assets.inference.model_registry import downloaded, resolve
+from batch_assets.inference.model_version import version_of
 from batch_assets.inference.onnx_model import OnnxModel, open_session
 from batch_assets.settings.folders import relative_to_root
 from batch_assets.settings.items import ItemFormat
-from batch_assets.settings.model import ModelFiles
+from batch_assets.settings.model import ModelFiles, RegisteredModel
 
 # What the pipeline of the environment takes, and writes class probabilities.
 LISTS_OF_NUMBERS = ItemFormat()
 
 
-def load_model(files: ModelFiles, items: ItemFormat = LISTS_OF_NUMBERS) -> OnnxModel:
+def load_model(source: ModelFiles | RegisteredModel, items: ItemFormat = LISTS_OF_NUMBERS) -> OnnxModel:
     """Reads the model and its labels, and score the sample where there is one.
 
     Args:
-        files: Where they are.
+        source: Where they are; of an alias, the version that it names now.
         items: What an item holds, and what is written once it is scored.
 
     Raises:
+        SettingsError: The model is in a registry, and MLflow is missing or no registry is named.
         ModelError: A file is missing or malformed, or model, labels, features and sample do not fit one another.
+        RegistryError: The registry does not hand it over.
     """
-    model_bytes = _read(files.model_filepath, "model", "MODEL_FILEPATH")
-    labels = () if files.label_filepath is None else load_labels(files.label_filepath)
-    path = files.model_filepath
-    session = open_session(model_bytes, path)
-    version = hashlib.sha256(model_bytes).hexdigest()
-    inputs = find_inputs(session, path.name, items)
-    read = find_outputs(session, path.name, items.outputs, _classes(labels, items, model_bytes))
-    model = OnnxModel(session, version, path.name, items, inputs, read)
-    if files.sample_data_path is not None:
-        source = f"the sample in {relative_to_root(files.sample_data_path)}"
-        check_sample(model, _load_sample(files.sample_data_path), source, every=True)
+    labels = () if source.label_filepath is None else load_labels(source.label_filepath)
+    if isinstance(source, RegisteredModel):
+        version = source if source.alias is None else resolve(source)
+        with downloaded(version) as path:
+            model = _load(path, str(version), str(version), path.parent, labels, items)
+    else:
+        path = source.model_filepath
+        model = _load(path, path.name, str(relative_to_root(path)), None, labels, items)
+    if source.sample_data_path is not None:
+        shown_as = f"the sample in {relative_to_root(source.sample_data_path)}"
+        check_sample(model, _load_sample(source.sample_data_path), shown_as, every=True)
     return model
 
 
-def labels_of(files: ModelFiles, items: ItemFormat) -> tuple[str, ...]:
+def _load(  # noqa: PLR0913, PLR0917 - the file, what it is called, and what belongs to it
+    path: Path, name: str, place: str, weights_folder: Path | None, labels: tuple[str, ...], items: ItemFormat
+) -> OnnxModel:
+    model_bytes = _read(path, "model", "MODEL_FILEPATH")
+    session = open_session(model_bytes, place, weights_folder)
+    inputs = find_inputs(session, name, items)
+    read = find_outputs(session, name, items.outputs, _classes(labels, items, model_bytes, weights_folder))
+    return OnnxModel(session, version_of(model_bytes, weights_folder), name, items, inputs, read)
+
+
+def labels_of(
+    source: ModelFiles | RegisteredModel, items: ItemFormat, scored_with: Sequence[str] = ()
+) -> tuple[str, ...]:
     """Returns the labels by which predictions are counted; none where nothing that is written has a label.
 
     Args:
-        files: Of the model.
+        source: The model.
         items: What is written once an item is scored.
+        scored_with: The labels of the model that scored the items: a registry may name another one by now.
 
     Raises:
         ModelError: A file is missing or malformed.
     """
     if items.labelled_output is None:
         return ()
-    if files.label_filepath is not None:
-        return load_labels(files.label_filepath)
-    return tuple(map(str, classes_of(_read(files.model_filepath, "model", "MODEL_FILEPATH"))))
+    if source.label_filepath is not None:
+        return load_labels(source.label_filepath)
+    if isinstance(source, RegisteredModel):
+        return tuple(scored_with)
+    return tuple(map(str, classes_of(_read(source.model_filepath, "model", "MODEL_FILEPATH"), None)))
 
 
-def _classes(labels: tuple[str, ...], items: ItemFormat, model_bytes: bytes) -> Classes:
+def _classes(labels: tuple[str, ...], items: ItemFormat, model_bytes: bytes, weights_folder: Path | None) -> Classes:
     """Returns the classes, also as the graph has them where the labels alone do not do."""
     forms = {output.form for output in items.outputs}
     if forms == {"value"} or (labels and forms == {"probabilities"}):
         return Classes(labels)
-    keys = classes_of(model_bytes)
+    keys = classes_of(model_bytes, weights_folder)
     return Classes(labels or tuple(map(str, keys)), keys)
 
 

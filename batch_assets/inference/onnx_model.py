@@ -11,7 +11,6 @@ from batch_assets.inference.feature_format import FeatureReader
 from batch_assets.inference.item_format import CheckedValues, check_items, check_values
 from batch_assets.inference.model_inputs import ModelInputs
 from batch_assets.inference.model_outputs import Answers, ModelOutputs
-from batch_assets.settings.folders import relative_to_root
 from batch_assets.settings.items import ItemFormat
 from batch_assets.wording import counted
 
@@ -23,8 +22,8 @@ class OnnxModel:
     """A model that fits its items, and its labels where it has some. Made by `load_model` in `model_files.py`.
 
     Attributes:
-        version: SHA-256 of the model file's bytes, in hexadecimal.
-        name: What it is called in messages: the name of its file.
+        version: SHA-256 of the model file's bytes, in hexadecimal, and of its weights where these are other files.
+        name: What it is called: the name of its file, or its version in a registry, as `models:/churn/3`.
         width: How many values the model takes an item; None while nothing has said so.
         dtype: The type of its input, float32, float64 or int64; or records with a field for each feature.
         outputs: The columns that are written, and how.
@@ -120,12 +119,13 @@ class OnnxModel:
         return {name: self.read.rows(name, output, len(features)) for name, output in zip(names, outputs, strict=True)}
 
 
-def open_session(model_bytes: bytes, path: Path) -> "InferenceSession":
+def open_session(model_bytes: bytes, place: str, weights_folder: Path | None) -> "InferenceSession":
     """Loads a model into ONNX Runtime.
 
     Args:
         model_bytes: The ONNX file.
-        path: Where it was read, for messages.
+        place: Where it was read, for messages.
+        weights_folder: The folder whose files it may take its weights from. None: it must hold them itself.
 
     Raises:
         ModelError: It is no ONNX model, or one that ONNX Runtime cannot load.
@@ -138,12 +138,13 @@ def open_session(model_bytes: bytes, path: Path) -> "InferenceSession":
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Weights that a model keeps in other files would be read from the working folder: any file of it, say one with a
     # password, would be scored. Beneath a file there is none.
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path))
+    folder = str(weights_folder or __file__)
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     try:
         return onnxruntime.InferenceSession(model_bytes, options, providers=["CPUExecutionProvider"])
     except _onnxruntime_errors() as error:
         raise ModelError(
-            f"The model file {relative_to_root(path)} ({len(model_bytes)} bytes) is not an ONNX model that ONNX "
+            f"The model file {place} ({len(model_bytes)} bytes) is not an ONNX model that ONNX "
             f"Runtime can load: {_one_line(error)}. It may be truncated or of another format: export it "
             "again, or point MODEL_FILEPATH at another file."
         ) from None

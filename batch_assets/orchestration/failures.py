@@ -10,6 +10,7 @@ from typing import ParamSpec, TypeVar
 import dagster as dg
 
 from batch_assets.errors import BatchAssetsError
+from batch_assets.orchestration.names import run_tag
 from batch_assets.pipeline import Declaration
 from batch_assets.settings.environment import environment
 from batch_assets.settings.retry import RetrySettings
@@ -105,7 +106,7 @@ def tag_fault(declaration: Declaration) -> dg.HookDefinition:
         partitions = str(failure.metadata["failed partitions"].value)
         if partitions:
             tags[FAILED_PARTITIONS_TAG] = partitions
-        of_pipeline = {_tag(name, declaration): value for name, value in tags.items()}
+        of_pipeline = {run_tag(name, declaration): value for name, value in tags.items()}
         context.instance.add_run_tags(context.run_id, of_pipeline)
 
     return tag
@@ -119,9 +120,4 @@ def fault_tags(run: dg.DagsterRun, declaration: Declaration) -> Mapping[str, str
 
 def _tags(run: dg.DagsterRun, declaration: Declaration) -> dict[str, str]:
     names = (FAULT_TAG, FAULT_MESSAGE_TAG, FAILED_PARTITIONS_TAG, _FAULTY_RUN_TAG)
-    return {name: run.tags[tag] for name in names if (tag := _tag(name, declaration)) in run.tags}
-
-
-def _tag(name: str, declaration: Declaration) -> str:
-    """Returns the name of a tag: a run may be for several pipelines, each of which may fail."""
-    return name if declaration.is_of_environment else f"{name}.{declaration.name}"
+    return {name: run.tags[tag] for name in names if (tag := run_tag(name, declaration)) in run.tags}

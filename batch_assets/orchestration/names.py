@@ -47,3 +47,8 @@ def table_metadata(declaration: Declaration) -> dict[str, Any]:
     # Without a schema of its own: the prefix of the asset's key is the pipeline's name.
     found = {"table": table.name, "schema": "", "partition_expr": table.created, "key": table.key}
     return found | ({"json_lists": table.json_lists} if table.json_lists else {})
+
+
+def run_tag(name: str, declaration: Declaration) -> str:
+    """Returns the name of a tag of a run: a run may be for several pipelines, each of which has its own."""
+    return name if declaration.is_of_environment else f"{name}.{declaration.name}"

@@ -5,16 +5,18 @@ import dagster as dg
 from batch_assets.inference.model_files import load_model
 from batch_assets.inference.onnx_model import OnnxModel
 from batch_assets.settings.items import ItemFormat
-from batch_assets.settings.model import ModelFiles
+from batch_assets.settings.model import ModelFiles, RegisteredModel
 
 
 class Model(dg.ConfigurableResource[OnnxModel]):
-    """How a model is loaded: from files. A resource of your own can take its place."""
+    """How a model is loaded: from files, or from a registry. A resource of your own can take its place."""
 
-    def load(self, files: ModelFiles, items: ItemFormat) -> OnnxModel:
+    def load(self, source: ModelFiles | RegisteredModel, items: ItemFormat) -> OnnxModel:
         """Returns the model, checked against its labels and its sample.
 
         Raises:
+            SettingsError: The model is in a registry, and MLflow is missing or no registry is named.
             ModelError: A file is missing or unusable, or they do not fit each other.
+            RegistryError: The registry does not hand it over.
         """
-        return load_model(files, items)
+        return load_model(source, items)

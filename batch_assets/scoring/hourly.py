@@ -99,7 +99,12 @@ class HourlyScoring:
             failed_items.record(connection, batch)
 
         def metadata() -> dict[str, Any]:
-            described = {"model_version": self.model.version, "retry": self.mode}
+            described = {
+                "model": self.model.name,
+                "model_version": self.model.version,
+                "labels": list(self.model.labels),
+                "retry": self.mode,
+            }
             paused = round(self.throttle.paused_seconds - paused_before, 3)
             return {**described, **progress.metadata(), "paused_seconds": paused}
 

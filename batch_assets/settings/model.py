@@ -1,11 +1,16 @@
-"""Where the files of the model are, as the environment says it."""
+"""Where the model is, as the environment says it."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from batch_assets.errors import SettingsError
 from batch_assets.settings.folders import model_folder
+
+REGISTERED_FORMS = "models:/NAME@ALIAS or models:/NAME/VERSION"
+_REGISTERED = re.compile(r"models:/(?P<name>[^/:]+)(?:@(?P<alias>[^/:@]+)|/(?P<version>[0-9]+))")
 
 
 @dataclass(frozen=True)
@@ -40,3 +45,70 @@ class ModelFiles:
         elif model.resolve() != (folder / "iris_svc.onnx").resolve():
             sample = None
         return cls(model, label, sample)
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A model of an MLflow registry. Which registry that is, MLflow's own variables say.
+
+    Attributes:
+        name: The registered model.
+        version: The version of it; None for the one that the alias names.
+        alias: Names a version, now this one and then another.
+        label_filepath: As of `ModelFiles`.
+        sample_data_path: As of `ModelFiles`.
+    """
+
+    name: str
+    version: int | None
+    alias: str | None
+    label_filepath: Path | None = None
+    sample_data_path: Path | None = None
+
+    def __str__(self) -> str:
+        """The model as MLflow writes it: `models:/churn@champion` or `models:/churn/3`."""
+        return f"models:/{self.name}/{self.version}" if self.alias is None else f"models:/{self.name}@{self.alias}"
+
+    def of_version(self, version: int) -> Self:
+        """Returns a version of the same model, which no alias can move."""
+        return replace(self, version=version, alias=None)
+
+
+def is_registered(text: str) -> bool:
+    """Returns whether a text names a model of a registry, or tries to, and not a file."""
+    return text.startswith("models:")
+
+
+def registered_model(text: str, label_filepath: Path | None, sample_data_path: Path | None) -> RegisteredModel:
+    """Returns the model of a registry that a text names.
+
+    Args:
+        text: `models:/churn@champion` or `models:/churn/3`.
+        label_filepath: Its labels, if it does not name its classes.
+        sample_data_path: What to try it with.
+
+    Raises:
+        SettingsError: The text is neither.
+    """
+    found = _REGISTERED.fullmatch(text)
+    if found is None:
+        raise SettingsError(f"The model {text!r} names no version of a registered model: write {REGISTERED_FORMS}.")
+    version = found["version"]
+    return RegisteredModel(
+        found["name"], None if version is None else int(version), found["alias"], label_filepath, sample_data_path
+    )
+
+
+def model_from_environment(environ: Mapping[str, str]) -> ModelFiles | RegisteredModel:
+    """Reads MODEL_FILEPATH, LABEL_FILEPATH and SAMPLE_DATA_PATH.
+
+    The labels and the sample of the iris model say nothing about a registered one.
+
+    Raises:
+        SettingsError: MODEL_FILEPATH names no version of a registered model, and no file.
+    """
+    text = environ.get("MODEL_FILEPATH", "")
+    if not is_registered(text):
+        return ModelFiles.from_environment(environ)
+    labels, sample = environ.get("LABEL_FILEPATH"), environ.get("SAMPLE_DATA_PATH")
+    return registered_model(text, Path(labels) if labels else None, Path(sample) if sample else None)

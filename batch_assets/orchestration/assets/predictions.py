@@ -9,6 +9,7 @@ from batch_assets.database.connection.throttle import Throttle
 from batch_assets.database.slices.batches import Batches, BatchesByPartition
 from batch_assets.orchestration.assets.run_summary import sum_up
 from batch_assets.orchestration.failures import as_dagster_failure, tag_fault
+from batch_assets.orchestration.model_of_run import model_of_run
 from batch_assets.orchestration.names import asset_keys, group_name, io_manager_key, table_metadata
 from batch_assets.orchestration.partitions import backfill_policy, closed_hours, hourly_partitions
 from batch_assets.orchestration.resources import Model
@@ -65,7 +66,7 @@ def build_predictions(declaration: Declaration) -> dg.AssetsDefinition:
         scoring = HourlyScoring(
             engine,
             pipeline,
-            model.load(pipeline.model, table),
+            model.load(model_of_run(context, declaration, pipeline.model), table),
             retry_mode(config.retry, context.run.tags.get(RETRY_TAG), pipeline.retry),
             context.run.run_id,
             Throttle(engine, pipeline.throttle, context.log.info),

@@ -63,7 +63,7 @@ def build_run_summary(declaration: Declaration) -> dg.AssetsDefinition:
         scorings = _scorings(context, declaration, chosen)
 
         def summary_of(hour: Hour) -> Batches:
-            outcome = _outcome(pipeline, hour, predictions.of_partition(hour.key))
+            outcome = _outcome(pipeline, hour, predictions.of_partition(hour.key), scorings[hour.key])
             summary = Summary(pipeline.name, hour.start, outcome, scorings[hour.key])
             return Batches([summary.batch()], metadata=lambda: _metadata(summary))
 
@@ -81,7 +81,7 @@ def sum_up(context: dg.AssetExecutionContext, declaration: Declaration, keys: Se
     pipeline, hours_stored = declaration.load(), [check_closed(key, declaration) for key in keys]
     engine, scorings = engine_for(pipeline.database), _scorings(context, declaration, hours_stored)
     for hour in hours_stored:
-        outcome = _outcome(pipeline, hour, read_predictions(engine, pipeline.items, hour))
+        outcome = _outcome(pipeline, hour, read_predictions(engine, pipeline.items, hour), scorings[hour.key])
         summary = Summary(pipeline.name, hour.start, outcome, scorings[hour.key])
         store_summary(engine, summary)
         metadata = {**_metadata(summary), "rows": 1}
@@ -91,8 +91,8 @@ def sum_up(context: dg.AssetExecutionContext, declaration: Declaration, keys: Se
         context.log_event(evaluation)
 
 
-def _outcome(pipeline: Pipeline, hour: Hour, predictions: Iterable[Batch]) -> Outcome:
-    labels = labels_of(pipeline.model, pipeline.items)
+def _outcome(pipeline: Pipeline, hour: Hour, predictions: Iterable[Batch], scoring: Mapping[str, Any]) -> Outcome:
+    labels = labels_of(pipeline.model, pipeline.items, scoring.get("labels", ()))
     failed = failed_ids(engine_for(pipeline.database), pipeline_tables(pipeline), hour)
     return count_outcome(predictions, pipeline.items, failed, labels)
 
