@@ -37,7 +37,7 @@ def load_model(source: ModelFiles | RegisteredModel, items: ItemFormat = LISTS_O
     """
     labels = () if source.label_filepath is None else load_labels(source.label_filepath)
     if isinstance(source, RegisteredModel):
-        version = source if source.alias is None else resolve(source)
+        version = resolve(source)
         with downloaded(version) as path:
             model = _load(path, str(version), str(version), path.parent, labels, items)
     else:

@@ -32,11 +32,13 @@ def model_of_run(
     """
     if not isinstance(model, RegisteredModel):
         return model
-    model_tag, run_tag_of_it = run_tag(MODEL_TAG, declaration), run_tag(_RUN_OF_MODEL_TAG, declaration)
-    run = context.instance.get_run_by_id(context.run_id)
-    if run and run.tags.get(run_tag_of_it) == context.run_id:
+    run_id = context.run.run_id
+    model_tag, owner_tag = run_tag(MODEL_TAG, declaration), run_tag(_RUN_OF_MODEL_TAG, declaration)
+    # As it is now: the run of the context has the tags with which the process began.
+    run = context.instance.get_run_by_id(run_id)
+    if run and run.tags.get(owner_tag) == run_id:
         return registered_model(run.tags[model_tag], model.label_filepath, model.sample_data_path)
     resolved = resolve(model)
     context.log.info("The model of this run is %s, which %s names.", resolved, model)
-    context.instance.add_run_tags(context.run_id, {model_tag: str(resolved), run_tag_of_it: context.run_id})
+    context.instance.add_run_tags(run_id, {model_tag: str(resolved), owner_tag: run_id})
     return resolved

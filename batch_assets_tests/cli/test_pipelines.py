@@ -69,6 +69,9 @@ WRONG = {
     "a share above all": ("0.05", "5", ["max_failed_share", "defs.yaml:8", "must be from 0 to 1"]),
     "a policy there is not": ("policy: partial", "policy: sometimes", ["defs.yaml:8", "policy", "'partial', "]),
     "a task there is not": ("task: regression", "task: ranking", ["attributes.files", "task", "'classification' or"]),
+    "no version of a registered model": (
+        "models/churn.onnx", "models:/churn", ["file", "defs.yaml:5", "models:/NAME@ALIAS or models:/NAME/VERSION"],
+    ),
     "a name with a space": ("name: churn\n", "name: Churn Rate\n", ["attributes.name at", "defs.yaml:3"]),
     "a feature twice": ("[age, plan,", "[age, age, plan,", ["feature age is named 2 times"]),
     "a form that there is not": ("output: churn_score", "outputs: {churn_score: mean}", ["outputs", "defs.yaml:4"]),

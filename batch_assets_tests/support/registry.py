@@ -1,5 +1,6 @@
 """MLflow registries in a folder or in a SQLite file, with small models in them."""
 
+import hashlib
 import os
 import shutil
 import warnings
@@ -119,6 +120,14 @@ def weighty(location: str | None = None) -> Any:
     graph = helper.make_graph([helper.make_node("MatMul", ["values", "weights"], ["sums"])], "test", [values], [sums])
     graph.initializer.append(weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def sha256_of(version: int) -> str:
+    """The SHA-256 of a version of the model `iris`, read where MLflow keeps it."""
+    from mlflow import MlflowClient, artifacts
+
+    uri = MlflowClient().get_model_version_download_uri("iris", str(version))
+    return hashlib.sha256(Path(artifacts.download_artifacts(f"{uri}/model.onnx")).read_bytes()).hexdigest()
 
 
 def files_of(folder: Path) -> list[Path]:
