@@ -25,11 +25,14 @@ from batch_assets.api.application import application
 from batch_assets.api.bodies import new_item_type
 from batch_assets.database.records.items import ItemFilter, read_page
 from batch_assets.database.schema.setup import initialize_database
+from batch_assets.errors import ModelError
 from batch_assets.inference.item_format import check_values
+from batch_assets.settings.folders import root_folder
 from batch_assets_tests.support.api import KEY, process
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 from batch_assets_tests.support.pipeline import END, GOOD, HALF_PAST, HOUR, START, insert_items
+from batch_assets_tests.support.registry import Registry, sha256_of
 from batch_assets_tests.support.servers import Server, free_port, private_server
 
 VALUES = [5.1, 3.5, 1.4, 0.2]
@@ -337,6 +340,17 @@ def test_metadata_say_what_an_item_must_be(api: httpx.Client) -> None:
     metadata = api.get("/metadata").json()
     assert metadata.pop("model_version") == "dd55621127ea4c12ca1ac315b1b52e990b625218be74633f8d19d1610029830f"
     assert metadata == {"labels": ["setosa", "versicolor", "virginica"], "number_of_values": 4, "type": "float32"}
+
+
+def test_the_model_of_a_registry_is_that_which_its_alias_names_when_the_api_starts(
+    start: Start, registry: Registry
+) -> None:
+    registry.set_alias(2)
+    labels = str(root_folder() / "models" / "label.json")
+    api = start(MODEL_FILEPATH="models:/iris@champion", LABEL_FILEPATH=labels)
+    assert api.get("/metadata").json()["model_version"] == sha256_of(2)
+    with pytest.raises(ModelError, match="has no alias challenger of the model iris"):
+        start(MODEL_FILEPATH="models:/iris@challenger")
 
 
 # Operating
