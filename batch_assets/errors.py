@@ -134,5 +134,9 @@ class IdempotencyError(BatchAssetsError):
     """An idempotency key was used for other items before: nothing was registered."""
 
 
+class ItemRefusedError(BatchAssetsError):
+    """A table does not take items as they were given, or takes none without the service: nothing was changed."""
+
+
 class PruneError(BatchAssetsError):
     """Something that was to be removed had to stay; the rest is gone."""

@@ -42,9 +42,14 @@ class ItemTable(ItemFormat):
     updated: str | None = "updated_datetime"
 
     @property
+    def scored_columns(self) -> list[str]:
+        """The columns that say what is to be scored."""
+        return [feature.name for feature in self.features] if self.from_columns else [self.values]
+
+    @property
     def json_lists(self) -> dict[str, list[str]]:
         """What the server makes of columns: the name under which it is read, and the columns."""
-        return {self.values: [feature.name for feature in self.features]} if self.from_columns else {}
+        return {self.values: self.scored_columns} if self.from_columns else {}
 
 
 # What the pipeline that the environment describes is called; rows from before there were others have this name.

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import anyio.to_thread
-import sqlalchemy as sa
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -16,17 +15,15 @@ from starlette.routing import BaseRoute, Match, Route
 from batch_assets.api.bodies import Fault, Problem
 from batch_assets.api.metrics import Metrics
 from batch_assets.api.middleware import BodyLimit, RequestLog
+from batch_assets.api.pipeline_routes import check_key, pipeline_router
 from batch_assets.api.routes import router
-from batch_assets.database.connection.engine import engine_for
-from batch_assets.database.schema.tables import pipeline_tables
-from batch_assets.errors import BatchAssetsError, DatabaseUnavailableError, IdempotencyError
-from batch_assets.inference.model_files import load_model
-from batch_assets.pipeline import pipeline_from_environment
+from batch_assets.api.served import ServedPipeline, served_pipelines
+from batch_assets.errors import BatchAssetsError, DatabaseUnavailableError, IdempotencyError, ItemRefusedError
+from batch_assets.inference.item_format import shown
+from batch_assets.pipeline import ENVIRONMENT_PIPELINE, OF_ENVIRONMENT, Declaration
 from batch_assets.settings.api import ApiSettings
 from batch_assets.wording import counted
 
-# The longest that a statement of the API may wait: longer than MySQL waits for a lock.
-ANSWER_SECONDS = 60
 RETRY_AFTER_SECONDS = 1
 MOST_FAULTS = 100
 DESCRIPTION = """Registers items for the hourly batch and shows what became of them.
@@ -40,47 +37,51 @@ Lists come in pages, the newest items first. Where there are more, the header `L
 _log = logging.getLogger("batch_assets.api")
 
 
-def application(environment: Mapping[str, str]) -> FastAPI:
+def application(environment: Mapping[str, str], declarations: Sequence[Declaration] = (OF_ENVIRONMENT,)) -> FastAPI:
     """Makes the application.
 
     Args:
-        environment: The variables of the database, the model and the API.
+        environment: The variables of the databases, the models and the API.
+        declarations: The pipelines that it serves.
 
     Raises:
         SettingsError: A variable has a value that cannot be used.
         ModelError: The model or its labels cannot be used.
     """
     settings = ApiSettings.from_environment(environment)
-    pipeline = pipeline_from_environment(environment)
-    engine = engine_for(pipeline.database, settings.connections, ANSWER_SECONDS)
-    model = load_model(pipeline.model)
-    metrics = Metrics(engine, pipeline)
+    pipelines = served_pipelines(declarations, environment, settings.connections)
+    metrics = Metrics(pipelines)
     app = FastAPIOffline(
         title="batch_assets",
         description=DESCRIPTION,
         redoc_url=None,
-        lifespan=_lifespan(engine, settings.connections),
+        lifespan=_lifespan(pipelines, settings.connections),
     )
-    routes = router(engine, pipeline_tables(pipeline), model, settings.key, metrics)
-    app.include_router(routes)
-    _answer_faults(app, routes.routes)
+    may_write = check_key(settings.key)
+    routers = [router(pipelines, metrics), *(pipeline_router(served, may_write) for served in pipelines)]
+    for each in routers:
+        app.include_router(each)
+    _answer_faults(app, [route for each in routers for route in each.routes], pipelines)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequestLog, metrics=metrics)
     return app
 
 
-def _lifespan(engine: sa.Engine, connections: int) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _lifespan(
+    pipelines: Sequence[ServedPipeline], connections: int
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         # A request that has a thread has a connection too: none waits for one and fails.
         anyio.to_thread.current_default_thread_limiter().total_tokens = connections
         yield
-        engine.dispose()
+        for served in pipelines:
+            served.engine.dispose()
 
     return lifespan
 
 
-def _answer_faults(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
+def _answer_faults(app: FastAPI, routes: Sequence[BaseRoute], pipelines: Sequence[ServedPipeline]) -> None:
     """Has every fault answered by a `Problem`."""
 
     @app.exception_handler(RequestValidationError)
@@ -94,10 +95,13 @@ def _answer_faults(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
         headers = dict(error.headers or {})
         if error.status_code == 405:
             headers["Allow"] = ", ".join(sorted(_methods(routes, request)))
-        return _problem(error.status_code, error.detail, headers=headers)
+        no_route = error.status_code == 404 and "route" not in request.scope
+        detail = _not_there(request.url.path, pipelines) if no_route else error.detail
+        return _problem(error.status_code, detail, headers=headers)
 
     @app.exception_handler(IdempotencyError)
-    def _(_request: Request, error: IdempotencyError) -> JSONResponse:
+    @app.exception_handler(ItemRefusedError)
+    def _(_request: Request, error: IdempotencyError | ItemRefusedError) -> JSONResponse:
         return _problem(409, str(error))
 
     @app.exception_handler(DatabaseUnavailableError)
@@ -118,6 +122,21 @@ def _methods(routes: Sequence[BaseRoute], request: Request) -> set[str]:
     return {method for route in matching for method in route.methods or ()}
 
 
+def _not_there(path: str, pipelines: Sequence[ServedPipeline]) -> str:
+    """Says of a path that leads nowhere where its beginning leads."""
+    begins, _, rest = path.lstrip("/").partition("/")
+    name = rest.partition("/")[0]
+    names = [served.pipeline.name for served in pipelines]
+    listed = "GET /pipelines lists those that there are."
+    if begins == "pipelines" and name and name not in names:
+        return f"There is no pipeline {shown(name)!r}: {listed}"
+    if begins == "pipelines" and name == ENVIRONMENT_PIPELINE:
+        return "The pipeline of the environment has its paths without /pipelines/items: /data, for example."
+    if begins in ("data", "hours", "metadata") and ENVIRONMENT_PIPELINE not in names:
+        return f"/{begins} is that of the pipeline of the environment, which this project does not declare: {listed}"
+    return "Not Found"
+
+
 def _problem(
     status: int, detail: str, faults: list[Fault] | None = None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
@@ -128,5 +147,5 @@ def _fault(error: Mapping[str, object]) -> Fault:
     """Says of a fault which item has it and where: of what pydantic calls `("body", "several", 3, "values", 2)`."""
     place = [part for part in error["loc"] if part not in ("body", "one", "several")]  # type: ignore[attr-defined]
     index = place.pop(0) if place and isinstance(place[0], int) else None
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{shown(part)}" for part in place).lstrip(".")
     return Fault(index=index, reason=f"{where}: {error['msg']}" if where else str(error["msg"]))

@@ -1,16 +1,12 @@
 """What requests and answers are made of, as the OpenAPI document shows it."""
 
 import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import orjson
-import sqlalchemy as sa
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, create_model
+from pydantic import BaseModel, Field
 
-from batch_assets.inference.item_format import LIMITS
-from batch_assets.inference.onnx_model import OnnxModel
+from batch_assets.settings.items import Form
 
-MOST_ITEMS = 10_000
 EXAMPLE_VALUES = [5.1, 3.5, 1.4, 0.2]
 EXAMPLE_TIME = "2026-11-02T05:30:00Z"
 LARGEST_ID = 10**18 - 1
@@ -27,17 +23,6 @@ class Item(BaseModel):
     )
     created_datetime: datetime.datetime = Field(examples=[EXAMPLE_TIME])
     updated_datetime: datetime.datetime = Field(examples=[EXAMPLE_TIME])
-
-    @classmethod
-    def of_row(cls, row: sa.Row[Any]) -> "Item":
-        """Makes one of a row as `database/items.py` reads it."""
-        return cls(
-            id=row.id,
-            values=_parsed(row.values),
-            prediction=_parsed(row.prediction),
-            created_datetime=in_utc(row.created_datetime),
-            updated_datetime=in_utc(row.updated_datetime),
-        )
 
 
 class Registered(BaseModel):
@@ -77,6 +62,41 @@ class ModelMetadata(BaseModel):
     type: str = Field(description="The type of the numbers.", examples=["float32"])
 
 
+class FeatureMetadata(BaseModel):
+    """A value that the model takes, by its name."""
+
+    name: str
+    type: str = Field(description="`string`, or the type of the number or boolean.", examples=["float32"])
+    nullable: bool
+
+
+class FeatureModelMetadata(BaseModel):
+    """The model by which registered items are checked, whose features have names."""
+
+    model_version: str = Field(description="SHA-256 of its file.")
+    labels: list[str] = Field(description="None for a regression.", examples=[["benign", "malignant"]])
+    features: list[FeatureMetadata] = Field(description="What an item has, in the order of the model.")
+
+
+class PipelineDescription(BaseModel):
+    """A pipeline: what it scores, when, and where this API has it."""
+
+    name: str = Field(examples=["churn"])
+    table: str = Field(description="Whose rows are its items.", examples=["customers"])
+    task: Literal["classification", "regression"]
+    outputs: dict[str, Form] = Field(
+        description="The columns that are written, and what to each.", examples=[{"churn_score": "value"}]
+    )
+    first_hour: str = Field(description="Older items are not scored.", examples=["2026-11-01-00:00"])
+    schedule_minute: int = Field(description="The minute at which the hour that has closed is scored.", examples=[19])
+    retry: str = Field(
+        description="What is done about what is left over: `partial`, `whole_batch` or `leave`.", examples=["partial"]
+    )
+    data: str = Field(description="The path of its items.", examples=["/pipelines/churn/data"])
+    hours: str = Field(description="The path of its hours.", examples=["/pipelines/churn/hours"])
+    metadata: str = Field(description="The path of its model.", examples=["/pipelines/churn/metadata"])
+
+
 class Healthy(BaseModel):
     """The API and its database are at work."""
 
@@ -106,45 +126,6 @@ class Problem(BaseModel):
     faults: list[Fault] = []
 
 
-class _NewItem(BaseModel):
-    """An item to register."""
-
-    model_config = ConfigDict(extra="forbid", title="NewItem", json_schema_extra={"additionalProperties": False})
-
-
-def new_item_type(model: OnnxModel) -> type[BaseModel]:
-    """Returns the type of an item that the model can score.
-
-    Args:
-        model: Says how many numbers an item has, and within which limits they must lie.
-    """
-    lowest, highest = LIMITS[model.dtype]
-    kind: Any = int if model.dtype.kind == "i" else float
-    value = Annotated[kind, Field(strict=True, ge=kind(lowest), le=kind(highest))]
-    length = {"min_length": model.width or 1, "max_length": model.width}
-    values = Annotated[list[value], Field(description="The numbers to score.", examples=[EXAMPLE_VALUES], **length)]
-    return create_model("NewItem", __base__=_NewItem, values=values)
-
-
-def one_or_several(item: type[BaseModel]) -> Any:
-    """Returns the type of an item or a list of items."""
-    several = Annotated[list[item], Field(min_length=1, max_length=MOST_ITEMS)]  # type: ignore[valid-type]
-    return Annotated[
-        Annotated[item, Tag("one")] | Annotated[several, Tag("several")],
-        Discriminator(lambda given: "several" if isinstance(given, list) else "one"),
-    ]
-
-
 def in_utc(moment: datetime.datetime) -> datetime.datetime:
     """Returns a time of the database with its zone."""
     return moment.replace(tzinfo=datetime.UTC)
-
-
-def _parsed(text: str | None) -> Any:
-    """Returns what a JSON text says; what is none, which SQLite lets pass, is shown as the text."""
-    if text is None:
-        return None
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return text

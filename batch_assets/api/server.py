@@ -1,12 +1,13 @@
 """Serving the API: on an address, with a log of JSON lines, until it is told to end."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import uvicorn
 from pythonjsonlogger.core import RESERVED_ATTRS
 
 from batch_assets.api.application import application
+from batch_assets.pipeline import Declaration
 from batch_assets.settings.api import ApiSettings
 
 # What a request that is being worked on has left to end when the API is told to.
@@ -29,11 +30,12 @@ LOG: dict[str, Any] = {
 }
 
 
-def serve(environment: Mapping[str, str]) -> None:
+def serve(environment: Mapping[str, str], declarations: Sequence[Declaration]) -> None:
     """Serves the API until a signal ends it: SIGTERM lets requests end that are being worked on.
 
     Args:
-        environment: The variables of the database, the model and the API.
+        environment: The variables of the databases, the models and the API.
+        declarations: The pipelines that it serves.
 
     Raises:
         SettingsError: A variable has a value that cannot be used.
@@ -41,7 +43,7 @@ def serve(environment: Mapping[str, str]) -> None:
     """
     settings = ApiSettings.from_environment(environment)
     uvicorn.run(
-        application(environment),
+        application(environment, declarations),
         host=settings.host,
         port=settings.port,
         log_config=LOG,

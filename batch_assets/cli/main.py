@@ -60,7 +60,8 @@ def init_db() -> None:
 def serve() -> None:
     """Serve the web API, on API_HOST and API_PORT.
 
-    It registers items and shows what became of them; http://127.0.0.1:8000/docs says how.
+    It registers items and shows what became of them; http://127.0.0.1:8000/docs says how. The pipeline of the
+    environment is at /data, the others that a project declares are at /pipelines.
     """
     try:
         from batch_assets.api.server import serve  # noqa: PLC0415 - an optional dependency group
@@ -68,7 +69,7 @@ def serve() -> None:
         raise SettingsError(
             f"The API needs the package {error.name}, which is missing: install batch-assets with the extra `api`."
         ) from error
-    serve(environment())
+    serve(environment(), declared_pipelines())
 
 
 @main.command()

@@ -45,6 +45,10 @@ class ModelInputs:
     width: int | None
     shapes: dict[str, tuple[int, ...]]
 
+    def dtype_of(self, feature: Feature) -> np.dtype[Any]:
+        """Returns the type that the model takes a feature as."""
+        return self.dtype[feature.name] if self.dtype.names else self.dtype
+
     def feed(self, features: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Returns what each input gets of a batch."""
         if self.dtype.names is None:
@@ -174,14 +178,19 @@ def _check_batch(each: "NodeArg", model: str) -> None:
 
 def _check_nullable(inputs: ModelInputs, model: str) -> None:
     for feature in inputs.features:
-        dtype = inputs.dtype[feature.name] if inputs.dtype.names else inputs.dtype
+        dtype = inputs.dtype_of(feature)
         if feature.nullable and dtype.kind != "f":
-            kind = "string" if dtype.kind == "O" else dtype.name
             raise ModelError(
-                f"The feature {feature.name} is declared nullable, and the model {model} takes it as {kind}, which "
+                f"The feature {feature.name} is declared nullable, and the model {model} takes it as "
+                f"{type_name(dtype)}, which "
                 "has nothing that stands for null: declare it without, or train the model on a float or on a value of "
                 "your own for what is missing."
             )
+
+
+def type_name(dtype: np.dtype[Any]) -> str:
+    """Returns what people call the type of a feature."""
+    return "string" if dtype.kind == "O" else dtype.name
 
 
 def static_size(shape: Sequence[int | str | None], axis: int) -> int | None:

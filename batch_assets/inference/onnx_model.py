@@ -25,6 +25,7 @@ class OnnxModel:
         version: SHA-256 of the model file's bytes, in hexadecimal, and of its weights where these are other files.
         name: What it is called: the name of its file, or its version in a registry, as `models:/churn/3`.
         width: How many values the model takes an item; None while nothing has said so.
+        inputs: What it takes, as its file says it.
         dtype: The type of its input, float32, float64 or int64; or records with a field for each feature.
         outputs: The columns that are written, and how.
         read: The outputs of the graph that these are made of.
@@ -46,7 +47,7 @@ class OnnxModel:
         self.outputs = items.outputs
         self.read = read
         self._session = session
-        self._inputs = inputs
+        self.inputs = inputs
         self._features = FeatureReader(inputs.features, items.by_name, inputs.dtype) if inputs.features else None
 
     @property
@@ -104,7 +105,7 @@ class OnnxModel:
         if len(features) == 0:
             return {name: self.read.no_rows(name) for name in names}
         try:
-            outputs = self._session.run(names, self._inputs.feed(features))
+            outputs = self._session.run(names, self.inputs.feed(features))
         except _run_errors() as error:
             reason = _one_line(error)
             raise ModelRunError(

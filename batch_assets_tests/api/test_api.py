@@ -18,15 +18,17 @@ import numpy as np
 import pytest
 import uvicorn
 from hypothesis import strategies as st
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from batch_assets.api import routes
+from batch_assets.api import pipeline_routes
 from batch_assets.api.application import application
-from batch_assets.api.bodies import new_item_type
+from batch_assets.api.item_bodies import item_bodies
 from batch_assets.database.records.items import ItemFilter, read_page
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.errors import ModelError
 from batch_assets.inference.item_format import check_values
+from batch_assets.inference.model_inputs import ModelInputs
+from batch_assets.pipeline import pipeline_from_environment
 from batch_assets.settings.folders import root_folder
 from batch_assets_tests.support.api import KEY, process
 from batch_assets_tests.support.database import Sql
@@ -277,7 +279,7 @@ def test_a_page_reads_what_it_shows(server: Server, server_environment: dict[str
     sql("UPDATE items SET prediction = '[1, 0, 0]' WHERE id > 4500")
     sql("ANALYZE TABLE items")
     newest = read_page(engine_from_environment(), ITEMS, ItemFilter.unpredicted, None, 11)
-    last = routes._position(routes._cursor(newest[-1]))
+    last = pipeline_routes._position(pipeline_routes._cursor(newest[-1]))
     for which in ItemFilter:
         for before in (None, last):
             assert rows_read(lambda: read_page(engine_from_environment(), ITEMS, which, before, 11)) < 200  # noqa: B023
@@ -501,13 +503,14 @@ def test_what_is_registered_can_be_scored(dtype: type, data: st.DataObject) -> N
 
         def __init__(self) -> None:
             self.dtype, self.width = np.dtype(dtype), 2
+            self.inputs = ModelInputs((), self.dtype, self.width, {})
 
     edges = st.sampled_from([0, -0.0, 1e308, 3.4028235e38, 3.4028236e38, 2**63, 2**63 - 1, -(2**63) - 1, 10**400, 5.0])
     number = st.one_of(edges, st.floats(), st.integers(), st.booleans(), st.none(), st.text(max_size=3))
     values = data.draw(st.lists(number, min_size=1, max_size=3))
-    item = TypeAdapter(new_item_type(Model()))  # type: ignore[arg-type]
+    bodies = item_bodies(pipeline_from_environment(), Model())  # type: ignore[arg-type]
     try:
-        text = routes._text(item.validate_python({"values": values}))
+        (text,) = bodies.row(bodies.new.model_validate({"values": values}))
     except ValidationError:
         return
     assert check_values([text], 2, np.dtype(dtype)).bad == []

@@ -3,19 +3,32 @@
 import datetime
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+import sqlite3
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum, auto
 from typing import Any
 
+import pymysql
 import sqlalchemy as sa
 
 from batch_assets.database.connection.engine import snapshot
 from batch_assets.database.connection.statements import statement_rows
 from batch_assets.database.schema.pending import is_pending, is_predicted
 from batch_assets.database.schema.tables import PipelineTables, registrations
-from batch_assets.errors import IdempotencyError
+from batch_assets.database.slices.reflection import known_columns, reflect
+from batch_assets.database.slices.table_slice import TableSlice
+from batch_assets.database.slices.values import stored_values
+from batch_assets.errors import DatabaseError, IdempotencyError, ItemRefusedError, TableError
 from batch_assets.hours import utc_now
+from batch_assets.pipeline import ItemTable
+
+# What is wrong with the row, and not with the statement or with the server: NULL, a duplicate, out of range, cut off,
+# without a default, no value of the type, too long, a foreign key, a trigger's own word, a CHECK (MySQL, MariaDB).
+_REFUSALS = {1048, 1062, 1264, 1265, 1292, 1364, 1366, 1406, 1452, 1644, 3819, 4025}
+_WITHOUT_DEFAULT = re.compile(r"Field '(.+)' doesn't have a default value|NOT NULL constraint failed: [^.]+\.(.+)")
 
 
 class ItemFilter(StrEnum):
@@ -52,10 +65,12 @@ def read_page(
         count: How many at the most.
 
     Returns:
-        Rows with `id`, `values` and `prediction` as JSON texts, `created_datetime` and `updated_datetime`.
+        Rows with `id`, `values` as JSON text, `created_datetime` and, where the table has it, `updated_datetime`; then
+        each column that is written once an item is scored, JSON as its text.
     """
     created = items.c.created_datetime
-    page = sa.select(items).order_by(created.desc(), items.c.id.desc()).limit(count)
+    # What was created at no time belongs to no hour, and on no page.
+    page = _rows(items).where(created.is_not(None)).order_by(created.desc(), items.c.id.desc()).limit(count)
     if before:
         # Two ranges of the index, which ends with the id: for a comparison of pairs MySQL would read it from its end.
         of_its_time = sa.and_(created == before.created, items.c.id < before.id)
@@ -71,43 +86,59 @@ def read_page(
 def read_item(engine: sa.Engine, items: sa.Table, item_id: int) -> sa.Row[Any] | None:
     """Returns the row of an item as `read_page` has it, None if there is none."""
     with snapshot(engine) as connection:
-        return connection.execute(_item(items, item_id)).one_or_none()
+        return connection.execute(_rows(items).where(items.c.id == item_id)).one_or_none()
 
 
-def correct_item(engine: sa.Engine, items: sa.Table, item_id: int, values: str) -> sa.Row[Any] | None:
+def correct_item(
+    engine: sa.Engine, items: sa.Table, item_id: int, values: Sequence[Any], answers: Collection[str]
+) -> sa.Row[Any] | None:
     """Gives an item other values and takes its prediction away, so that it is scored anew.
 
     Args:
         engine: The database.
         items: Their table.
         item_id: The item.
-        values: Its values as JSON text.
+        values: What its columns get that are scored, in their order; JSON as its text.
+        answers: The columns with what was said of it as it was.
 
     Returns:
         Its row from now on as `read_page` has it, None if there is no such item.
+
+    Raises:
+        ItemRefusedError: The table does not take these values.
     """
-    change = sa.update(items).where(items.c.id == item_id).values({"values": values, "prediction": None})
-    with engine.begin() as connection:
-        connection.execute(change)
-        return connection.execute(_item(items, item_id)).one_or_none()
+    names: ItemTable = items.info["names"]
+    with engine.begin() as connection, _refusals(names):
+        (stored,) = _stored(connection, names, [values])
+        sqlite, quote = connection.dialect.name == "sqlite", connection.dialect.identifier_preparer.quote
+        mark = "?" if sqlite else "%s"
+        sets = [f"{quote(column)} = {mark}" for column in names.scored_columns]
+        sets += [f"{quote(column)} = NULL" for column in answers]
+        statement = f"UPDATE {quote(names.name)} SET {', '.join(sets)} WHERE {quote(names.key)} = {mark}"
+        connection.exec_driver_sql(statement, (*stored, item_id))
+        return connection.execute(_rows(items).where(items.c.id == item_id)).one_or_none()
 
 
-def register_once(engine: sa.Engine, tables: PipelineTables, texts: Sequence[str], key: str | None) -> list[int]:
+def register_once(
+    engine: sa.Engine, tables: PipelineTables, rows: Sequence[Sequence[Any]], key: str | None
+) -> list[int]:
     """Registers items in one transaction, and no second time under the same key.
 
     Args:
         engine: The database.
         tables: Those of the pipeline.
-        texts: The `values` of each item as JSON text.
+        rows: What the columns of each item get that are scored, in their order; JSON as its text.
         key: What a request that is repeated is known by; None for one that is not.
 
     Returns:
-        Their ids, in the order of the texts; those of the first time, where the key is known.
+        Their ids, in the order of the rows; those of the first time, where the key is known.
 
     Raises:
         IdempotencyError: Other items were registered under the key.
+        ItemRefusedError: The table does not take these items, or takes none without the service.
     """
-    fingerprint = _digest("\n".join(texts))
+    names: ItemTable = tables.items.info["names"]
+    fingerprint = _digest("\n".join(json.dumps(row) if names.from_columns else row[0] for row in rows))
     while True:
         with engine.connect() as connection:
             known = connection.execute(_known(tables, key)).one_or_none() if key else None
@@ -119,15 +150,22 @@ def register_once(engine: sa.Engine, tables: PipelineTables, texts: Sequence[str
             if known:
                 ids: list[int] = json.loads(known.ids)
                 return ids
-            ids = _insert(connection, tables.items, texts)
+            with _refusals(names):
+                ids = _insert(connection, tables.items, rows)
             # Where a request with the same key comes between, it has registered the items: these are taken back.
             if key is None or _keep(connection, tables, key, fingerprint, ids):
                 connection.commit()
                 return ids
 
 
-def _item(items: sa.Table, item_id: int) -> sa.Select[Any]:
-    return sa.select(items).where(items.c.id == item_id)
+def _rows(items: sa.Table) -> sa.Select[Any]:
+    names: ItemTable = items.info["names"]
+    known = [items.c[key] for key in ("id", "values", "created_datetime", "updated_datetime") if key in items.c]
+    # Under names of their own: a table may call its answer as another one calls its key.
+    answers: list[sa.Label[Any]] = [
+        sa.column(output.column).label(f"answer_{place}") for place, output in enumerate(names.outputs)
+    ]
+    return sa.select(*known, *answers)
 
 
 def _known(tables: PipelineTables, key: str) -> sa.Select[str, str]:
@@ -136,20 +174,70 @@ def _known(tables: PipelineTables, key: str) -> sa.Select[str, str]:
     return sa.select(columns.fingerprint, columns.ids).where(known)
 
 
-def _insert(connection: sa.Connection, items: sa.Table, texts: Sequence[str]) -> list[int]:
+def _insert(connection: sa.Connection, items: sa.Table, rows: Sequence[Sequence[Any]]) -> list[int]:
     """Inserts items and returns their ids, which one statement gives in their order."""
+    names: ItemTable = items.info["names"]
     sqlite, quote = connection.dialect.name == "sqlite", connection.dialect.identifier_preparer.quote
+    columns = ", ".join(map(quote, names.scored_columns))
+    row = f"({', '.join('?' if sqlite else '%s' for _ in names.scored_columns)})"
     ids: list[int] = []
-    for part in statement_rows(connection, [(text,) for text in texts]):
-        rows = ", ".join(["(?)" if sqlite else "(%s)"] * len(part))
-        statement = f"INSERT INTO {quote(items.name)} ({quote(items.c['values'].name)}) VALUES {rows}"
-        result = connection.exec_driver_sql(statement, tuple(text for (text,) in part))
+    for part in statement_rows(connection, _stored(connection, names, rows)):
+        statement = f"INSERT INTO {quote(names.name)} ({columns}) VALUES {', '.join([row] * len(part))}"
+        result = connection.exec_driver_sql(statement, tuple(value for values in part for value in values))
         if sqlite:  # which names the last one
             ids += range(result.lastrowid - len(part) + 1, result.lastrowid + 1)
             continue
         step = connection.exec_driver_sql("SELECT @@auto_increment_increment").scalar_one()
         ids += range(result.lastrowid, result.lastrowid + step * len(part), step)
+    created = connection.execute(sa.select(items.c.created_datetime).where(items.c.id == ids[-1])).one_or_none()
+    if created is None:
+        raise _without_default(names, names.key)
+    if created[0] is None:
+        raise _without_default(names, names.created)
     return ids
+
+
+def _stored(connection: sa.Connection, names: ItemTable, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+    """Returns rows as their columns hold them: a server would make another number of what they do not hold."""
+    if not names.from_columns:
+        return rows
+    table = reflect(connection, TableSlice(names.name))
+    known_columns(table, names.scored_columns)
+    columns = [table.columns[name] for name in names.scored_columns]
+    try:
+        given = [stored_values(column, values) for column, values in zip(columns, zip(*rows, strict=True), strict=True)]
+    except TableError as error:
+        raise ItemRefusedError(str(error)) from error
+    return list(zip(*given, strict=True))
+
+
+@contextmanager
+def _refusals(names: ItemTable) -> Iterator[None]:
+    """Tells what a table does not take from what goes wrong with the database."""
+    try:
+        yield
+    except DatabaseError as error:
+        cause = error.__cause__
+        number = cause.args[0] if isinstance(cause, pymysql.err.MySQLError) and cause.args else None
+        if number not in _REFUSALS and not isinstance(cause, sqlite3.IntegrityError):
+            raise
+        reason = str(cause.args[-1]) if cause else ""
+        without_default = _WITHOUT_DEFAULT.fullmatch(reason)
+        column = without_default and (without_default[1] or without_default[2])
+        if column and column not in names.scored_columns:
+            raise _without_default(names, column) from error
+        raise ItemRefusedError(
+            f"The table {names.name} does not take what it was given ({reason}): send what its columns hold. Nothing "
+            "was stored."
+        ) from error
+
+
+def _without_default(names: ItemTable, column: str) -> ItemRefusedError:
+    return ItemRefusedError(
+        f"The column {column} of {names.name} has no default value, and it is no feature, so that nobody but the "
+        "service can tell what belongs there: have the service insert the rows itself, or give the column a default "
+        "value. Nothing was stored."
+    )
 
 
 def _keep(connection: sa.Connection, tables: PipelineTables, key: str, fingerprint: str, ids: list[int]) -> bool:
