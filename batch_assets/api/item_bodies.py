@@ -10,10 +10,11 @@ from typing import Annotated, Any, Union
 import numpy as np
 import orjson
 import sqlalchemy as sa
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, create_model
+from pydantic_core import PydanticKnownError
 
 from batch_assets.api.bodies import EXAMPLE_TIME, EXAMPLE_VALUES, Item, in_utc
-from batch_assets.inference.item_format import LIMITS
+from batch_assets.inference.item_format import LIMITS, is_unicode
 from batch_assets.inference.onnx_model import OnnxModel
 from batch_assets.pipeline import ITEM_TABLE, ItemTable, Pipeline
 from batch_assets.settings.items import Form
@@ -153,8 +154,16 @@ def _number_type(dtype: np.dtype[Any]) -> Any:
 def _feature_type(dtype: np.dtype[Any]) -> Any:
     if dtype.kind in "fi":
         return _number_type(dtype)
-    kind: Any = bool if dtype.kind == "b" else str
-    return Annotated[kind, Field(strict=True)]
+    if dtype.kind == "b":
+        return Annotated[bool, Field(strict=True)]
+    return Annotated[str, Field(strict=True), AfterValidator(_unicode)]
+
+
+def _unicode(text: str) -> str:
+    """Refuses half a character, which JSON may have as an escape, and no database takes."""
+    if not is_unicode(text):
+        raise PydanticKnownError("string_unicode")
+    return text
 
 
 def _example_values(model: OnnxModel) -> Any:

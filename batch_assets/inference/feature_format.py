@@ -15,6 +15,7 @@ from batch_assets.inference.item_format import (
     Converted,
     RefusedError,
     described,
+    is_unicode,
     loaded,
     parsed,
     refuse_unfit_number,
@@ -159,5 +160,5 @@ class _FeatureValues:
                 raise RefusedError("not_a_boolean", f"is {described(value)}{shown_number}")
         elif type(value) is not str:
             raise RefusedError("not_a_string", f"is {described(value)}")
-        elif not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        elif not is_unicode(value):
             raise RefusedError("not_a_string", f'is not Unicode, of half a character: "{shown(value)}"')

@@ -5,23 +5,19 @@ import datetime
 import json
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import httpx
 import hypothesis
 import numpy as np
 import pytest
-import uvicorn
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from batch_assets.api import pipeline_routes
-from batch_assets.api.application import application
 from batch_assets.api.item_bodies import item_bodies
 from batch_assets.database.records.items import ItemFilter, read_page
 from batch_assets.database.schema.setup import initialize_database
@@ -30,7 +26,7 @@ from batch_assets.inference.item_format import check_values
 from batch_assets.inference.model_inputs import ModelInputs
 from batch_assets.pipeline import pipeline_from_environment
 from batch_assets.settings.folders import root_folder
-from batch_assets_tests.support.api import KEY, process
+from batch_assets_tests.support.api import KEY, WRITING, process, refused, registered, served
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 from batch_assets_tests.support.pipeline import END, GOOD, HALF_PAST, HOUR, START, insert_items
@@ -38,7 +34,6 @@ from batch_assets_tests.support.registry import Registry, sha256_of
 from batch_assets_tests.support.servers import Server, free_port, private_server
 
 VALUES = [5.1, 3.5, 1.4, 0.2]
-WRITING = {"X-API-Key": KEY}
 
 Start = Callable[..., httpx.Client]
 
@@ -54,39 +49,6 @@ def start(database_environment: dict[str, str]) -> Iterator[Start]:
 @pytest.fixture
 def api(start: Start) -> httpx.Client:
     return start()
-
-
-@contextlib.contextmanager
-def served(environment: dict[str, str]) -> Iterator[httpx.Client]:
-    port = free_port()
-    config = uvicorn.Config(application(environment), port=port, log_config=None, timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    # In a thread, where uvicorn leaves signals alone.
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=WRITING, timeout=60) as client:
-            yield client
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
-def registered(answer: httpx.Response) -> list[int]:
-    assert answer.status_code == 201, answer.text
-    ids: list[int] = answer.json()["ids"]
-    return ids
-
-
-def refused(answer: httpx.Response, status: int) -> dict[str, Any]:
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/json"
-    problem: dict[str, Any] = answer.json()
-    assert problem.keys() == {"detail", "faults"}
-    return problem
 
 
 def values_of(sql: Sql) -> list[tuple[int, list[float]]]:

@@ -184,6 +184,8 @@ def test_commands_find_their_pipeline(project: Path, sql: Sql) -> None:
         "GRANT SELECT, INSERT, CREATE, ALTER, INDEX ON `customers` TO batch_assets_migrations;",
         "GRANT SELECT, UPDATE (`upsell_score`) ON `customers` TO batch_assets_batch;",
         "GRANT SELECT, DELETE ON `customers` TO batch_assets_prune;",
+        "GRANT SELECT, INSERT (`age`, `plan`, `spent`, `active`, `created_at`), UPDATE (`age`, `plan`, `spent`, "
+        "`active`, `upsell_score`) ON `customers` TO batch_assets_api;",
     ]
 
 

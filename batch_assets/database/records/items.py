@@ -165,7 +165,7 @@ def _rows(items: sa.Table) -> sa.Select[Any]:
     answers: list[sa.Label[Any]] = [
         sa.column(output.column).label(f"answer_{place}") for place, output in enumerate(names.outputs)
     ]
-    return sa.select(*known, *answers)
+    return sa.select(*(column.label(column.key) for column in known), *answers)
 
 
 def _known(tables: PipelineTables, key: str) -> sa.Select[str, str]:
