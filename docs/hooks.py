@@ -62,6 +62,10 @@ def web_api_page() -> Iterator[str]:
         "\n`batch-assets serve` answers these requests; see [Register items](../guides/register-items.md). A running"
         " API shows the same at `/docs`, where you can try each request, and its OpenAPI document at `/openapi.json`.\n"
     )
+    yield (
+        "A [declared pipeline](../guides/declare-pipelines.md#over-http) has the requests on items, hours and the model"
+        " beneath `/pipelines/NAME`, with types of its own, which the running API shows.\n"
+    )
     yield document["info"]["description"]
     for path, methods in document["paths"].items():
         for method, operation in methods.items():

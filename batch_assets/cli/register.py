@@ -1,6 +1,7 @@
 """`batch-assets register`: items from a file into the table."""
 
 import datetime
+import json
 import shutil
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from batch_assets.cli.pipelines import chosen_pipeline, pipeline_option
 from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.schema.tables import item_table
 from batch_assets.hours import Hour, utc_now
+from batch_assets.pipeline import ItemTable
 from batch_assets.wording import counted
 
 
@@ -29,10 +31,9 @@ from batch_assets.wording import counted
 def register(file: Path, created_at: str | None, name: str | None) -> None:
     """Register the items of FILE: a JSON array, JSON Lines or CSV, - for standard input.
 
-    All of them or, when one is malformed, none.
+    All of them or, when one is malformed, none. Where the features have names, an item is a JSON object of them.
     """
     from batch_assets.database.records.register import register_items  # noqa: PLC0415
-    from batch_assets.item_files.parser import read_items  # noqa: PLC0415
 
     pipeline, moment = chosen_pipeline(name).load(), _utc(created_at) if created_at else None
     for sentence in _remarks(moment, pipeline.first_hour):
@@ -42,10 +43,20 @@ def register(file: Path, created_at: str | None, name: str | None) -> None:
         _opened(file) as (stream, file_name, size),
         click.progressbar(length=size, label=file_name, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar,
     ):
-        count = register_items(
-            engine, item_table(pipeline.items), _advancing(read_items(stream, file_name), stream, bar, size), moment
-        )
+        texts = _advancing(_texts(stream, file_name, pipeline.items), stream, bar, size)
+        count = register_items(engine, item_table(pipeline.items), texts, moment)
     click.echo(f"{counted(count, 'item')} registered")
+
+
+def _texts(stream: BinaryIO, name: str, items: ItemTable) -> Iterator[str]:
+    """Yields the values of each item as JSON text: a list where they are columns."""
+    from batch_assets.item_files.parser import read_items, read_objects  # noqa: PLC0415
+
+    if not items.features:
+        yield from read_items(stream, name)
+        return
+    for item in read_objects(stream, name, [feature.name for feature in items.features]):
+        yield json.dumps(list(item.values()) if items.from_columns else item, ensure_ascii=False)
 
 
 @contextmanager

@@ -6,11 +6,12 @@ import json
 import math
 import re
 import reprlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import BinaryIO
 
 from batch_assets.errors import RegistrationError
+from batch_assets.inference.item_format import is_unicode
 from batch_assets.wording import counted
 
 # What keeps memory bounded when a file has no line ends: far above any item a server takes by default.
@@ -88,14 +89,44 @@ def read_items(stream: BinaryIO, name: str) -> Iterator[str]:
         raise RegistrationError(error.sentence(name)) from None
 
 
-def _read(stream: BinaryIO) -> Iterator[tuple[str, object]]:
+def read_objects(stream: BinaryIO, name: str, features: Sequence[str]) -> Iterator[dict[str, object]]:
+    """Yields the features of every item of a file by name, one at a time and in their order.
+
+    The file is JSON Lines or a JSON array as for `read_items`, its items objects `{"age": 42, ...}` or
+    `{"values": {"age": 42, ...}}`. It is no CSV, in which a text of digits and a number look the same.
+
+    Args:
+        stream: The file, opened in binary mode. It is not closed.
+        name: What error messages call the file.
+        features: The keys that each item must have, and no others.
+
+    Raises:
+        RegistrationError: At the first fault, which may come after many good items: whoever stores the items
+            must take back those already stored, since the message says that nothing was registered.
+    """
+    empty = True
+    try:
+        for place, item in _read(stream, csv=False):
+            empty = False
+            yield _checked_features(item, place, features)
+        if empty:
+            raise _MalformedError("the file holds no items")
+    except _MalformedError as error:
+        raise RegistrationError(error.sentence(name)) from None
+
+
+def _read(stream: BinaryIO, *, csv: bool = True) -> Iterator[tuple[str, object]]:
     """Yields each item as it stands in the file, unchecked, with the place where it stands."""
     head = _head(stream)
     first = head[-1]
     if _BEGINS_ARRAY.match(first):
         return _array_items(b"".join([*head, stream.read()]))
     lines = _text_lines(chain(head, _raw_lines(stream)))
-    return _json_items(lines) if first.lstrip()[:1] in (b"[", b"{") else _csv_items(lines)
+    if first.lstrip()[:1] in (b"[", b"{"):
+        return _json_items(lines)
+    if not csv:
+        raise _MalformedError('is no JSON: write each item as an object by the names of its features, {"age": 42}')
+    return _csv_items(lines)
 
 
 def _head(stream: BinaryIO) -> list[bytes]:
@@ -249,6 +280,29 @@ def _checked(item: object, place: str) -> list[int | float]:
         if not _is_finite(value):
             raise _MalformedError(f"value {position} is not a finite number: {_shown(value)}", place)
     return values
+
+
+def _checked_features(item: object, place: str, features: Sequence[str]) -> dict[str, object]:
+    """Returns the features of an item that can be registered, and refuses any other."""
+    wrapped = isinstance(item, dict) and set(item) == {"values"} and "values" not in features
+    found = item["values"] if isinstance(item, dict) and wrapped else item
+    if not isinstance(found, dict):
+        raise _MalformedError(f"is not an object by the names of its features: {_shown(found)}", place)
+    missing = [feature for feature in features if feature not in found]
+    if missing:
+        raise _MalformedError(f"has no {', '.join(missing)}", place)
+    unknown = [key for key in found if key not in features]
+    if unknown:
+        raise _MalformedError(f"has keys that are no features: {_shown(unknown)}", place)
+    for feature in features:
+        value = found[feature]
+        if isinstance(value, (list, dict)):
+            raise _MalformedError(f"{feature} is not a number, a text, true, false or null: {_shown(value)}", place)
+        if isinstance(value, float | int) and not _is_finite(value):
+            raise _MalformedError(f"{feature} is not a finite number: {_shown(value)}", place)
+        if isinstance(value, str) and not is_unicode(value):
+            raise _MalformedError(f"{feature} is not Unicode, of half a character: {_shown(value)}", place)
+    return {feature: found[feature] for feature in features}
 
 
 def _unwrapped(item: object, place: str) -> object:

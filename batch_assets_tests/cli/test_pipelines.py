@@ -184,8 +184,10 @@ def test_commands_find_their_pipeline(project: Path, sql: Sql) -> None:
         "GRANT SELECT, INSERT, CREATE, ALTER, INDEX ON `customers` TO batch_assets_migrations;",
         "GRANT SELECT, UPDATE (`upsell_score`) ON `customers` TO batch_assets_batch;",
         "GRANT SELECT, DELETE ON `customers` TO batch_assets_prune;",
-        "GRANT SELECT, INSERT (`age`, `plan`, `spent`, `active`, `created_at`), UPDATE (`age`, `plan`, `spent`, "
-        "`active`, `upsell_score`) ON `customers` TO batch_assets_api;",
+        (
+            "GRANT SELECT, INSERT (`age`, `plan`, `spent`, `active`, `created_at`), UPDATE (`age`, `plan`, `spent`, "
+            "`active`, `upsell_score`) ON `customers` TO batch_assets_api;"
+        ),
     ]
 
 
@@ -201,6 +203,72 @@ def test_without_a_declaration_it_is_the_pipeline_of_the_environment_unless_a_pr
     assert "which declares no pipeline" in sentence(batch_assets("status"))
     monkeypatch.setenv("BATCH_PROJECT", str(tmp_path))
     assert sentence(batch_assets("status")).startswith(f"BATCH_PROJECT is '{tmp_path}', which has no pyproject.toml")
+
+
+BY_NAME = """---
+type: batch_assets.BatchInferenceComponent
+attributes:
+  name: visits
+  table: {name: visits, created: came_at, values: seen, features: [age, plan, spent, active], output: answer}
+  model: {file: models/churn.onnx, task: regression}
+"""
+# Each with what is said of it.
+MALFORMED = {
+    "42,gold,12.5,true\n": "is no JSON: write each item as an object by the names of its features",
+    "[42, 1, 12.5, 1]\n": "line 1: is not an object by the names of its features: [42, 1, 12.5, 1]",
+    '{"age": 42, "plan": "gold", "active": true}\n': "line 2: has no spent",
+    '{"age": 42, "plan": "gold", "spent": 1, "active": true, "id": 7}\n': "keys that are no features: ['id']",
+    '{"age": [42], "plan": "gold", "spent": 1, "active": true}\n': "age is not a number, a text, true, false or null",
+    '{"age": 42, "plan": "gold", "spent": NaN, "active": true}\n': "spent is not a finite number",
+    '{"age": 42, "plan": "\\ud800", "spent": 1, "active": true}\n': "plan is not Unicode",
+    "\n": "the file holds no items",
+}
+
+
+def test_a_file_is_registered_by_the_names_of_the_features(
+    project: Path, sql: Sql, database_environment: dict[str, str], tmp_path: Path
+) -> None:
+    project.write_text(CHURN + BY_NAME)
+    create_customers(sql, CUSTOMERS[:1])
+    key = "INTEGER PRIMARY KEY"
+    if "MYSQL_SERVER" in database_environment:
+        key += " AUTO_INCREMENT"
+        sql("ALTER TABLE customers MODIFY id INTEGER AUTO_INCREMENT")
+    sql(f"CREATE TABLE visits (id {key}, seen JSON, came_at DATETIME, answer DOUBLE)")
+    succeeded(batch_assets("init-db"))
+    first = {"age": 42, "plan": "gold", "spent": 12.5, "active": True}
+    second = {"active": False, "plan": "7", "age": None, "spent": 80}
+    file = tmp_path / "items.jsonl"
+    file.write_text(f"{json.dumps(first)}\n{json.dumps({'values': second})}\n")
+    at = ("--created-at", "2026-11-02T05:30")
+    for name in ("churn", "visits"):
+        assert succeeded(batch_assets("register", str(file), *at, "--pipeline", name)) == "2 items registered\n"
+    rows = sql("SELECT age, plan, spent, active, created_at FROM customers WHERE id > 1 ORDER BY id")
+    assert [(*row[:4], str(row[4])) for row in rows] == [
+        (42, "gold", 12.5, 1, "2026-11-02 05:30:00"),
+        (None, "7", 80, 0, "2026-11-02 05:30:00"),
+    ]
+    assert [json.loads(text) for (text,) in sql("SELECT seen FROM visits ORDER BY id")] == [first, second]
+    # What its table does not date is dated all the same.
+    file.write_text(json.dumps([first]))
+    succeeded(batch_assets("register", str(file), "--pipeline", "visits"))
+    assert sql("SELECT COUNT(*) FROM visits WHERE came_at IS NULL") == [(0,)]
+
+
+@pytest.mark.parametrize("database_environment", ["sqlite"], indirect=True)
+def test_a_file_with_a_malformed_item_is_named_and_nothing_of_it_registered(
+    project: Path, sql: Sql, tmp_path: Path
+) -> None:
+    create_customers(sql, CUSTOMERS[:1])
+    succeeded(batch_assets("init-db"))
+    good = '{"age": 42, "plan": "gold", "spent": 12.5, "active": true}\n'
+    for text, reason in MALFORMED.items():
+        file = tmp_path / "items.jsonl"
+        file.write_text(text if "line 1" in reason or "JSON" in reason or "no items" in reason else good + text)
+        assert reason in sentence(batch_assets("register", str(file))), text
+    file.write_text(good.replace("42", "42.5"))
+    assert "The column age of customers was given 42.5" in sentence(batch_assets("register", str(file)))
+    assert sql("SELECT COUNT(*) FROM customers") == [(1,)]
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -21,7 +22,7 @@ from batch_assets.database.schema.setup import initialize_database
 from batch_assets.database.schema.tables import item_table, metadata
 from batch_assets.definitions import defs
 from batch_assets.hours import Hour, hour_of_key
-from batch_assets.pipeline import ITEM_TABLE
+from batch_assets.pipeline import ITEM_TABLE, Declaration
 from batch_assets.settings.database import database_settings
 from batch_assets_tests.support import engines
 from batch_assets_tests.support.accounts import (
@@ -37,6 +38,7 @@ from batch_assets_tests.support.accounts import (
     installation,
     private_server_like,
 )
+from batch_assets_tests.support.api import KEY, served
 from batch_assets_tests.support.customers import customers, fitted, write_customer_model
 from batch_assets_tests.support.earlier_tables import fill_a_year, make_earlier_tables, rows_of_tables
 from batch_assets_tests.support.engines import engine_from_environment
@@ -376,27 +378,59 @@ def test_the_files_are_for_the_servers_own_client_too(
 # The table of a declared pipeline
 
 
-def test_the_batch_scores_the_table_of_a_declared_pipeline_with_the_rights_that_are_printed_for_it(
-    as_batch: Installation, tmp_path: Path
-) -> None:
+@pytest.fixture
+def churn(as_batch: Installation, tmp_path: Path, regression: Any) -> Iterator[Declaration]:
+    """A pipeline whose table is there, and on which nobody has a right yet."""
     rows = customers(20)
-    regression = fitted(Ridge(), lambda known: known["spent"] * 2 + known["age"])
     write_customer_model(tmp_path, regression)
-    churn = declared(
+    create_customers(as_batch.sql, rows)
+    yield declared(
         tmp_path,
         name="churn",
         table={"name": "customers", "created": "created_at", "features": [*rows.columns], "output": "churn_score"},
         model={"file": "model.onnx", "task": "regression"},
     )
-    create_customers(as_batch.sql, rows)
+    as_batch.sql("DROP TABLE customers")
+
+
+@pytest.fixture(scope="session")
+def regression() -> Any:
+    return fitted(Ridge(), lambda known: known["spent"] * 2 + known["age"])
+
+
+def prepared(shop: Installation, churn: Declaration) -> None:
+    """Grants the rights that are printed for a pipeline, and prepares its table with them."""
+    for statement in grant_statements(churn.items):
+        shop.sql(statement.rstrip(";"))
+    initialize_database(engine_for(database_settings(shop.environment("migrations"))), item_table(churn.items))
+
+
+def test_the_batch_scores_the_table_of_a_declared_pipeline_with_the_rights_that_are_printed_for_it(
+    as_batch: Installation, churn: Declaration, regression: Any
+) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         assert not run_of(instance, churn, hour=HOUR).success
-        for statement in grant_statements(churn.items):
-            as_batch.sql(statement.rstrip(";"))
-        initialize_database(engine_for(database_settings(as_batch.environment("migrations"))), item_table(churn.items))
+        prepared(as_batch, churn)
         assert run_of(instance, churn, hour=HOUR).success
-    np.testing.assert_allclose(scores(as_batch.sql), regression.predict(rows).ravel(), rtol=1e-5)
+    np.testing.assert_allclose(scores(as_batch.sql), regression.predict(customers(20)).ravel(), rtol=1e-5)
     with pytest.raises(pymysql.err.OperationalError) as refused:
         as_batch.account("batch").execute("UPDATE customers SET spent = 0", database=as_batch.items)
     assert refused.value.args[0] in REFUSED
-    as_batch.sql("DROP TABLE customers")
+
+
+def test_the_web_api_registers_and_corrects_rows_of_a_declared_pipeline_with_the_rights_that_are_printed_for_it(
+    as_batch: Installation, churn: Declaration
+) -> None:
+    as_batch.sql("ALTER TABLE customers MODIFY id INTEGER AUTO_INCREMENT")
+    prepared(as_batch, churn)
+    values = {"age": 42, "plan": "gold", "spent": 12.5, "active": True}
+    with served({**as_batch.environment("api"), "API_KEY": KEY}, [churn]) as api:
+        answer = api.post("/pipelines/churn/data", json={"values": values}, headers={"Idempotency-Key": "a"})
+        assert answer.json() == {"ids": [21]}
+        assert api.patch("/pipelines/churn/data/1", json={"values": values}).json()["values"] == values
+        assert api.get("/pipelines/churn/hours").json() == []
+    rows = as_batch.sql("SELECT age, plan, spent, active FROM customers WHERE id IN (1, 21)")
+    assert rows == [(42, "gold", 12.5, 1)] * 2
+    with pytest.raises(pymysql.err.OperationalError) as refused:
+        as_batch.account("api").execute("DELETE FROM customers", database=as_batch.items)
+    assert refused.value.args[0] in REFUSED

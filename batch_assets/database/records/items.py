@@ -108,8 +108,8 @@ def correct_item(
         ItemRefusedError: The table does not take these values.
     """
     names: ItemTable = items.info["names"]
-    with engine.begin() as connection, _refusals(names):
-        (stored,) = _stored(connection, names, [values])
+    with engine.begin() as connection, refusals(names):
+        (stored,) = stored_rows(connection, names, [values])
         sqlite, quote = connection.dialect.name == "sqlite", connection.dialect.identifier_preparer.quote
         mark = "?" if sqlite else "%s"
         sets = [f"{quote(column)} = {mark}" for column in names.scored_columns]
@@ -150,7 +150,7 @@ def register_once(
             if known:
                 ids: list[int] = json.loads(known.ids)
                 return ids
-            with _refusals(names):
+            with refusals(names):
                 ids = _insert(connection, tables.items, rows)
             # Where a request with the same key comes between, it has registered the items: these are taken back.
             if key is None or _keep(connection, tables, key, fingerprint, ids):
@@ -181,7 +181,7 @@ def _insert(connection: sa.Connection, items: sa.Table, rows: Sequence[Sequence[
     columns = ", ".join(map(quote, names.scored_columns))
     row = f"({', '.join('?' if sqlite else '%s' for _ in names.scored_columns)})"
     ids: list[int] = []
-    for part in statement_rows(connection, _stored(connection, names, rows)):
+    for part in statement_rows(connection, stored_rows(connection, names, rows)):
         statement = f"INSERT INTO {quote(names.name)} ({columns}) VALUES {', '.join([row] * len(part))}"
         result = connection.exec_driver_sql(statement, tuple(value for values in part for value in values))
         if sqlite:  # which names the last one
@@ -197,8 +197,17 @@ def _insert(connection: sa.Connection, items: sa.Table, rows: Sequence[Sequence[
     return ids
 
 
-def _stored(connection: sa.Connection, names: ItemTable, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
-    """Returns rows as their columns hold them: a server would make another number of what they do not hold."""
+def stored_rows(connection: sa.Connection, names: ItemTable, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+    """Returns rows as their columns hold them: a server would make another number of what they do not hold.
+
+    Args:
+        connection: The database.
+        names: The table.
+        rows: What the columns of each item get that are scored, in their order; JSON as its text.
+
+    Raises:
+        ItemRefusedError: A column does not hold a value.
+    """
     if not names.from_columns:
         return rows
     table = reflect(connection, TableSlice(names.name))
@@ -212,8 +221,12 @@ def _stored(connection: sa.Connection, names: ItemTable, rows: Sequence[Sequence
 
 
 @contextmanager
-def _refusals(names: ItemTable) -> Iterator[None]:
-    """Tells what a table does not take from what goes wrong with the database."""
+def refusals(names: ItemTable) -> Iterator[None]:
+    """Tells what a table does not take from what goes wrong with the database.
+
+    Raises:
+        ItemRefusedError: It is a value, or the lack of one.
+    """
     try:
         yield
     except DatabaseError as error:

@@ -1,11 +1,15 @@
-"""Registers items: rows of `items`, all of them or none."""
+"""Registers items: rows of the table of a pipeline, all of them or none."""
 
 import datetime
+import json
 from collections.abc import Iterable, Iterator
 
 import sqlalchemy as sa
 
 from batch_assets.database.connection.statements import BATCH_CHARACTERS, BATCH_ROWS
+from batch_assets.database.records.items import refusals, stored_rows
+from batch_assets.hours import utc_now
+from batch_assets.pipeline import ITEM_TABLE, ItemTable
 
 
 def register_items(
@@ -16,17 +20,27 @@ def register_items(
     Args:
         engine: The database.
         items: Their table.
-        texts: The `values` of each item as JSON text.
+        texts: The values of each item as JSON text: a list in their order where they are columns.
         created_at: When they were created, in UTC without a zone; None for now.
 
     Returns:
         How many there were.
+
+    Raises:
+        ItemRefusedError: The table does not take these items, or takes none without the service.
     """
+    names: ItemTable = items.info["names"]
+    if created_at is None and names != ITEM_TABLE:
+        # Another table need not date its rows by itself, and what has no date is never scored.
+        created_at = utc_now().replace(microsecond=0)
     times = {name: created_at for name in ("created_datetime", "updated_datetime") if created_at and name in items.c}
+    keys = names.scored_columns if names.from_columns else ["values"]
     count = 0
-    with engine.begin() as connection:
+    with engine.begin() as connection, refusals(names):
         for part in _parts(texts):
-            connection.execute(sa.insert(items), [{"values": text, **times} for text in part])
+            rows = [json.loads(text) if names.from_columns else [text] for text in part]
+            stored = stored_rows(connection, names, rows)
+            connection.execute(sa.insert(items), [dict(zip(keys, row, strict=True)) | times for row in stored])
             count += len(part)
     return count
 
