@@ -40,7 +40,12 @@ from benchmarks.servers import server_of_kind
 
 HOUR = "2026-11-02-05:00"
 IRIS_FEATURES = ("sepal_length_cm", "sepal_width_cm", "petal_length_cm", "petal_width_cm")
-CUSTOMER_COLUMNS = {"age": sa.Integer(), "plan": sa.String(20), "spent": sa.Double(), "active": sa.Boolean()}
+CUSTOMER_COLUMNS: dict[str, sa.types.TypeEngine[Any]] = {
+    "age": sa.Integer(),
+    "plan": sa.String(20),
+    "spent": sa.Double(),
+    "active": sa.Boolean(),
+}
 DISTINCT_ITEMS = 10_000
 
 
@@ -76,7 +81,8 @@ def iris_sides(engine: sa.Engine, count: int) -> dict[str, Declaration]:
     """Returns pipelines that score the same flowers by the iris model."""
     rows = pd.DataFrame(iris_items(DISTINCT_ITEMS, seed=1), columns=IRIS_FEATURES)
     files = replace(ModelFiles.from_environment(os.environ), sample_data_path=None)
-    return sides(engine, "irises", files, rows, dict.fromkeys(IRIS_FEATURES, sa.Double()), count)
+    columns: dict[str, sa.types.TypeEngine[Any]] = {name: sa.Double() for name in IRIS_FEATURES}
+    return sides(engine, "irises", files, rows, columns, count)
 
 
 def customer_sides(engine: sa.Engine, folder: Path, count: int) -> dict[str, Declaration]:
@@ -87,7 +93,7 @@ def customer_sides(engine: sa.Engine, folder: Path, count: int) -> dict[str, Dec
     return found
 
 
-def sides(
+def sides(  # noqa: PLR0913, PLR0917 - what is the same for all of them
     engine: sa.Engine,
     prefix: str,
     model: ModelFiles,
@@ -99,11 +105,12 @@ def sides(
     features = tuple(map(Feature, columns))
     lists = [{"values": json.dumps(row)} for row in rows.astype(object).to_numpy().tolist()]
     objects = [{"values": text} for text in as_objects(rows)]
+    dictionaries = [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
     forms: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         "lists": ({}, lists),
         "lists, declared": ({"features": features}, lists),
         "objects": ({"features": features, "by_name": True}, objects),
-        "columns": ({"features": features, "from_columns": True, "values": "all"}, rows.to_dict("records")),
+        "columns": ({"features": features, "from_columns": True, "values": "all"}, dictionaries),
     }
     found = {}
     for number, (name, (form, items)) in enumerate(forms.items()):

@@ -31,7 +31,7 @@ from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 from batch_assets_tests.support.pipeline import END, GOOD, HALF_PAST, HOUR, START, insert_items
 from batch_assets_tests.support.registry import Registry, sha256_of
-from batch_assets_tests.support.servers import Server, free_port, private_server
+from batch_assets_tests.support.servers import Server, private_server
 
 VALUES = [5.1, 3.5, 1.4, 0.2]
 

@@ -17,6 +17,7 @@ from dagster.components.scaffold.scaffold import NoParams, get_scaffolder
 from sklearn.linear_model import Ridge
 
 from batch_assets import BatchInferenceComponent
+from batch_assets.settings.model import ModelFiles
 from batch_assets_tests.support.command_line import COMMAND, batch_assets, succeeded, table_rows
 from batch_assets_tests.support.customers import customers, fitted, write_customer_model
 from batch_assets_tests.support.database import Sql
@@ -95,7 +96,7 @@ def test_what_dg_scaffolds_is_a_declaration_to_fill_in(tmp_path: Path) -> None:
     declaration = declared(tmp_path, **written["attributes"])
     assert (declaration.name, declaration.items.name) == ("churn", "churn")
     assert declaration.items.from_columns
-    assert declaration.model
+    assert isinstance(declaration.model, ModelFiles)
     assert declaration.model.model_filepath == tmp_path / "models" / "churn.onnx"
 
 
