@@ -576,6 +576,7 @@ def test_a_home_that_cannot_be_made_is_one_sentence(command: list[str], tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.one_server
 def test_demo_scores_six_hours_and_leaves_their_runs_in_the_embedded_instance(
     server_environment: dict[str, str], sql: Sql, tmp_path: Path
 ) -> None:

@@ -273,6 +273,7 @@ def test_a_file_with_a_malformed_item_is_named_and_nothing_of_it_registered(
 
 
 @pytest.mark.slow
+@pytest.mark.one_server
 def test_a_folder_with_ten_lines_of_yaml_scores_a_table(
     project: Path, sql: Sql, database_environment: dict[str, str], regression: Any
 ) -> None:

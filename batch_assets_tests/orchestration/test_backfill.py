@@ -94,6 +94,7 @@ def test_a_backfill_of_several_hours_scores_each_of_them(running: RunningInstanc
 
 
 # The daemon looks at backfills every 30 seconds only, so the server is enough.
+@pytest.mark.one_server
 @pytest.mark.parametrize("database_environment", ["server"], indirect=True)
 @pytest.mark.parametrize(
     "running", [{"BATCH_MAX_FAILED_ITEMS": "0", "BATCH_RETRY": "leave"}], indirect=True, ids=["threshold"]

@@ -22,7 +22,8 @@ from batch_assets_tests.support.pipeline import (
 from batch_assets_tests.support.runs import RUNS, TERMINATE, launched, of_hour
 from batch_assets_tests.support.servers import Server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+# On MySQL, test_kubernetes.py has workers end in all of these ways.
+pytestmark = [pytest.mark.slow, pytest.mark.one_server, pytest.mark.timeout(1200)]
 
 LOGS = """query Logs($run: ID!) {
   logsForRun(runId: $run) { ... on EventConnection { events { ... on MessageEvent { message } } } }

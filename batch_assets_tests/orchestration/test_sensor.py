@@ -309,6 +309,7 @@ def ticks(answer: dict[str, Any]) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.daemon
+@pytest.mark.one_server
 @pytest.mark.timeout(1200)
 def test_a_daemon_that_was_off_catches_up_and_gives_up_what_is_hopeless(
     server: Server, server_environment: dict[str, str], sql: Sql, tmp_path: Path
