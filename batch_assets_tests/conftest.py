@@ -165,7 +165,7 @@ def _engines_of_instances_are_kept() -> Iterator[None]:
     shared. Writing is not synchronised: no test is about what is left of these files when a machine loses its power.
     """
     import sqlalchemy as sa
-    from dagster._core.storage.event_log.sqlite import sqlite_event_log
+    from dagster._core.storage.event_log.sqlite import consolidated_sqlite_event_log, sqlite_event_log
     from dagster._core.storage.runs.sqlite import sqlite_run_storage
     from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
 
@@ -180,7 +180,12 @@ def _engines_of_instances_are_kept() -> Iterator[None]:
         return kept(url, json.dumps(options))
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage):
+        for module in (
+            consolidated_sqlite_event_log,
+            sqlite_event_log,
+            sqlite_run_storage,
+            sqlite_schedule_storage,
+        ):
             patch.setattr(module, "create_engine", engine_of)
         yield
 
@@ -243,8 +248,10 @@ def _empty_instance(tmp_path_factory: pytest.TempPathFactory, _engines_of_instan
 
     home = tmp_path_factory.mktemp("dagster")
     (home / "dagster.yaml").write_text(INSTANCE_OF_TESTS)
-    with dg.DagsterInstance.from_config(str(home)):
-        return home
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_HOME", str(home))
+        with dg.DagsterInstance.get():
+            return home
 
 
 @pytest.fixture

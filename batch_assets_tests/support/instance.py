@@ -24,9 +24,14 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 # The dagster.yaml of an instance in which the tests record runs. What a step prints is nobody's to read, and to keep it
-# takes four processes a step.
+# takes four processes a step. Events are kept in one file, as they are in one table on MySQL: to make one for each run,
+# and to write most events into two, takes longer than all else that Dagster does for a run.
 INSTANCE_OF_TESTS = """telemetry: {enabled: false}
 compute_logs: {module: dagster._core.storage.noop_compute_log_manager, class: NoOpComputeLogManager}
+event_log_storage:
+  module: dagster._core.storage.event_log
+  class: ConsolidatedSqliteEventLogStorage
+  config: {base_dir: {env: DAGSTER_HOME}}
 """
 ASSETS = ("raw_items", "predictions", "run_summary")
 LAUNCH_BACKFILL = """mutation Launch($parameters: LaunchBackfillParams!) {
