@@ -577,7 +577,7 @@ def test_a_home_that_cannot_be_made_is_one_sentence(command: list[str], tmp_path
 
 @pytest.mark.slow
 @pytest.mark.one_server
-def test_demo_scores_six_hours_and_leaves_their_runs_in_the_embedded_instance(
+def test_demo_scores_six_hours_and_leaves_their_run_in_the_embedded_instance(
     server_environment: dict[str, str], sql: Sql, tmp_path: Path
 ) -> None:
     # On SQLite it runs in test_wheel.py.
@@ -601,10 +601,11 @@ def test_demo_adds_nothing_to_a_servers_table_that_has_items(
 
 
 @pytest.mark.slow
-def test_demo_that_cannot_score_an_hour_names_it_and_the_reason(tmp_path: Path) -> None:
+def test_demo_that_cannot_score_its_hours_names_them_and_the_reason(tmp_path: Path) -> None:
     missing = tmp_path / "none.onnx"
     done = batch_assets("demo", BATCH_ASSETS_HOME=str(tmp_path / "home"), MODEL_FILEPATH=str(missing))
     assert done.returncode == 1
-    sentence = r"Error: The hour \d{4}-\d\d-\d\d-\d\d:00 could not be scored: Cannot read the model file "
+    hour = r"\d{4}-\d\d-\d\d-\d\d:00"
+    sentence = f"Error: The hours {hour} to {hour} could not be scored: Cannot read the model file "
     assert re.match(sentence + re.escape(str(missing)), done.stderr)
     assert done.stderr.count("\n") == 1
