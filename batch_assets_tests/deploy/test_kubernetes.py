@@ -27,6 +27,7 @@ from dagster_k8s.client import DagsterKubernetesClient
 from dagster_k8s.job import DagsterK8sJobConfig, construct_dagster_k8s_job
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from batch_assets.database.schema.migrations import VERSION_TABLE
 from batch_assets_tests.support.cluster import Cluster, running_cluster
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.instance import RunningInstance, running_instance, running_process
@@ -41,13 +42,17 @@ from batch_assets_tests.support.pipeline import (
 )
 from batch_assets_tests.support.programs import find_program
 from batch_assets_tests.support.runs import RUNS, TERMINATE, backfilled, launched, of_hour
-from batch_assets_tests.support.servers import Server, free_port, run_to_end
+from batch_assets_tests.support.servers import Rows, Server, free_port, run_to_end
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(1200), pytest.mark.xdist_group("kubernetes")]
 
 NAMESPACE = "batch-assets"
 HOURS = [f"2026-11-01-{hour:02}:00" for hour in range(5, 11)]
 PROCESSES = ("webserver", "daemon")
+# Slowly enough to be interrupted.
+ROWS_PER_SECOND = "20000"
+ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
+DELETE_RUN = "mutation Delete($run: String!) { deleteRun(runId: $run) { __typename } }"
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +60,24 @@ def manifests(tmp_path_factory: pytest.TempPathFactory) -> list[Manifest]:
     return built(copied(tmp_path_factory.mktemp("manifests"), "not-in-git") / "overlays" / "small")
 
 
+@pytest.fixture(scope="module")
+def database(server: Server) -> Iterator[str]:
+    """The database of the items."""
+    with server.database() as name:
+        yield name
+
+
 @pytest.fixture
-def accounts(server_environment: dict[str, str], server: Server) -> Iterator[dict[str, dict[str, str]]]:
+def sql(server: Server, database: str) -> Sql:
+    def execute(statement: str, *parameters: object) -> Rows:
+        return server.execute(statement, *parameters, database=database)
+
+    return execute
+
+
+@pytest.fixture(scope="module")
+def accounts(database: str, server: Server) -> Iterator[dict[str, dict[str, str]]]:
     """Dagster's database and the accounts, as MySQL's image makes them at its first start; by role."""
-    database = server_environment["MYSQL_DATABASE"]
     of_role = {
         role: {"MYSQL_USER": f"{role}_{secrets.token_hex(4)}", "MYSQL_PASSWORD": secrets.token_hex(8) + "'\\\"$x`"}
         for role in ("batch", "api", "migrations")
@@ -79,31 +98,30 @@ def accounts(server_environment: dict[str, str], server: Server) -> Iterator[dic
         server.execute(f"DROP DATABASE IF EXISTS {environment['MYSQL_DAGSTER_DATABASE']}")
 
 
-@pytest.fixture
-def cluster(
-    server_environment: dict[str, str],
+@pytest.fixture(scope="module")
+def made(
+    database: str,
     server: Server,
     accounts: dict[str, dict[str, str]],
     manifests: list[Manifest],
-    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Cluster]:
     """A cluster with what the manifests make, but for the addresses."""
-    folder = tmp_path / "cluster"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("cluster")
     addresses = {
         "MYSQL_SERVER": server.host,
         "MYSQL_PORT": str(server.port),
-        "MYSQL_DATABASE": server_environment["MYSQL_DATABASE"],
-        "MYSQL_DAGSTER_DATABASE": f"{server_environment['MYSQL_DATABASE']}_dagster",
+        "MYSQL_DATABASE": database,
+        "MYSQL_DAGSTER_DATABASE": f"{database}_dagster",
         # Not every server of the tests has a certificate.
         "MYSQL_SSL_MODE": "PREFERRED",
-        "DAGSTER_HOME": str(tmp_path / "dagster"),
+        "DAGSTER_HOME": str(tmp_path_factory.mktemp("dagster")),
         "HOME": str(folder),
         "CODE_SERVER_HOST": "127.0.0.1",
         "CODE_SERVER_PORT": str(free_port()),
-        # Without the sensor, which would help too; and slowly enough to be interrupted.
+        # Without the sensor, which would help too.
         "BATCH_RETRY": "leave",
-        "BATCH_MAX_ROWS_PER_SECOND": "20000",
+        "BATCH_MAX_ROWS_PER_SECOND": ROWS_PER_SECOND,
     }
     config_maps = {name: found["data"] for name, found in of_kind(manifests, "ConfigMap").items()}
     service_accounts = set(of_kind(manifests, "ServiceAccount"))
@@ -120,28 +138,38 @@ def cluster(
 
 
 @pytest.fixture
-def running(cluster: Cluster, manifests: list[Manifest], tmp_path: Path) -> Iterator[RunningInstance]:
+def cluster(made: Cluster) -> Iterator[Cluster]:
+    """The cluster with no Job in it, and nothing that was asked or refused."""
+    yield made
+    made.forget()
+    made.config_maps["batch-assets"]["BATCH_MAX_ROWS_PER_SECOND"] = ROWS_PER_SECOND
+
+
+@pytest.fixture(scope="module")
+def installed(
+    made: Cluster, manifests: list[Manifest], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningInstance]:
     """Webserver, daemon and code server as the manifests have them."""
-    settings = cluster.config_maps["batch-assets"]
-    files = {name: tmp_path / name for name in ("dagster.yaml", "workspace.yaml")}
+    settings = made.config_maps["batch-assets"]
+    folder = tmp_path_factory.mktemp("installed")
+    files = {name: folder / name for name in ("dagster.yaml", "workspace.yaml")}
     for name, file in files.items():
-        text = cluster.config_maps["dagster"][name]
+        text = made.config_maps["dagster"][name]
         # Where the API is, a pod knows from files that only a cluster makes: here it is a file of its own.
         in_cluster = "load_incluster_config: true"
         assert text.count(in_cluster) == (name == "dagster.yaml")
         file.write_text(text.replace(in_cluster, "load_incluster_config: false"))
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, **settings, **cluster.secrets["database-batch"], "PATH": path}
+    environment = {**os.environ, **settings, **made.secrets["database-batch"], "PATH": path}
     home = Path(settings["DAGSTER_HOME"])
-    home.mkdir()
     shutil.copy(files["dagster.yaml"], home)
-    run_to_end(container(manifests, "migrations")["args"], env=environment | cluster.secrets["database-migrations"])
+    run_to_end(container(manifests, "migrations")["args"], env=environment | made.secrets["database-migrations"])
     with contextlib.ExitStack() as stack:
         code_server = container(manifests, "code-server")
         own = {variable["name"]: variable["value"] for variable in code_server["env"]}
         ports = {"0.0.0.0": "127.0.0.1", "4000": settings["CODE_SERVER_PORT"]}
         command = [ports.get(argument, argument) for argument in code_server["args"]]
-        log = tmp_path / "code-server.log"
+        log = folder / "code-server.log"
         stack.enter_context(running_process(command, environment | own, log))
         _await_answer(int(settings["CODE_SERVER_PORT"]), code_server["startupProbe"]["grpc"]["service"], log)
         yield stack.enter_context(
@@ -151,9 +179,24 @@ def running(cluster: Cluster, manifests: list[Manifest], tmp_path: Path) -> Iter
                 environment | {"KUBERNETES_NAMESPACE": NAMESPACE},
                 str(files["workspace.yaml"]),
                 # Only they may ask the API for something: a run or the code server that tried would fail.
-                {name: {"KUBECONFIG": str(cluster.kubeconfig(name))} for name in PROCESSES},
+                {name: {"KUBECONFIG": str(made.kubeconfig(name))} for name in PROCESSES},
             )
         )
+
+
+@pytest.fixture
+def running(installed: RunningInstance, cluster: Cluster, sql: Sql) -> Iterator[RunningInstance]:
+    """The installation without a run and without an item; it takes longer to start than most tests of it."""
+    yield installed
+    for pod in cluster.pods.values():
+        if pod.active:
+            pod.kill()
+    installed.wait(RUNS, lambda answer: all(run["status"] in ENDED for run in of_all(answer)), seconds=180)
+    for run in of_all(installed.query(RUNS)):
+        installed.query(DELETE_RUN, run=run["runId"])
+    for (table,) in sql("SHOW TABLES"):
+        if table != VERSION_TABLE:
+            sql(f"DELETE FROM {table}")
 
 
 def _await_answer(port: int, service: str, log: Path) -> None:
@@ -173,6 +216,11 @@ def start_of(hour: str) -> str:
 
 def end_of(hour: str) -> str:
     return f"{hour[:10]} {int(hour[11:13]) + 1:02}:00:00"
+
+
+def of_all(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    runs: list[dict[str, Any]] = answer["runsOrError"]["results"]
+    return runs
 
 
 def job_of(run: str) -> str:

@@ -188,6 +188,14 @@ class Cluster:
         """Returns what a pod has printed."""
         return self.pods[pod].log.read_bytes()
 
+    def forget(self) -> None:
+        """Forgets all Jobs and pods, and what was asked: what the next test does is done in an empty cluster."""
+        with self.lock:
+            self.close()
+            for kept in (self.posted, self.jobs, self.pods, self.refused, self.asked):
+                kept.clear()
+            self.away = False
+
     def close(self) -> None:
         """Ends what still runs."""
         for pod in self.pods.values():
