@@ -33,7 +33,7 @@ def _pages() -> Iterator[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", _pages())
+@pytest.mark.parametrize("page", list(_pages()))
 def test_the_examples_of_a_page_run_and_print_what_it_shows(
     page: Path, server_environment: dict[str, str], tmp_path: Path
 ) -> None:
