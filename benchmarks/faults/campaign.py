@@ -27,6 +27,7 @@ from benchmarks.faults.plan import OF_ALL, Plan
 from benchmarks.faults.service import in_one_form
 
 ALL = "all"
+_DEADLOCK = 1213
 
 
 def _counters() -> collections.defaultdict[str, collections.Counter[str]]:
@@ -116,6 +117,17 @@ class Campaign:
     def sql(self, statement: str, *parameters: object) -> Rows:
         """Executes a statement in a transaction of its own, without the package."""
         return self.private.server.execute(statement, *parameters, database=self.database)
+
+    def change(self, statement: str, *parameters: object) -> None:
+        """Executes a statement beside runs; again, as any client does, where the server ends it to end a deadlock."""
+        while True:
+            try:
+                self.sql(statement, *parameters)
+            except pymysql.err.OperationalError as error:
+                if error.args[0] != _DEADLOCK:
+                    raise
+            else:
+                return
 
     def connect(self) -> "pymysql.Connection[Any]":
         """Returns a connection to keep."""

@@ -106,9 +106,10 @@ class PipelineHour:
         column = self.pipeline.column
         if self.mode == "whole_batch":
             statement = f"UPDATE items SET {column} = %s WHERE {column} IS NOT NULL AND {_WITHIN}"
-            self._sql(statement, OLD, self._start, self._end)
+            self.campaign.change(statement, OLD, self._start, self._end)
         else:
-            self._sql(f"UPDATE items SET {column} = NULL WHERE id %% 2 = 0 AND {_WITHIN}", self._start, self._end)
+            statement = f"UPDATE items SET {column} = NULL WHERE id %% 2 = 0 AND {_WITHIN}"
+            self.campaign.change(statement, self._start, self._end)
 
     def await_ends(self) -> None:
         """Waits for the end of each run, and checks that it says the truth about itself."""
