@@ -19,6 +19,7 @@ from batch_assets.hours import hour_of_key
 from batch_assets.orchestration.run_history import RunHistory
 from batch_assets.pipeline import Declaration
 from batch_assets.retrying.decision import FAILED, SUCCEEDED
+from batch_assets.settings.folders import root_folder
 from batch_assets_tests.support.customers import customers, fitted, risks, write_customer_model
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
@@ -150,6 +151,27 @@ def test_the_pipeline_of_the_environment_goes_on_beside_another(
     assert sql("SELECT pipeline, items, predicted FROM run_summary ORDER BY pipeline") == [
         ("churn", 20, 20),
         ("items", 3, 3),
+    ]
+
+
+@pytest.mark.parametrize("database_environment", ["sqlite"], indirect=True)
+def test_features_may_be_called_as_columns_are_elsewhere(
+    instance: dg.DagsterInstance, sql: Sql, tables: dict[str, str], tmp_path: Path
+) -> None:
+    names = ["id", "values", "prediction", "created_datetime"]
+    columns = ", ".join(f'"{name}" DOUBLE' for name in names)
+    sql(f"CREATE TABLE flowers (number INTEGER PRIMARY KEY, {columns}, born TIMESTAMP NOT NULL, answer TEXT)")
+    sql("INSERT INTO flowers VALUES (1, 5.1, 3.5, 1.4, 0.2, '2026-11-02 05:30:00.000000', NULL)")
+    model = {
+        "file": str(root_folder() / "models" / "iris_svc.onnx"),
+        "labels": str(root_folder() / "models/label.json"),
+    }
+    table = {"name": "flowers", "key": "number", "created": "born", "features": names, "output": "answer"}
+    flowers = declared(tmp_path, name="flowers", table=table, model=model)
+    prepare(flowers)
+    assert run_of(instance, flowers, hour=HOUR).success
+    assert sql("SELECT items, predicted, label_counts FROM run_summary") == [
+        (1, 1, '{"setosa": 1, "versicolor": 0, "virginica": 0}')
     ]
 
 

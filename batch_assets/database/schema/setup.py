@@ -192,8 +192,9 @@ def _wanted(items: sa.Table) -> Iterator[tuple[sa.Column[Any], tuple[str, tuple[
     for key, wanted in _ITEMS.items():
         if key in items.c and key != "prediction" and not isinstance(items.c[key], JSONList):
             yield items.c[key], wanted
-    for name in names.json_lists.get(names.values, ()):
-        yield items.c[name], ("a feature", ())
+    if names.from_columns:
+        for feature in items.c["values"].listed:
+            yield feature, ("a feature", ())
     for output in names.outputs:
         column: sa.Column[Any] = sa.Column(output.column, nullable=True)
         yield column, _ANSWERS.get(output.form, _ITEMS["prediction"])
