@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from batch_assets.database.connection.statements import BATCH_CHARACTERS, BATCH_ROWS
 from batch_assets.database.records.items import refusals, stored_rows
+from batch_assets.database.schema.tables import feature_key
 from batch_assets.hours import utc_now
 from batch_assets.pipeline import ITEM_TABLE, ItemTable
 
@@ -34,7 +35,7 @@ def register_items(
         # Another table need not date its rows by itself, and what has no date is never scored.
         created_at = utc_now().replace(microsecond=0)
     times = {name: created_at for name in ("created_datetime", "updated_datetime") if created_at and name in items.c}
-    keys = names.scored_columns if names.from_columns else ["values"]
+    keys = [feature_key(name) for name in names.scored_columns] if names.from_columns else ["values"]
     count = 0
     with engine.begin() as connection, refusals(names):
         for part in _parts(texts):

@@ -59,10 +59,14 @@ def item_table(names: ItemTable) -> sa.Table:
     )
 
 
+def feature_key(name: str) -> str:
+    """Returns under which key a feature's column is in its table: it may be called as one of the contract is."""
+    return f"feature {name}"
+
+
 def _values(names: ItemTable) -> list[sa.Column[Any]]:
     if names.from_columns:
-        # Under keys of their own: a feature may be called as a column of the contract is.
-        columns: list[sa.Column[Any]] = [sa.Column(each.name, key=f"feature {each.name}") for each in names.features]
+        columns: list[sa.Column[Any]] = [sa.Column(each.name, key=feature_key(each.name)) for each in names.features]
         return [*columns, JSONList(names.values, columns, key="values")]
     example = "What to score, for example `[5.1, 3.5, 1.4, 0.2]`."
     return [sa.Column(names.values, JSON_TEXT, key="values", nullable=False, doc=example)]
