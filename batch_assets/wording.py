@@ -1,6 +1,11 @@
-"""Words for people that more than one room needs."""
+"""Words, for people and from them, that more than one room needs."""
 
 
 def counted(number: int, thing: str) -> str:
     """Says how many there are of a thing: "1 value", "5,000 values"."""
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
+def is_unicode(text: str) -> bool:
+    """Returns whether a text has no half of a character, which an escape in JSON may be."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)

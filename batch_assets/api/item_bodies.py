@@ -14,10 +14,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 from pydantic_core import PydanticKnownError
 
 from batch_assets.api.bodies import EXAMPLE_TIME, EXAMPLE_VALUES, Item, in_utc
-from batch_assets.inference.item_format import LIMITS, is_unicode
+from batch_assets.inference.item_format import LIMITS
 from batch_assets.inference.onnx_model import OnnxModel
 from batch_assets.pipeline import ITEM_TABLE, ItemTable, Pipeline
 from batch_assets.settings.items import Form
+from batch_assets.wording import is_unicode
 
 MOST_ITEMS = 10_000
 

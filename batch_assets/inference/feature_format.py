@@ -15,14 +15,13 @@ from batch_assets.inference.item_format import (
     Converted,
     RefusedError,
     described,
-    is_unicode,
     loaded,
     parsed,
     refuse_unfit_number,
     shown,
 )
 from batch_assets.settings.items import Feature
-from batch_assets.wording import counted
+from batch_assets.wording import counted, is_unicode
 
 # By the kind of a numpy type: what JSON has for it. A database hands over its booleans as 0 and 1.
 _TYPES: dict[str, set[type]] = {"f": NUMBERS, "i": {int}, "b": {bool, int}, "O": {str}}

@@ -289,11 +289,6 @@ def refuse_unfit_number(number: Any, dtype: np.dtype[Any]) -> None:
         raise RefusedError("not_an_integer", f"is {number!r}, the model takes integers")
 
 
-def is_unicode(text: str) -> bool:
-    """Returns whether a text has no half of a character, which an escape in JSON may be."""
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
-
-
 def described(value: Any) -> str:
     """Says what kind of JSON a value is, and shows a string."""
     return f'{KINDS[type(value)]}: "{shown(value)}"' if type(value) is str else KINDS[type(value)]

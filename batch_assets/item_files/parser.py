@@ -11,8 +11,7 @@ from itertools import chain
 from typing import BinaryIO
 
 from batch_assets.errors import RegistrationError
-from batch_assets.inference.item_format import is_unicode
-from batch_assets.wording import counted
+from batch_assets.wording import counted, is_unicode
 
 # What keeps memory bounded when a file has no line ends: far above any item a server takes by default.
 _MAX_LINE_BYTES = 16 * 1024 * 1024
