@@ -239,13 +239,13 @@ def test_each_pipeline_has_a_summary_of_its_own_of_an_hour(engine: sa.Engine, sq
 
 def test_an_idempotency_key_is_one_pipelines(engine: sa.Engine, sql: Sql) -> None:
     sql("ALTER TABLE items ADD COLUMN another_prediction JSON")
-    ids = register_once(engine, TABLES, ["[1]"], "key")
-    assert register_once(engine, TABLES, ["[1]"], "key") == ids
-    others = register_once(engine, SAME_TABLE, ["[2]"], "key")
+    ids = register_once(engine, TABLES, [["[1]"]], "key")
+    assert register_once(engine, TABLES, [["[1]"]], "key") == ids
+    others = register_once(engine, SAME_TABLE, [["[2]"]], "key")
     assert others != ids
     sql("UPDATE registrations SET registered_at = %s", START)
     assert remove_registrations(engine, TABLES, HOUR.end, throttle(engine)) == 1
-    assert register_once(engine, SAME_TABLE, ["[2]"], "key") == others
+    assert register_once(engine, SAME_TABLE, [["[2]"]], "key") == others
     assert sql("SELECT pipeline FROM registrations") == [("another",)]
 
 
