@@ -48,7 +48,7 @@ class HourSummary(BaseModel):
     started_at: datetime.datetime | None
     finished_at: datetime.datetime
     scored: int | None = Field(description="How many items that run has scored.")
-    ignored_keys: int | None = Field(description="How many keys of these items name no feature.")
+    ignored_keys: int = Field(description="How many keys of these items name no feature.")
     rows_per_second: float | None
 
 

@@ -290,7 +290,7 @@ def test_hours_are_shown_as_they_were_summed_up(api: httpx.Client, sql: Sql) -> 
         "started_at": "2026-11-02T06:00:00Z",
         "finished_at": "2026-11-02T06:00:00Z",
         "scored": None,
-        "ignored_keys": None,
+        "ignored_keys": 0,
         "rows_per_second": None,
     }
     for key in ("2026-11-02-09:00", "2026-11-31-09:00"):

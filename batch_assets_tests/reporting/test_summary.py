@@ -118,6 +118,7 @@ def test_an_hour_that_nobody_has_scored_has_a_row_with_no_more_than_its_counts()
         "failed": 0,
         "pending": 0,
         "label_counts": "{}",
+        "ignored_keys": 0,
         "run_id": "a run",
         "finished_at": HOUR.replace(hour=6, minute=19, second=3),
     }

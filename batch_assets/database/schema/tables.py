@@ -182,7 +182,13 @@ run_summary = sa.Table(
     sa.Column("check_rows_per_second", sa.Double, doc="`scored` divided by the seconds that checking took."),
     sa.Column("score_rows_per_second", sa.Double, doc="`scored` divided by the seconds that the model took."),
     sa.Column("write_rows_per_second", sa.Double, doc="`scored` divided by the seconds that writing took."),
-    sa.Column("ignored_keys", sa.BigInteger, doc="How many keys of the `scored` items name no feature."),
+    sa.Column(
+        "ignored_keys",
+        sa.BigInteger,
+        nullable=False,
+        server_default="0",
+        doc="How many keys of the `scored` items name no feature; 0 where an earlier version has summed up.",
+    ),
     info={"doc": "One row for each hour that was scored: its items by outcome and by label, and how they were scored."},
 )
 

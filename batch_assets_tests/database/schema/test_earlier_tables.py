@@ -21,6 +21,9 @@ from batch_assets.database.records.hour_lock import HourLock
 from batch_assets.database.schema import setup as schema
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.database.slices.batch import Batch, FailedRow
+from batch_assets.database.slices.batches import Batches
+from batch_assets.database.slices.replacing import replace_slice
+from batch_assets.database.slices.table_slice import TableSlice
 from batch_assets.errors import DatabaseError, DatabaseUnavailableError, HourBusyError
 from batch_assets.hours import Hour
 from batch_assets.settings.folders import root_folder
@@ -178,6 +181,16 @@ def test_a_migration_that_is_killed_loses_nothing_and_is_finished_by_the_next_on
     assert rows_of_tables(sql) == before
     assert pipelines(sql) == all_of_the_environment(COUNTS)
     assert sql(VERSION) == [("0005",)]
+
+
+def test_the_version_before_has_a_value_for_all_columns_that_need_one(engine: sa.Engine, sql: Sql) -> None:
+    initialize_database(engine, ITEMS)
+    # As its runs store a summary: with the columns that it knows.
+    names = ("pipeline", *COLUMNS["run_summary"].split(", "))
+    hour = datetime.datetime.fromisoformat(START)
+    row = ("items", hour, 2, 2, 0, 0, "{}", "v", "partial", "old", hour, hour, 2, 1.0, 1.0, 1.0, 1.0, 1.0)
+    assert replace_slice(engine, TableSlice("run_summary"), Batches([Batch(names, [row])])) == 1
+    assert sql("SELECT run_id, ignored_keys FROM run_summary") == [("old", 0)]
 
 
 def test_what_others_have_made_around_the_tables_stays(engine: sa.Engine, sql: Sql) -> None:
