@@ -118,7 +118,7 @@ class Declaration:
         return name if self.is_of_environment else f"{self.name}_{name}"
 
     @property
-    def sensor(self) -> str:
+    def sensor_name(self) -> str:
         """The name of its sensor."""
         return self.prefixed("retry_hours")
 

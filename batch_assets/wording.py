@@ -1,4 +1,4 @@
-"""Words, for people and from them, that more than one room needs."""
+"""Words for people, and texts of theirs, that more than one room needs."""
 
 
 def counted(number: int, thing: str) -> str:
@@ -7,5 +7,5 @@ def counted(number: int, thing: str) -> str:
 
 
 def is_unicode(text: str) -> bool:
-    """Returns whether a text has no half of a character, which an escape in JSON may be."""
+    """Returns whether a text can be encoded: an escape in JSON may leave half of a surrogate pair."""
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)

@@ -1,10 +1,12 @@
 """The API as an ASGI application: made of the environment, and ended with its last request."""
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+import anyio
 import anyio.to_thread
+import sqlalchemy as sa
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -55,10 +57,12 @@ def application(environment: Mapping[str, str], declarations: Sequence[Declarati
         title="batch_assets",
         description=DESCRIPTION,
         redoc_url=None,
-        lifespan=_lifespan(pipelines, settings.connections),
+        lifespan=_lifespan({served.engine for served in pipelines}, settings.connections),
     )
     may_write = check_key(settings.key)
-    routers = [router(pipelines, metrics), *(pipeline_router(served, may_write) for served in pipelines)]
+    turns = {served.engine: anyio.Semaphore(settings.connections) for served in pipelines}
+    of_pipelines = [pipeline_router(served, may_write, turns[served.engine]) for served in pipelines]
+    routers = [router(pipelines, metrics), *of_pipelines]
     for each in routers:
         app.include_router(each)
     _answer_faults(app, [route for each in routers for route in each.routes], pipelines)
@@ -68,15 +72,15 @@ def application(environment: Mapping[str, str], declarations: Sequence[Declarati
 
 
 def _lifespan(
-    pipelines: Sequence[ServedPipeline], connections: int
+    engines: Collection[sa.Engine], connections: int
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        # A request that has a thread has a connection too: none waits for one and fails.
-        anyio.to_thread.current_default_thread_limiter().total_tokens = connections
+        # Whose turn it is at a database has a thread and a connection too: no request waits for one and fails.
+        anyio.to_thread.current_default_thread_limiter().total_tokens = connections * len(engines)
         yield
-        for served in pipelines:
-            served.engine.dispose()
+        for engine in engines:
+            engine.dispose()
 
     return lifespan
 
@@ -129,7 +133,7 @@ def _not_there(path: str, pipelines: Sequence[ServedPipeline]) -> str:
     names = [served.pipeline.name for served in pipelines]
     listed = "GET /pipelines lists those that there are."
     if begins == "pipelines" and name and name not in names:
-        return f"There is no pipeline {shown(name)!r}: {listed}"
+        return f"There is no pipeline {shown(repr(name))}: {listed}"
     if begins == "pipelines" and name == ENVIRONMENT_PIPELINE:
         return "The pipeline of the environment has its paths without /pipelines/items: /data, for example."
     if begins in ("data", "hours", "metadata") and ENVIRONMENT_PIPELINE not in names:

@@ -16,7 +16,7 @@ from pydantic_core import PydanticKnownError
 from batch_assets.api.bodies import EXAMPLE_TIME, EXAMPLE_VALUES, Item, in_utc
 from batch_assets.inference.item_format import LIMITS
 from batch_assets.inference.onnx_model import OnnxModel
-from batch_assets.pipeline import ITEM_TABLE, ItemTable, Pipeline
+from batch_assets.pipeline import ENVIRONMENT_PIPELINE, ITEM_TABLE, ItemTable, Pipeline
 from batch_assets.settings.items import Form
 from batch_assets.wording import is_unicode
 
@@ -70,7 +70,7 @@ class ItemBodies:
             "created_datetime": row.created_datetime and in_utc(row.created_datetime),
         }
         if self.names.updated:
-            content["updated_datetime"] = in_utc(row.updated_datetime)
+            content["updated_datetime"] = row.updated_datetime and in_utc(row.updated_datetime)
         return content
 
     def _by_name(self, text: str) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def item_bodies(pipeline: Pipeline, model: OnnxModel) -> ItemBodies:
         model: Says what the values of an item must be.
     """
     # The names of types in the OpenAPI document, of which each pipeline has its own.
-    prefix = "" if pipeline.items == ITEM_TABLE else f"{pipeline.name}_"
+    prefix = "" if pipeline.name == ENVIRONMENT_PIPELINE else f"{pipeline.name}_"
     values = _values_type(prefix, model)
     shown = Item if pipeline.items == ITEM_TABLE else _shown_type(prefix, pipeline.items, model, values)
     return ItemBodies(pipeline.items, model, shown, new_item_type(prefix, values))
@@ -161,7 +161,7 @@ def _feature_type(dtype: np.dtype[Any]) -> Any:
 
 
 def _unicode(text: str) -> str:
-    """Refuses half a character, which JSON may have as an escape, and no database takes."""
+    """Refuses half of a surrogate pair, which an escape in JSON may leave and no database takes."""
     if not is_unicode(text):
         raise PydanticKnownError("string_unicode")
     return text
@@ -197,7 +197,7 @@ def _shown_type(prefix: str, names: ItemTable, model: OnnxModel, values: Any) ->
         "created_datetime": time | None,
     }
     if names.updated:
-        fields["updated_datetime"] = time
+        fields["updated_datetime"] = time | None
     return create_model(f"{prefix}Item", __doc__="An item, with its prediction once it is scored.", **fields)
 
 

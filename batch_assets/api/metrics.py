@@ -3,6 +3,7 @@
 import datetime
 from collections.abc import Iterator, Mapping, Sequence
 
+import sqlalchemy as sa
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -24,6 +25,9 @@ _HELP = {
     "last_scored_hour_timestamp_seconds": "Start of the newest hour that was scored.",
     "last_scored_hour_age_seconds": "How long the newest hour that was scored has been over.",
 }
+
+
+_DOWN: Mapping[str, float] = {"database_up": 0}
 
 
 class Metrics:
@@ -70,9 +74,14 @@ class _Tables(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Asks the databases; of a pipeline whose database is away this is all there is to say."""
         gauges = {name: GaugeMetricFamily(f"{PREFIX}_{name}", text) for name, text in _HELP.items()}
+        away: set[sa.Engine] = set()
         for served in self._pipelines:
             labels = {} if served.is_of_environment else {"pipeline": served.pipeline.name}
-            for name, value in _values(served).items():
+            # One that does not answer takes seconds to say so, and Prometheus waits for ten.
+            values = _DOWN if served.engine in away else _values(served)
+            if values == _DOWN:
+                away.add(served.engine)
+            for name, value in values.items():
                 gauges[name].add_sample(f"{PREFIX}_{name}", labels, value)
         yield from (gauge for gauge in gauges.values() if gauge.samples)
 
@@ -85,7 +94,7 @@ def _values(served: ServedPipeline) -> Mapping[str, float]:
         ).values()
         newest = read_summaries(served.engine, served.tables, None, 1)
     except DatabaseError:
-        return {"database_up": 0}
+        return _DOWN
     values: dict[str, float] = {
         "database_up": 1,
         "items_pending": sum(hour.pending for hour in left),

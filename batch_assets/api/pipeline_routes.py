@@ -2,11 +2,12 @@
 
 import datetime
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
+import anyio
 import orjson
 import sqlalchemy as sa
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
@@ -139,15 +140,23 @@ def check_key(key: str | None) -> Callable[[str | None], None]:
     return check
 
 
-def pipeline_router(served: ServedPipeline, may_write: Callable[[str | None], None]) -> APIRouter:
+def pipeline_router(
+    served: ServedPipeline, may_write: Callable[[str | None], None], turns: anyio.Semaphore
+) -> APIRouter:
     """Returns the routes of a pipeline.
 
     Args:
         served: The pipeline.
         may_write: Refuses a request that may not write.
+        turns: As many as its database has connections: where one hangs, the pipelines of the others go on.
     """
+
+    async def turn() -> AsyncIterator[None]:
+        async with turns:
+            yield
+
     tag = None if served.is_of_environment else f"pipeline {served.pipeline.name}"
-    routes = APIRouter(prefix=served.path)
+    routes = APIRouter(prefix=served.path, dependencies=[Depends(turn)])
     _add_items(routes, served, tag or "items")
     _add_writing(routes, served, may_write, tag or "items")
     _add_hours(routes, served, tag or "batch")
@@ -226,7 +235,7 @@ def _add_writing(routes: APIRouter, served: ServedPipeline, may_write: Callable[
     def correct(item_id: ItemId, item: new_item) -> Response:  # type: ignore[valid-type]
         """Gives an item other values and takes its prediction away, so that it is scored anew."""
         values = served.bodies.row(item)
-        row = correct_item(served.engine, served.tables.items, item_id, values, served.answers)
+        row = correct_item(served.engine, served.tables.items, item_id, values, served.columns_to_clear)
         return _item(served, item_id, row)
 
 

@@ -26,7 +26,7 @@ def router(pipelines: Sequence[ServedPipeline], metrics: Metrics) -> APIRouter:
         metrics: What `/metrics` shows.
     """
     routes = APIRouter()
-    # In this order, each once.
+    # Pipelines of one database share its engine, and a fault is told in the order of the pipelines.
     engines = list(dict.fromkeys(served.engine for served in pipelines))
 
     @routes.get("/health", tags=["operation"], responses={503: {"model": Unhealthy}})
@@ -57,9 +57,11 @@ async def _what_is_wrong(engines: Collection[sa.Engine]) -> list[str]:
     """Returns why databases are of no use, nothing if all of them answer in time."""
     silent = f"The database has not answered within {HEALTH_SECONDS} seconds."
     found: dict[sa.Engine, str | None] = dict.fromkeys(engines, silent)
+    # Of its own: one that is silent keeps its thread, which no request is to wait for.
+    threads = anyio.CapacityLimiter(len(engines))
 
     async def ask(engine: sa.Engine) -> None:
-        found[engine] = await anyio.to_thread.run_sync(_fault, engine, abandon_on_cancel=True)
+        found[engine] = await anyio.to_thread.run_sync(_fault, engine, abandon_on_cancel=True, limiter=threads)
 
     with anyio.move_on_after(HEALTH_SECONDS):
         async with anyio.create_task_group() as group:
@@ -80,11 +82,12 @@ def _fault(engine: sa.Engine) -> str | None:
 def _description(served: ServedPipeline) -> PipelineDescription:
     pipeline, path = served.pipeline, served.path
     outputs = {output.column: output.form for output in pipeline.items.outputs}
-    classifies = served.model.labels or not {"value", "all"}.issuperset(outputs.values())
+    forms = set(outputs.values())
+    regression = "value" in forms or (forms == {"all"} and not served.model.labels)
     return PipelineDescription(
         name=pipeline.name,
         table=pipeline.items.name,
-        task="classification" if classifies else "regression",
+        task="regression" if regression else "classification",
         outputs=outputs,
         first_hour=pipeline.first_hour.key,
         schedule_minute=pipeline.schedule_minute,

@@ -25,14 +25,14 @@ class ServedPipeline:
         engine: Its database.
         model: The model that items must fit.
         bodies: What its items are in requests and answers.
-        answers: The columns with what was said of an item as it was, to be taken away when it is corrected.
+        columns_to_clear: Every column that a pipeline writes for these values; they become NULL when the values change.
     """
 
     pipeline: Pipeline
     engine: sa.Engine
     model: OnnxModel
     bodies: ItemBodies
-    answers: tuple[str, ...]
+    columns_to_clear: tuple[str, ...]
 
     @property
     def tables(self) -> PipelineTables:
@@ -69,13 +69,13 @@ def served_pipelines(
     for pipeline in pipelines:
         model = load_model(pipeline.model, pipeline.items)
         engine = engine_for(pipeline.database, connections, ANSWER_SECONDS)
-        bodies, answers = item_bodies(pipeline, model), tuple(_answers_of(pipeline, pipelines))
-        served.append(ServedPipeline(pipeline, engine, model, bodies, answers))
+        bodies, columns_to_clear = item_bodies(pipeline, model), tuple(_columns_to_clear(pipeline, pipelines))
+        served.append(ServedPipeline(pipeline, engine, model, bodies, columns_to_clear))
     return served
 
 
-def _answers_of(pipeline: Pipeline, pipelines: Sequence[Pipeline]) -> Iterator[str]:
-    """Yields the columns that say something of an item of a pipeline, also those that another one writes."""
+def _columns_to_clear(pipeline: Pipeline, pipelines: Sequence[Pipeline]) -> Iterator[str]:
+    """Yields the columns that pipelines write for the values that a pipeline scores."""
     for other in pipelines:
         same_table = (other.database, other.items.name) == (pipeline.database, pipeline.items.name)
         if same_table and set(other.items.scored_columns) & set(pipeline.items.scored_columns):

@@ -31,7 +31,7 @@ def retry(what: tuple[str, ...], name: str | None) -> None:
     if pipeline.retry.policy == LEAVE:
         click.echo(f"Materialise what is to be scored: BATCH_RETRY is 'leave', so nothing requests {keys} by itself.")
     else:
-        click.echo(f"The sensor {declaration.sensor} requests within a minute, if the daemon runs: {keys}")
+        click.echo(f"The sensor {declaration.sensor_name} requests within a minute, if the daemon runs: {keys}")
 
 
 def _is_id(text: str) -> bool:

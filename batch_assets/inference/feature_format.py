@@ -160,4 +160,6 @@ class _FeatureValues:
         elif type(value) is not str:
             raise RefusedError("not_a_string", f"is {described(value)}")
         elif not is_unicode(value):
-            raise RefusedError("not_a_string", f'is not Unicode, of half a character: "{shown(value)}"')
+            raise RefusedError(
+                "not_a_string", f'is not valid Unicode, it holds half of a surrogate pair: "{shown(value)}"'
+            )

@@ -105,7 +105,7 @@ def read_objects(stream: BinaryIO, name: str, features: Sequence[str]) -> Iterat
     """
     empty = True
     try:
-        for place, item in _read(stream, csv=False):
+        for place, item in _read(stream, with_csv=False):
             empty = False
             yield _checked_features(item, place, features)
         if empty:
@@ -114,7 +114,7 @@ def read_objects(stream: BinaryIO, name: str, features: Sequence[str]) -> Iterat
         raise RegistrationError(error.sentence(name)) from None
 
 
-def _read(stream: BinaryIO, *, csv: bool = True) -> Iterator[tuple[str, object]]:
+def _read(stream: BinaryIO, *, with_csv: bool = True) -> Iterator[tuple[str, object]]:
     """Yields each item as it stands in the file, unchecked, with the place where it stands."""
     head = _head(stream)
     first = head[-1]
@@ -123,8 +123,8 @@ def _read(stream: BinaryIO, *, csv: bool = True) -> Iterator[tuple[str, object]]
     lines = _text_lines(chain(head, _raw_lines(stream)))
     if first.lstrip()[:1] in (b"[", b"{"):
         return _json_items(lines)
-    if not csv:
-        raise _MalformedError('is no JSON: write each item as an object by the names of its features, {"age": 42}')
+    if not with_csv:
+        raise _MalformedError('is not JSON: write each item as an object by the names of its features, {"age": 42}')
     return _csv_items(lines)
 
 
@@ -283,8 +283,8 @@ def _checked(item: object, place: str) -> list[int | float]:
 
 def _checked_features(item: object, place: str, features: Sequence[str]) -> dict[str, object]:
     """Returns the features of an item that can be registered, and refuses any other."""
-    wrapped = isinstance(item, dict) and set(item) == {"values"} and "values" not in features
-    found = item["values"] if isinstance(item, dict) and wrapped else item
+    wrapped = isinstance(item, dict) and "values" in item and "values" not in features
+    found = _unwrapped(item, place) if wrapped else item
     if not isinstance(found, dict):
         raise _MalformedError(f"is not an object by the names of its features: {_shown(found)}", place)
     missing = [feature for feature in features if feature not in found]
@@ -300,7 +300,9 @@ def _checked_features(item: object, place: str, features: Sequence[str]) -> dict
         if isinstance(value, float | int) and not _is_finite(value):
             raise _MalformedError(f"{feature} is not a finite number: {_shown(value)}", place)
         if isinstance(value, str) and not is_unicode(value):
-            raise _MalformedError(f"{feature} is not Unicode, of half a character: {_shown(value)}", place)
+            raise _MalformedError(
+                f"{feature} is not valid Unicode, it holds half of a surrogate pair: {_shown(value)}", place
+            )
     return {feature: found[feature] for feature in features}
 
 

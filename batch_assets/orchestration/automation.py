@@ -3,6 +3,7 @@
 import datetime
 from collections import Counter
 from collections.abc import Collection, Iterator
+from typing import cast
 
 import dagster as dg
 import sqlalchemy as sa
@@ -58,7 +59,7 @@ def build_schedule(declaration: Declaration, job: UnresolvedAssetJobDefinition) 
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=f"The hour that has just closed, at minute {minute}.\n\nWhile the database is away the tick fails, "
-        f"and `{declaration.sensor}` requests the hour five minutes later or as soon as the database is back.",
+        f"and `{declaration.sensor_name}` requests the hour five minutes later or as soon as the database is back.",
     )
     def hourly_batch_inference(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         moment = context.scheduled_execution_time.astimezone(datetime.UTC).replace(tzinfo=None)
@@ -71,7 +72,7 @@ def build_schedule(declaration: Declaration, job: UnresolvedAssetJobDefinition) 
         if policy != LEAVE and not compare_and_set_request(
             engine_for(pipeline.database), pipeline_tables(pipeline), hour, None, row
         ):
-            return dg.SkipReason(f"The sensor {declaration.sensor} has seen to the hour {hour.key} already.")
+            return dg.SkipReason(f"The sensor {declaration.sensor_name} has seen to the hour {hour.key} already.")
         tags = {RETRY_TAG: WHOLE_BATCH} if policy == WHOLE_BATCH else {}
         return dg.RunRequest(run_key=hour.key, partition_key=hour.key, tags=tags)
 
@@ -82,7 +83,7 @@ def build_sensor(declaration: Declaration, job: UnresolvedAssetJobDefinition) ->
     """Returns the sensor of a pipeline."""
 
     @dg.sensor(
-        name=declaration.sensor,
+        name=declaration.sensor_name,
         job=job,
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.RUNNING,
@@ -101,7 +102,9 @@ def build_sensor(declaration: Declaration, job: UnresolvedAssetJobDefinition) ->
         requests: list[dg.RunRequest] = []
         waiting: Counter[str] = Counter()
         history = RunHistory(context.instance, declaration)
-        jobs = _jobs_that_score(context.repository_def, declaration)
+        # Which every tick has.
+        repository = cast("dg.RepositoryDefinition", context.repository_def)
+        jobs = _jobs_that_score(repository, declaration)
         for known in _known_hours(engine, history, jobs, pipeline, now):
             decisions = decide(known, now, pipeline, MOST_REQUESTS - len(requests))
             requests += _carry_out(context, engine, declaration, decisions)
@@ -113,19 +116,14 @@ def build_sensor(declaration: Declaration, job: UnresolvedAssetJobDefinition) ->
     return retry_hours
 
 
-def _jobs_that_score(repository: dg.RepositoryDefinition | None, declaration: Declaration) -> list[str | None]:
-    """Returns the jobs that a pipeline's predictions are part of: its own, Dagster's for selections, and the user's.
-
-    None, which stands for any job, where there is no repository.
-    """
-    if repository is None:
-        return [None]
+def _jobs_that_score(repository: dg.RepositoryDefinition, declaration: Declaration) -> list[str]:
+    """Returns the jobs that a pipeline's predictions are part of: its own, Dagster's for selections, and the user's."""
     predictions = asset_keys(declaration).predictions
     return [job.name for job in repository.get_all_jobs() if predictions in job.asset_layer.executable_asset_keys]
 
 
 def _known_hours(
-    engine: sa.Engine, history: RunHistory, jobs: Collection[str | None], pipeline: Pipeline, now: datetime.datetime
+    engine: sa.Engine, history: RunHistory, jobs: Collection[str], pipeline: Pipeline, now: datetime.datetime
 ) -> Iterator[Collection[KnownHour]]:
     """Looks up the hours that there may be something to do about, oldest first, some at a time."""
     first, end = pipeline.first_hour, now.replace(minute=0, second=0, microsecond=0)

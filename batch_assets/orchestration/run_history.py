@@ -6,7 +6,6 @@ or for all hours of its range.
 
 import datetime
 from collections.abc import Collection, Iterable, Iterator
-from itertools import product
 
 import dagster as dg
 
@@ -78,12 +77,12 @@ class RunHistory:
         failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since.replace(tzinfo=datetime.UTC))
         return {hour for record in self._instance.get_run_records(failed) for hour in self._hours(record.dagster_run)}
 
-    def last_runs(self, hours: Collection[Hour], job_names: Collection[str | None]) -> dict[Hour, LastRuns]:
+    def last_runs(self, hours: Collection[Hour], job_names: Collection[str]) -> dict[Hour, LastRuns]:
         """Returns the last runs that have ended of each of these hours that has had any.
 
         Args:
             hours: The hours.
-            job_names: The jobs whose runs can be for this pipeline; those of others are not looked at. None is any job.
+            job_names: The jobs whose runs can be for this pipeline; those of others are not looked at.
         """
         ended: dict[Hour, list[dg.RunRecord]] = {hour: [] for hour in hours}
         for record in self._records(hours, job_names):
@@ -98,19 +97,21 @@ class RunHistory:
             if records
         }
 
-    def _records(self, hours: Collection[Hour], job_names: Collection[str | None]) -> Iterator[dg.RunRecord]:
+    def _records(self, hours: Collection[Hour], job_names: Collection[str]) -> Iterator[dg.RunRecord]:
+        # Where many pipelines are scored, most runs of an hour are those of others.
+        for job in job_names:
+            yield from self._ended(PARTITION_TAG, hours, job)
+        # Runs over ranges are few, so that those of all jobs are looked up at once.
         starts = {Hour(hour.start - datetime.timedelta(hours=back)) for hour in hours for back in range(_RANGE_HOURS)}
-        # Where many pipelines are scored, most runs of an hour are those of others; runs over ranges are few.
-        looked_up: tuple[tuple[str, Collection[Hour], Collection[str | None]], ...] = (
-            (PARTITION_TAG, hours, job_names),
-            (RANGE_START_TAG, starts, [None]),
-        )
-        for tag, wanted, jobs in looked_up:
-            keys = sorted(hour.key for hour in wanted)
-            for position, job in product(range(0, len(keys), _KEYS), jobs):
-                tags = {tag: keys[position : position + _KEYS]}
-                ended = dg.RunsFilter(job_name=job, statuses=list(_ENDED), tags=tags)
-                yield from self._instance.get_run_records(ended)
+        yield from self._ended(RANGE_START_TAG, starts)
+
+    def _ended(self, tag: str, hours: Collection[Hour], job: str | None = None) -> Iterator[dg.RunRecord]:
+        """Yields the runs that have ended and have one of these hours as tag; of any job, where none is named."""
+        keys = sorted(hour.key for hour in hours)
+        for position in range(0, len(keys), _KEYS):
+            tags = {tag: keys[position : position + _KEYS]}
+            ended = dg.RunsFilter(job_name=job, statuses=list(_ENDED), tags=tags)
+            yield from self._instance.get_run_records(ended)
 
     def _ended_run(self, record: dg.RunRecord, hour: Hour) -> EndedRun:
         run = record.dagster_run

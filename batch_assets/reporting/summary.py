@@ -96,11 +96,12 @@ class Summary:
             "predicted": outcome.predicted,
             "failed": outcome.failed,
             "pending": outcome.pending,
+            "ignored_keys": self.scoring.get("ignored_keys", 0),
         }
 
     def _speeds(self) -> dict[str, int | float | None]:
         rows = self.scoring.get("scored")
-        speeds: dict[str, int | float | None] = {"scored": rows, "ignored_keys": self.scoring.get("ignored_keys", 0)}
+        speeds: dict[str, int | float | None] = {"scored": rows}
         for phase in ("", "read_", "check_", "score_", "write_"):
             seconds = self.scoring.get(f"{phase}seconds")
             speeds[f"{phase}rows_per_second"] = round(rows / seconds, 1) if rows and seconds else None

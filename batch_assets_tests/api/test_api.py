@@ -206,6 +206,14 @@ def test_whatever_the_service_has_written_is_shown(api: httpx.Client, sql: Sql) 
     assert shown == [pytest.approx(json.loads(text)) if "9" in text else json.loads(text) for text in texts[::-1]]
 
 
+@pytest.mark.parametrize("database_environment", ["server"], indirect=True)
+def test_an_item_that_was_updated_at_no_time_is_shown(api: httpx.Client, sql: Sql) -> None:
+    (key,) = insert_items(sql, GOOD[:1])
+    sql("ALTER TABLE items MODIFY updated_datetime TIMESTAMP NULL")
+    sql("UPDATE items SET updated_datetime = NULL")
+    assert api.get(f"/data/{key}").json()["updated_datetime"] is None
+
+
 @pytest.mark.parametrize("which", ["all", "predicted", "unpredicted"])
 def test_pages_show_every_item_once_the_newest_first(api: httpx.Client, sql: Sql, which: str) -> None:
     ids = [*insert_items(sql, GOOD * 4, START), *insert_items(sql, GOOD * 4, HALF_PAST)]

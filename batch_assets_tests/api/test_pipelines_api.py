@@ -4,7 +4,10 @@ import contextlib
 import datetime
 import json
 import os
+import select
+import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -217,11 +220,12 @@ def test_a_table_that_needs_more_than_the_features_names_what_it_needs(
         # SQLite numbers an INTEGER only, and servers what they are told to.
         "id": f"id INT PRIMARY KEY, {AS_COLUMNS}, created_at {CREATED}",
     }
+    said = {"id": "The key id of customers does not number rows by itself: make it AUTO_INCREMENT"}
     for column, columns in needs.items():
         made_anew(sql, columns)
         api = start(churn)
         problem = refused(api.post("/pipelines/churn/data", json=[{"values": CUSTOMER}] * 2), 409)
-        assert f"The column {column} of customers has no default value" in problem["detail"]
+        assert said.get(column, f"The column {column} of customers has no default value") in problem["detail"]
         assert "have the service insert the rows itself" in problem["detail"]
         assert sql("SELECT COUNT(*) FROM customers") == [(0,)]
 
@@ -233,15 +237,12 @@ def test_a_value_that_its_column_does_not_hold_is_refused_and_not_rounded(
     api = start(churn)
     refusal = refused(api.post("/pipelines/churn/data", json=[{"values": OTHER}, {"values": CUSTOMER}]), 409)
     assert "The column spent of customers was given 12.5, which is not a whole number" in refusal["detail"]
-    assert stored_count(sql) == 0
+    assert sql("SELECT COUNT(*) FROM customers") == [(0,)]
+    # A float that is a whole number, and more of one than the column holds.
+    refused(api.post("/pipelines/churn/data", json={"values": {**CUSTOMER, "spent": 1e30}}), 409)
     (item,) = registered(api.post("/pipelines/churn/data", json={"values": {**CUSTOMER, "spent": 12.0}}))
     refused(api.patch(f"/pipelines/churn/data/{item}", json={"values": CUSTOMER}), 409)
     assert sql("SELECT spent FROM customers") == [(12,)]
-
-
-def stored_count(sql: Sql) -> int:
-    ((count,),) = sql("SELECT COUNT(*) FROM customers")
-    return int(count)
 
 
 @pytest.mark.parametrize("database_environment", ["server"], indirect=True)
@@ -497,23 +498,49 @@ def test_the_series_of_the_environment_have_no_label_and_the_others_that_of_thei
     assert api.get("/metrics").text.count("# TYPE batch_assets_items_pending ") == 1
 
 
-@pytest.mark.parametrize("database_environment", ["sqlite"], indirect=True)
-def test_the_database_of_every_pipeline_counts_for_its_health(start: Start, churn: Declaration, models: Path) -> None:
-    port = str(free_port())
-    elsewhere = declared(
+@pytest.fixture
+def elsewhere(models: Path) -> Declaration:
+    """A pipeline whose database is the one of SHOP_SERVER."""
+    return declared(
         models,
         name="elsewhere",
         connection="SHOP",
         table={"name": "customers", "created": "created_at", "features": FEATURES, "output": "churn_score"},
         model={"file": "churn.onnx", "task": "regression"},
     )
-    shop = {"SHOP_SERVER": "127.0.0.1", "SHOP_PORT": port, "SHOP_USER": "x", "SHOP_PASSWORD": "", "SHOP_DATABASE": "x"}
+
+
+def shop_at(port: int) -> dict[str, str]:
+    place = {"SHOP_SERVER": "127.0.0.1", "SHOP_PORT": str(port)}
+    return place | {"SHOP_USER": "x", "SHOP_PASSWORD": "", "SHOP_DATABASE": "x"}
+
+
+@pytest.mark.parametrize("database_environment", ["sqlite"], indirect=True)
+def test_the_database_of_every_pipeline_counts_for_its_health(
+    start: Start, churn: Declaration, elsewhere: Declaration
+) -> None:
+    port = free_port()
     assert start(churn).get("/health").json() == {"health": "ok"}
-    initialize = (churn, OF_ENVIRONMENT)
-    with served({**os.environ, "API_KEY": KEY, **shop}, (*initialize, elsewhere)) as api:
+    with served({**os.environ, "API_KEY": KEY, **shop_at(port)}, (churn, OF_ENVIRONMENT, elsewhere)) as api:
         sick = api.get("/health")
-        assert (sick.status_code, port in sick.json()["health"]) == (503, True)
+        assert (sick.status_code, str(port) in sick.json()["health"]) == (503, True)
         assert api.get("/pipelines/churn/data/all").status_code == 200
         refused(api.get("/pipelines/elsewhere/data/all"), 503)
         assert series(api, "batch_assets_database_up")['{pipeline="elsewhere"}'] == 0
         assert series(api, "batch_assets_database_up")['{pipeline="churn"}'] == 1
+
+
+@pytest.mark.parametrize("database_environment", ["sqlite"], indirect=True)
+def test_a_database_that_is_silent_holds_up_no_pipeline_of_another(
+    start: Start, churn: Declaration, elsewhere: Declaration
+) -> None:
+    start(churn)
+    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(8) as clients:
+        shop = {**shop_at(silent.getsockname()[1]), "API_CONNECTIONS": "2"}
+        with served({**os.environ, "API_KEY": KEY, **shop}, (churn, elsewhere)) as api:
+            waiting = [clients.submit(api.get, "/pipelines/elsewhere/data/all") for _ in range(6)]
+            # The first of them has come as far as the database.
+            assert select.select([silent], [], [], 10)[0]
+            assert api.get("/pipelines/churn/data/all", timeout=5).status_code == 200
+            assert api.get("/health", timeout=8).status_code == 503
+            assert not all(answer.done() for answer in waiting)

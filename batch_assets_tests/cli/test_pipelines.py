@@ -213,15 +213,19 @@ attributes:
   table: {name: visits, created: came_at, values: seen, features: [age, plan, spent, active], output: answer}
   model: {file: models/churn.onnx, task: regression}
 """
-# Each with what is said of it.
+WELL_FORMED = '{"age": 42, "plan": "gold", "spent": 12.5, "active": true}\n'
+# Each file with what is said of it.
 MALFORMED = {
-    "42,gold,12.5,true\n": "is no JSON: write each item as an object by the names of its features",
+    "42,gold,12.5,true\n": "is not JSON: write each item as an object by the names of its features",
     "[42, 1, 12.5, 1]\n": "line 1: is not an object by the names of its features: [42, 1, 12.5, 1]",
-    '{"age": 42, "plan": "gold", "active": true}\n': "line 2: has no spent",
-    '{"age": 42, "plan": "gold", "spent": 1, "active": true, "id": 7}\n': "keys that are no features: ['id']",
-    '{"age": [42], "plan": "gold", "spent": 1, "active": true}\n': "age is not a number, a text, true, false or null",
-    '{"age": 42, "plan": "gold", "spent": NaN, "active": true}\n': "spent is not a finite number",
-    '{"age": 42, "plan": "\\ud800", "spent": 1, "active": true}\n': "plan is not Unicode",
+    WELL_FORMED + '{"age": 42, "plan": "gold", "active": true}\n': "line 2: has no spent",
+    WELL_FORMED + '{"values": {"age": 42}, "id": 7}\n': "line 2: the object has keys other than \"values\": ['id']",
+    WELL_FORMED
+    + '{"age": 42, "plan": "gold", "spent": 1, "active": true, "id": 7}\n': "keys that are no features: ['id']",
+    WELL_FORMED
+    + '{"age": [42], "plan": "gold", "spent": 1, "active": true}\n': "age is not a number, a text, true, false or null",
+    WELL_FORMED + '{"age": 42, "plan": "gold", "spent": NaN, "active": true}\n': "spent is not a finite number",
+    WELL_FORMED + '{"age": 42, "plan": "\\ud800", "spent": 1, "active": true}\n': "plan is not valid Unicode",
     "\n": "the file holds no items",
 }
 
@@ -262,14 +266,26 @@ def test_a_file_with_a_malformed_item_is_named_and_nothing_of_it_registered(
 ) -> None:
     create_customers(sql, CUSTOMERS[:1])
     succeeded(batch_assets("init-db"))
-    good = '{"age": 42, "plan": "gold", "spent": 12.5, "active": true}\n'
     for text, reason in MALFORMED.items():
         file = tmp_path / "items.jsonl"
-        file.write_text(text if "line 1" in reason or "JSON" in reason or "no items" in reason else good + text)
+        file.write_text(text)
         assert reason in sentence(batch_assets("register", str(file))), text
-    file.write_text(good.replace("42", "42.5"))
+    file.write_text(WELL_FORMED.replace("42", "42.5"))
     assert "The column age of customers was given 42.5" in sentence(batch_assets("register", str(file)))
+    file.write_text(WELL_FORMED.replace("42", str(10**30)))
+    assert "does not take a whole number of more than 64 bits" in sentence(batch_assets("register", str(file)))
     assert sql("SELECT COUNT(*) FROM customers") == [(1,)]
+
+
+@pytest.mark.parametrize("database_environment", ["sqlite"], indirect=True)
+def test_rows_that_the_table_does_not_number_are_refused(project: Path, sql: Sql, tmp_path: Path) -> None:
+    features = "age INT, plan TEXT, spent DOUBLE, active BOOLEAN"
+    sql(f"CREATE TABLE customers (id INT PRIMARY KEY, {features}, created_at TIMESTAMP, churn_score DOUBLE)")
+    succeeded(batch_assets("init-db"))
+    (tmp_path / "items.jsonl").write_text(WELL_FORMED)
+    refused = sentence(batch_assets("register", str(tmp_path / "items.jsonl")))
+    assert refused.startswith("The key id of customers does not number rows by itself: make it AUTO_INCREMENT")
+    assert sql("SELECT COUNT(*) FROM customers") == [(0,)]
 
 
 @pytest.mark.slow

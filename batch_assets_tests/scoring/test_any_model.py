@@ -439,7 +439,11 @@ FAULTS = [
     (with_feature("b", "null"), "null_value", "feature b is null"),
     (with_feature("s", "1"), "not_a_string", "feature s is a number"),
     (with_feature("s", "null"), "null_value", "feature s is null"),
-    (with_feature("s", '"\\ud800"'), "not_a_string", 'feature s is not Unicode, of half a character: "\\ud800"'),
+    (
+        with_feature("s", '"\\ud800"'),
+        "not_a_string",
+        'feature s is not valid Unicode, it holds half of a surrogate pair: "\\ud800"',
+    ),
     ("[1, 1, 1, true, 1]", "not_an_object", "a list, not an object of 5 features: [1, 1, 1, true, 1]"),
     ("null", "null_value", "the value is null"),
     ("{", "not_json", "not JSON: Expecting property name enclosed in double quotes at character 2: {"),

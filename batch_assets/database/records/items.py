@@ -70,7 +70,7 @@ def read_page(
     """
     created = items.c.created_datetime
     # What was created at no time belongs to no hour, and on no page.
-    page = _rows(items).where(created.is_not(None)).order_by(created.desc(), items.c.id.desc()).limit(count)
+    page = _select_items(items).where(created.is_not(None)).order_by(created.desc(), items.c.id.desc()).limit(count)
     if before:
         # Two ranges of the index, which ends with the id: for a comparison of pairs MySQL would read it from its end.
         of_its_time = sa.and_(created == before.created, items.c.id < before.id)
@@ -86,11 +86,11 @@ def read_page(
 def read_item(engine: sa.Engine, items: sa.Table, item_id: int) -> sa.Row[Any] | None:
     """Returns the row of an item as `read_page` has it, None if there is none."""
     with snapshot(engine) as connection:
-        return connection.execute(_rows(items).where(items.c.id == item_id)).one_or_none()
+        return connection.execute(_select_items(items).where(items.c.id == item_id)).one_or_none()
 
 
 def correct_item(
-    engine: sa.Engine, items: sa.Table, item_id: int, values: Sequence[Any], answers: Collection[str]
+    engine: sa.Engine, items: sa.Table, item_id: int, values: Sequence[Any], columns_to_clear: Collection[str]
 ) -> sa.Row[Any] | None:
     """Gives an item other values and takes its prediction away, so that it is scored anew.
 
@@ -99,7 +99,7 @@ def correct_item(
         items: Their table.
         item_id: The item.
         values: What its columns get that are scored, in their order; JSON as its text.
-        answers: The columns with what was said of it as it was.
+        columns_to_clear: Those that a pipeline has written for the values as they were: they become NULL.
 
     Returns:
         Its row from now on as `read_page` has it, None if there is no such item.
@@ -110,13 +110,10 @@ def correct_item(
     names: ItemTable = items.info["names"]
     with engine.begin() as connection, refusals(names):
         (stored,) = stored_rows(connection, names, [values])
-        sqlite, quote = connection.dialect.name == "sqlite", connection.dialect.identifier_preparer.quote
-        mark = "?" if sqlite else "%s"
-        sets = [f"{quote(column)} = {mark}" for column in names.scored_columns]
-        sets += [f"{quote(column)} = NULL" for column in answers]
-        statement = f"UPDATE {quote(names.name)} SET {', '.join(sets)} WHERE {quote(names.key)} = {mark}"
-        connection.exec_driver_sql(statement, (*stored, item_id))
-        return connection.execute(_rows(items).where(items.c.id == item_id)).one_or_none()
+        new = dict(zip(names.scored_columns, stored, strict=True)) | dict.fromkeys(columns_to_clear)
+        table = sa.table(names.name, *map(sa.column, {names.key, *new}))
+        connection.execute(sa.update(table).where(table.c[names.key] == item_id).values(new))
+        return connection.execute(_select_items(items).where(items.c.id == item_id)).one_or_none()
 
 
 def register_once(
@@ -158,7 +155,7 @@ def register_once(
                 return ids
 
 
-def _rows(items: sa.Table) -> sa.Select[Any]:
+def _select_items(items: sa.Table) -> sa.Select[Any]:
     names: ItemTable = items.info["names"]
     known = [items.c[key] for key in ("id", "values", "created_datetime", "updated_datetime") if key in items.c]
     # Under names of their own: a table may call its answer as another one calls its key.
@@ -191,7 +188,7 @@ def _insert(connection: sa.Connection, items: sa.Table, rows: Sequence[Sequence[
         ids += range(result.lastrowid, result.lastrowid + step * len(part), step)
     created = connection.execute(sa.select(items.c.created_datetime).where(items.c.id == ids[-1])).one_or_none()
     if created is None:
-        raise _without_default(names, names.key)
+        raise _not_numbered(names)
     if created[0] is None:
         raise _without_default(names, names.created)
     return ids
@@ -229,6 +226,11 @@ def refusals(names: ItemTable) -> Iterator[None]:
     """
     try:
         yield
+    except OverflowError as error:  # of SQLite's driver, before the database sees the number
+        raise ItemRefusedError(
+            f"The table {names.name} does not take a whole number of more than 64 bits: send what its columns hold. "
+            "Nothing was stored."
+        ) from error
     except DatabaseError as error:
         cause = error.__cause__
         number = cause.args[0] if isinstance(cause, pymysql.err.MySQLError) and cause.args else None
@@ -245,7 +247,27 @@ def refusals(names: ItemTable) -> Iterator[None]:
         ) from error
 
 
+def check_numbered(connection: sa.Connection, items: sa.Table) -> None:
+    """Raises where rows that were inserted have no key, which SQLite allows in one that is not INTEGER.
+
+    Raises:
+        ItemRefusedError: There is such a row.
+    """
+    without = sa.select(sa.literal(1)).select_from(items).where(items.c.id.is_(None)).limit(1)
+    if connection.execute(without).first():
+        raise _not_numbered(items.info["names"])
+
+
+def _not_numbered(names: ItemTable) -> ItemRefusedError:
+    return ItemRefusedError(
+        f"The key {names.key} of {names.name} does not number rows by itself: make it AUTO_INCREMENT (on SQLite "
+        "INTEGER PRIMARY KEY), or have the service insert the rows itself. Nothing was stored."
+    )
+
+
 def _without_default(names: ItemTable, column: str) -> ItemRefusedError:
+    if column == names.key:
+        return _not_numbered(names)
     return ItemRefusedError(
         f"The column {column} of {names.name} has no default value, and it is no feature, so that nobody but the "
         "service can tell what belongs there: have the service insert the rows itself, or give the column a default "

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import sqlalchemy as sa
 
 from batch_assets.database.connection.statements import BATCH_CHARACTERS, BATCH_ROWS
-from batch_assets.database.records.items import refusals, stored_rows
+from batch_assets.database.records.items import check_numbered, refusals, stored_rows
 from batch_assets.database.schema.tables import feature_key
 from batch_assets.hours import utc_now
 from batch_assets.pipeline import ITEM_TABLE, ItemTable
@@ -43,6 +43,7 @@ def register_items(
             stored = stored_rows(connection, names, rows)
             connection.execute(sa.insert(items), [dict(zip(keys, row, strict=True)) | times for row in stored])
             count += len(part)
+        check_numbered(connection, items)
     return count
 
 
