@@ -167,8 +167,8 @@ def _faults_of(uri: str, model: RegisteredModel) -> Iterator[None]:
 
 def _unavailable(uri: str, model: RegisteredModel, error: Exception) -> RegistryUnavailableError:
     return RegistryUnavailableError(
-        f"The model {model} cannot be had of the registry {uri}: {_one_line(error)}. Nothing was scored, and no older "
-        "model takes its place: start the registry or fix MLFLOW_TRACKING_URI, then materialise the hour again."
+        f"The model {model} cannot be fetched from the registry {uri}: {_one_line(error)}. Nothing was scored, and no "
+        "older model takes its place: start the registry or fix MLFLOW_TRACKING_URI, then materialise the hour again."
     )
 
 

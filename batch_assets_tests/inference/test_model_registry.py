@@ -261,7 +261,7 @@ def test_a_registry_that_does_not_answer_is_named_without_its_password(monkeypat
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://batch:secret@127.0.0.1:{port}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     message = refusal("models:/iris@champion", RegistryUnavailableError)
-    assert f"The model models:/iris@champion cannot be had of the registry http://127.0.0.1:{port}: " in message
+    assert f"The model models:/iris@champion cannot be fetched from the registry http://127.0.0.1:{port}: " in message
     assert "no older model takes its place: start the registry or fix MLFLOW_TRACKING_URI" in message
     assert "secret" not in message
     assert RegistryUnavailableError("").transient
@@ -302,7 +302,8 @@ def test_a_registry_that_lets_nobody_in_is_a_matter_of_settings(answering: str) 
 
 @pytest.mark.parametrize("answering", [429, 503], indirect=True)
 def test_a_registry_that_is_busy_is_asked_again(answering: str) -> None:
-    assert f"cannot be had of the registry {answering}" in refusal("models:/iris@champion", RegistryUnavailableError)
+    message = refusal("models:/iris@champion", RegistryUnavailableError)
+    assert f"cannot be fetched from the registry {answering}" in message
 
 
 def test_what_the_registry_needs_beside_is_said_by_mlflow(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,9 +172,9 @@ def test_a_registry_that_is_down_fails_the_run_and_nothing_is_scored_with_an_old
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("BATCH_TRANSIENT_RETRIES", "1")
     job = run_job(MLFLOW_TRACKING_URI=uri)
-    job.assert_failed_with("The model models:/iris@champion cannot be had of the registry", uri)
+    job.assert_failed_with("The model models:/iris@champion cannot be fetched from the registry", uri)
     tags = run_of(instance, str(job.run_id)).tags
-    assert "cannot be had of the registry" in tags["batch_assets/fault_message"]
+    assert "cannot be fetched from the registry" in tags["batch_assets/fault_message"]
     assert "batch_assets/fault" not in tags  # the sensor tries again
     assert assert_hour_adds_up(sql) == Counts(4, 1, 0, 3)
     run_job().assert_succeeded()
