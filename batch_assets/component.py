@@ -19,7 +19,7 @@ from batch_assets.orchestration.resources import Model
 from batch_assets.pipeline import ENVIRONMENT_PIPELINE, ITEM_TABLE, SCHEDULE_MINUTE, Declaration, ItemTable
 from batch_assets.settings.database import DEFAULT_CONNECTION
 from batch_assets.settings.items import Feature, Form, Output
-from batch_assets.settings.model import ModelFiles, RegisteredModel, is_registered, registered_model
+from batch_assets.settings.model import ModelFiles, ModelSource, is_registered, registered_model
 
 
 def _between(least: float, most: float, value: Any) -> Any:
@@ -158,7 +158,7 @@ class ModelAttributes(dg.Model, dg.Resolvable):
     ] = None
     sample: Annotated[str | None, Field(description="A JSON list of the values of a few items to try it with.")] = None
 
-    def declared(self, project_root: Path) -> ModelFiles | RegisteredModel:
+    def declared(self, project_root: Path) -> ModelSource:
         """Returns the files, whose paths begin in the folder of the project, or the model of a registry."""
         labels = project_root / self.labels if self.labels else None
         sample = project_root / self.sample if self.sample else None

@@ -14,7 +14,7 @@ from batch_assets.settings.database import (
 )
 from batch_assets.settings.environment import environment
 from batch_assets.settings.items import ItemFormat
-from batch_assets.settings.model import ModelFiles, RegisteredModel, model_from_environment
+from batch_assets.settings.model import ModelSource, model_from_environment
 from batch_assets.settings.retry import RetrySettings
 from batch_assets.settings.throttle import ThrottleSettings
 
@@ -78,7 +78,7 @@ class Pipeline:
     name: str
     database: MySQLSettings | SQLiteSettings
     items: ItemTable
-    model: ModelFiles | RegisteredModel
+    model: ModelSource
     first_hour: Hour
     schedule_minute: int
     retry: RetrySettings
@@ -105,7 +105,7 @@ class Declaration:
     items: ItemTable = ITEM_TABLE
     schedule_minute: int = SCHEDULE_MINUTE
     connection: str = DEFAULT_CONNECTION
-    model: ModelFiles | RegisteredModel | None = None
+    model: ModelSource | None = None
     settings: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property

@@ -17,13 +17,13 @@ from batch_assets.inference.model_version import version_of
 from batch_assets.inference.onnx_model import OnnxModel, open_session
 from batch_assets.settings.folders import relative_to_root
 from batch_assets.settings.items import ItemFormat
-from batch_assets.settings.model import ModelFiles, RegisteredModel
+from batch_assets.settings.model import ModelSource, RegisteredModel
 
 # What the pipeline of the environment takes, and writes class probabilities.
 LISTS_OF_NUMBERS = ItemFormat()
 
 
-def load_model(source: ModelFiles | RegisteredModel, items: ItemFormat = LISTS_OF_NUMBERS) -> OnnxModel:
+def load_model(source: ModelSource, items: ItemFormat = LISTS_OF_NUMBERS) -> OnnxModel:
     """Reads the model and its labels, and score the sample where there is one.
 
     Args:
@@ -59,9 +59,7 @@ def _load(  # noqa: PLR0913, PLR0917 - the file, what it is called, and what bel
     return OnnxModel(session, version_of(model_bytes, weights_folder), name, items, inputs, read)
 
 
-def labels_of(
-    source: ModelFiles | RegisteredModel, items: ItemFormat, scored_with: Sequence[str] = ()
-) -> tuple[str, ...]:
+def labels_of(source: ModelSource, items: ItemFormat, scored_with: Sequence[str] = ()) -> tuple[str, ...]:
     """Returns the labels by which predictions are counted; none where nothing that is written has a label.
 
     Args:

@@ -5,16 +5,14 @@ import dagster as dg
 from batch_assets.inference.model_registry import resolve
 from batch_assets.orchestration.names import run_tag
 from batch_assets.pipeline import Declaration
-from batch_assets.settings.model import ModelFiles, RegisteredModel, registered_model
+from batch_assets.settings.model import ModelSource, RegisteredModel, registered_model
 
 MODEL_TAG = "batch_assets/model"
 # And which run it was: one that is executed again has the tags of the first.
 _RUN_OF_MODEL_TAG = "batch_assets/run_of_model"
 
 
-def model_of_run(
-    context: dg.AssetExecutionContext, declaration: Declaration, model: ModelFiles | RegisteredModel
-) -> ModelFiles | RegisteredModel:
+def model_of_run(context: dg.AssetExecutionContext, declaration: Declaration, model: ModelSource) -> ModelSource:
     """Returns the model that a run scores with: of an alias the version that it named when the run first asked.
 
     The run is tagged with it. A step that is tried again after a lost connection may have written a part of the hour,

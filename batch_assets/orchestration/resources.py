@@ -5,13 +5,13 @@ import dagster as dg
 from batch_assets.inference.model_files import load_model
 from batch_assets.inference.onnx_model import OnnxModel
 from batch_assets.settings.items import ItemFormat
-from batch_assets.settings.model import ModelFiles, RegisteredModel
+from batch_assets.settings.model import ModelSource
 
 
 class Model(dg.ConfigurableResource[OnnxModel]):
     """How a model is loaded: from files, or from a registry. A resource of your own can take its place."""
 
-    def load(self, source: ModelFiles | RegisteredModel, items: ItemFormat) -> OnnxModel:
+    def load(self, source: ModelSource, items: ItemFormat) -> OnnxModel:
         """Returns the model, checked against its labels and its sample.
 
         Raises:

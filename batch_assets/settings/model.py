@@ -74,6 +74,10 @@ class RegisteredModel:
         return replace(self, version=version, alias=None)
 
 
+# Where the model of a pipeline is.
+ModelSource = ModelFiles | RegisteredModel
+
+
 def is_registered(text: str) -> bool:
     """Returns whether a text names a model of a registry, or tries to, and not a file."""
     return text.startswith("models:")
@@ -99,7 +103,7 @@ def registered_model(text: str, label_filepath: Path | None, sample_data_path: P
     )
 
 
-def model_from_environment(environ: Mapping[str, str]) -> ModelFiles | RegisteredModel:
+def model_from_environment(environ: Mapping[str, str]) -> ModelSource:
     """Reads MODEL_FILEPATH, LABEL_FILEPATH and SAMPLE_DATA_PATH.
 
     The labels and the sample of the iris model say nothing about a registered one.

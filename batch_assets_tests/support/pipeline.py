@@ -246,7 +246,7 @@ def meddling(meddle: Callable[[], object]) -> Any:
     from batch_assets.inference.onnx_model import OnnxModel
     from batch_assets.orchestration.resources import Model
     from batch_assets.settings.items import ItemFormat
-    from batch_assets.settings.model import ModelFiles, RegisteredModel
+    from batch_assets.settings.model import ModelSource
 
     class Meddling(OnnxModel):
         def probabilities(self, features: np.ndarray) -> np.ndarray:
@@ -254,7 +254,7 @@ def meddling(meddle: Callable[[], object]) -> Any:
             return super().probabilities(features)
 
     class MeddlingModel(Model):
-        def load(self, source: ModelFiles | RegisteredModel, items: ItemFormat) -> OnnxModel:
+        def load(self, source: ModelSource, items: ItemFormat) -> OnnxModel:
             model = super().load(source, items)
             model.__class__ = Meddling
             return model
