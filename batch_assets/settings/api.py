@@ -15,7 +15,7 @@ class ApiSettings:
         host: The address that it listens on.
         port: Its port.
         key: What a request that writes must bring; None, and nobody may write.
-        connections: To the database at the most. As many requests are worked on at a time, the others wait.
+        connections: To each database at the most. As many requests are worked on at a time, the others wait.
         max_body_bytes: A larger request is refused.
     """
 

@@ -44,6 +44,7 @@ def test_a_small_fault_campaign_finds_no_violation(server: Server, tmp_path: Pat
     assert document["looks"] > 0
 
 
+# It takes minutes of two cores. On MySQL: python -m benchmarks.faults --pipelines 2 --server mysql, before a release.
 @pytest.mark.one_server
 def test_a_small_fault_campaign_on_two_pipelines_of_a_table_finds_no_violation(server: Server, tmp_path: Path) -> None:
     document = counts(server, tmp_path, "--faults", "9", "--seed", "10", "--pipelines", "2")

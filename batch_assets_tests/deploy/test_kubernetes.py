@@ -99,7 +99,7 @@ def accounts(database: str, server: Server) -> Iterator[dict[str, dict[str, str]
 
 
 @pytest.fixture(scope="module")
-def made(
+def shared_cluster(
     database: str,
     server: Server,
     accounts: dict[str, dict[str, str]],
@@ -138,32 +138,34 @@ def made(
 
 
 @pytest.fixture
-def cluster(made: Cluster) -> Iterator[Cluster]:
+def cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
     """The cluster with no Job in it, and nothing that was asked or refused."""
-    yield made
-    made.forget()
-    made.config_maps["batch-assets"]["BATCH_MAX_ROWS_PER_SECOND"] = ROWS_PER_SECOND
+    yield shared_cluster
+    shared_cluster.forget()
+    shared_cluster.config_maps["batch-assets"]["BATCH_MAX_ROWS_PER_SECOND"] = ROWS_PER_SECOND
 
 
 @pytest.fixture(scope="module")
-def installed(
-    made: Cluster, manifests: list[Manifest], tmp_path_factory: pytest.TempPathFactory
+def shared_installation(
+    shared_cluster: Cluster, manifests: list[Manifest], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningInstance]:
     """Webserver, daemon and code server as the manifests have them."""
-    settings = made.config_maps["batch-assets"]
+    settings = shared_cluster.config_maps["batch-assets"]
     folder = tmp_path_factory.mktemp("installed")
     files = {name: folder / name for name in ("dagster.yaml", "workspace.yaml")}
     for name, file in files.items():
-        text = made.config_maps["dagster"][name]
+        text = shared_cluster.config_maps["dagster"][name]
         # Where the API is, a pod knows from files that only a cluster makes: here it is a file of its own.
         in_cluster = "load_incluster_config: true"
         assert text.count(in_cluster) == (name == "dagster.yaml")
         file.write_text(text.replace(in_cluster, "load_incluster_config: false"))
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, **settings, **made.secrets["database-batch"], "PATH": path}
+    environment = {**os.environ, **settings, **shared_cluster.secrets["database-batch"], "PATH": path}
     home = Path(settings["DAGSTER_HOME"])
     shutil.copy(files["dagster.yaml"], home)
-    run_to_end(container(manifests, "migrations")["args"], env=environment | made.secrets["database-migrations"])
+    run_to_end(
+        container(manifests, "migrations")["args"], env=environment | shared_cluster.secrets["database-migrations"]
+    )
     with contextlib.ExitStack() as stack:
         code_server = container(manifests, "code-server")
         own = {variable["name"]: variable["value"] for variable in code_server["env"]}
@@ -179,21 +181,22 @@ def installed(
                 environment | {"KUBERNETES_NAMESPACE": NAMESPACE},
                 str(files["workspace.yaml"]),
                 # Only they may ask the API for something: a run or the code server that tried would fail.
-                {name: {"KUBECONFIG": str(made.kubeconfig(name))} for name in PROCESSES},
+                {name: {"KUBECONFIG": str(shared_cluster.kubeconfig(name))} for name in PROCESSES},
             )
         )
 
 
 @pytest.fixture
-def running(installed: RunningInstance, cluster: Cluster, sql: Sql) -> Iterator[RunningInstance]:
+def installation(shared_installation: RunningInstance, cluster: Cluster, sql: Sql) -> Iterator[RunningInstance]:
     """The installation without a run and without an item; it takes longer to start than most tests of it."""
-    yield installed
+    yield shared_installation
     for pod in cluster.pods.values():
         if pod.active:
             pod.kill()
-    installed.wait(RUNS, lambda answer: all(run["status"] in ENDED for run in of_all(answer)), seconds=180)
-    for run in of_all(installed.query(RUNS)):
-        installed.query(DELETE_RUN, run=run["runId"])
+    shared_installation.wait(RUNS, lambda answer: all(run["status"] in ENDED for run in of_all(answer)), seconds=180)
+    for run in of_all(shared_installation.query(RUNS)):
+        deleted = shared_installation.query(DELETE_RUN, run=run["runId"])["deleteRun"]
+        assert deleted["__typename"] == "DeletePipelineRunSuccess", deleted
     for (table,) in sql("SHOW TABLES"):
         if table != VERSION_TABLE:
             sql(f"DELETE FROM {table}")
@@ -235,16 +238,16 @@ def posted(cluster: Cluster, runs: list[str]) -> list[Manifest]:
 
 @pytest.mark.slow
 def test_a_backfill_of_six_hours_becomes_six_jobs_that_each_score_their_hour(
-    running: RunningInstance, cluster: Cluster, manifests: list[Manifest], sql: Sql
+    installation: RunningInstance, cluster: Cluster, manifests: list[Manifest], sql: Sql
 ) -> None:
     for number, hour in enumerate(HOURS):
         insert_items(sql, (GOOD * 2)[: number + 1], f"{hour[:10]} {hour[11:13]}:30:00")
     resources = {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"cpu": "4", "memory": "4Gi"}}
     tags = {"dagster-k8s/config": json.dumps({"container_config": {"resources": resources}})}
 
-    ended = backfilled(running, HOURS, **tags)
-    assert ended["status"] == "COMPLETED_SUCCESS", f"{ended}\n{running.log()}"
-    runs = running.query(RUNS)
+    ended = backfilled(installation, HOURS, **tags)
+    assert ended["status"] == "COMPLETED_SUCCESS", f"{ended}\n{installation.log()}"
+    runs = installation.query(RUNS)
     assert [len(of_hour(runs, hour)) for hour in HOURS] == [1] * 6
     run_of = {hour: of_hour(runs, hour)[0] for hour in HOURS}
     jobs = posted(cluster, [run["runId"] for run in run_of.values()])
@@ -267,7 +270,9 @@ def test_a_backfill_of_six_hours_becomes_six_jobs_that_each_score_their_hour(
     for one in run_of.values():
         at_once = [other for other in run_of.values() if other["startTime"] <= one["startTime"] < other["endTime"]]
         assert len(at_once) <= 2
-    told = str(cluster.posted) + "".join(file.read_text() for file in (*running.logs, *cluster.folder.glob("*.log")))
+    told = str(cluster.posted) + "".join(
+        file.read_text() for file in (*installation.logs, *cluster.folder.glob("*.log"))
+    )
     for secret in cluster.secrets.values():
         # Its beginning: what follows is written differently in different places.
         assert secret["MYSQL_PASSWORD"][:16] not in told
@@ -275,14 +280,14 @@ def test_a_backfill_of_six_hours_becomes_six_jobs_that_each_score_their_hour(
 
     # Who may start runs may not choose what they are.
     evil = {"dagster-k8s/config": json.dumps({"container_config": {"image": "evil"}})}
-    run = launched(running, HOURS[0], **evil)
-    running.wait(RUNS, lambda answer: "FAILURE" in str(of_hour(answer, HOURS[0])), seconds=180)
+    run = launched(installation, HOURS[0], **evil)
+    installation.wait(RUNS, lambda answer: "FAILURE" in str(of_hour(answer, HOURS[0])), seconds=180)
     assert job_of(run) not in {job["metadata"]["name"] for job in cluster.posted}
 
 
 @pytest.mark.slow
 def test_a_run_whose_pod_is_killed_or_moved_or_lost_with_its_job_is_started_again(
-    running: RunningInstance, cluster: Cluster, sql: Sql, many_items: tuple[list[str], "np.ndarray"]
+    installation: RunningInstance, cluster: Cluster, sql: Sql, many_items: tuple[list[str], "np.ndarray"]
 ) -> None:
     texts, probabilities = many_items
     fates = {
@@ -293,14 +298,14 @@ def test_a_run_whose_pod_is_killed_or_moved_or_lost_with_its_job_is_started_agai
     for hour, fate in fates.items():
         start, end = start_of(hour), end_of(hour)
         insert_items(sql, texts, f"{hour[:10]} {hour[11:13]}:30:00")
-        first = launched(running, hour)
+        first = launched(installation, hour)
         wait_for_the_first_prediction(sql, start)
         fate(job_of(first))
         assert 0 < assert_hour_adds_up(sql, start, end).predicted < len(texts)
         within = "created_datetime >= %s AND created_datetime < %s AND prediction IS NOT NULL"
         done: dict[int, object] = dict(sql(f"SELECT id, updated_datetime FROM items WHERE {within}", start, end))
 
-        answer = running.wait(RUNS, lambda answer, hour=hour: "SUCCESS" in str(of_hour(answer, hour)), seconds=180)
+        answer = installation.wait(RUNS, lambda answer, hour=hour: "SUCCESS" in str(of_hour(answer, hour)), seconds=180)
         assert {run["runId"]: run["status"] for run in of_hour(answer, hour)}[first] == "FAILURE"
         (again,) = [run for run in of_hour(answer, hour) if run["runId"] != first]
         assert again["parentRunId"] == first
@@ -317,7 +322,11 @@ def test_a_run_whose_pod_is_killed_or_moved_or_lost_with_its_job_is_started_agai
 
 @pytest.mark.slow
 def test_a_run_whose_pod_lives_while_kubernetes_cannot_be_asked_is_waited_for_by_the_one_in_its_place(
-    running: RunningInstance, server: Server, cluster: Cluster, sql: Sql, many_items: tuple[list[str], "np.ndarray"]
+    installation: RunningInstance,
+    server: Server,
+    cluster: Cluster,
+    sql: Sql,
+    many_items: tuple[list[str], "np.ndarray"],
 ) -> None:
     texts, probabilities = many_items
     last = insert_items(sql, texts)[-1]
@@ -329,14 +338,14 @@ def test_a_run_whose_pod_lives_while_kubernetes_cannot_be_asked_is_waited_for_by
         database=settings["MYSQL_DATABASE"],
     ) as connection:  # fmt: skip
         connection.cursor().execute("SELECT id FROM items WHERE id = %s FOR UPDATE", [last])
-        first = launched(running)
+        first = launched(installation)
         wait_for_the_first_prediction(sql)
-        settings["BATCH_MAX_ROWS_PER_SECOND"] = "20000"
+        settings["BATCH_MAX_ROWS_PER_SECOND"] = ROWS_PER_SECOND
         cluster.away = True
-        running.wait(RUNS, lambda answer: "FAILURE" in str(of_hour(answer)), seconds=180)
+        installation.wait(RUNS, lambda answer: "FAILURE" in str(of_hour(answer)), seconds=180)
         cluster.away = False
         pod = cluster.pod_of(job_of(first))
-        answer = running.wait(RUNS, lambda answer: len(of_hour(answer)) == 2, seconds=180)
+        answer = installation.wait(RUNS, lambda answer: len(of_hour(answer)) == 2, seconds=180)
         (again,) = [run["runId"] for run in of_hour(answer) if run["runId"] != first]
         assert pod.active
 
@@ -344,7 +353,7 @@ def test_a_run_whose_pod_lives_while_kubernetes_cannot_be_asked_is_waited_for_by
         statuses: dict[str, str] = {run["runId"]: run["status"] for run in of_hour(answer)}
         return statuses[again] == "SUCCESS"
 
-    running.wait(RUNS, done, seconds=180)
+    installation.wait(RUNS, done, seconds=180)
     assert pod.process.wait(60) == 0
     assert assert_hour_adds_up(sql) == Counts(len(texts), len(texts), 0, 0)
     assert np.allclose(np.array(list(predictions_of(sql).values())), probabilities, atol=1e-5)
@@ -354,7 +363,7 @@ def test_a_run_whose_pod_lives_while_kubernetes_cannot_be_asked_is_waited_for_by
 
 @pytest.mark.slow
 def test_who_ends_a_run_in_the_ui_ends_its_pod(
-    running: RunningInstance,
+    installation: RunningInstance,
     cluster: Cluster,
     manifests: list[Manifest],
     sql: Sql,
@@ -362,11 +371,11 @@ def test_who_ends_a_run_in_the_ui_ends_its_pod(
 ) -> None:
     texts, _ = many_items
     insert_items(sql, texts * 2)
-    run = launched(running)
+    run = launched(installation)
     wait_for_the_first_prediction(sql)
     pod = cluster.pod_of(job_of(run))
-    assert running.query(TERMINATE, run=run)["terminateRun"]["__typename"] == "TerminateRunSuccess"
-    answer = running.wait(RUNS, lambda answer: "CANCELED" in str(of_hour(answer)), seconds=180)
+    assert installation.query(TERMINATE, run=run)["terminateRun"]["__typename"] == "TerminateRunSuccess"
+    answer = installation.wait(RUNS, lambda answer: "CANCELED" in str(of_hour(answer)), seconds=180)
     assert [(found["runId"], found["status"]) for found in of_hour(answer)] == [(run, "CANCELED")]
     pod.process.wait(60)
     assert job_of(run) not in cluster.jobs
@@ -379,10 +388,10 @@ def test_who_ends_a_run_in_the_ui_ends_its_pod(
 
 
 def test_the_probes_of_a_healthy_installation_are_content(
-    running: RunningInstance, cluster: Cluster, manifests: list[Manifest]
+    installation: RunningInstance, cluster: Cluster, manifests: list[Manifest]
 ) -> None:
     probe = container(manifests, "webserver")["readinessProbe"]["httpGet"]
-    with urllib.request.urlopen(f"{running.url}{probe['path']}", timeout=30) as answer:
+    with urllib.request.urlopen(f"{installation.url}{probe['path']}", timeout=30) as answer:
         assert answer.status == 200
     environment = {**os.environ, **cluster.config_maps["batch-assets"], **cluster.secrets["database-batch"]}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
@@ -392,7 +401,7 @@ def test_the_probes_of_a_healthy_installation_are_content(
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
         if done.returncode == 0:
             break
-        assert time.monotonic() < end, done.stdout + done.stderr + running.log()
+        assert time.monotonic() < end, done.stdout + done.stderr + installation.log()
 
 
 def test_the_daemon_may_do_what_the_launcher_asks_for_and_nothing_else(

@@ -8,8 +8,8 @@ checked again. Prints counts by kind and every violation; the exit status is 1 i
 
 With two pipelines, a project declares a second one on the same table, with a model and a column of its own. Runs of
 both score the hour at the same time. A fault hits a run of one of them, or both where it hits the server or the rows.
-The one that was not hit must end well by itself. The last fault of a round hits one pipeline while the other is at
-rest, of which nothing may change then.
+The one that was not hit must end well by itself. The last fault of a round hits one pipeline while the other has no
+run. Nothing of the other may change then.
 
 The seed decides which rounds and faults there are and for which part of which step they are meant. The moment at which
 they really hit varies with the machine, and with it what they find. A fault that finds no run is not counted, but tried
@@ -61,7 +61,7 @@ def _listed(campaign: Campaign, planned: Plan) -> str:
         return f"{fault.kind} of {campaign.pipelines[fault.pipeline].name}" if of_one else fault.kind
 
     together = ", ".join(map(named, planned.faults))
-    return together + (f", at rest {named(planned.alone)}" if planned.alone else "")
+    return together + (f"; {named(planned.alone)} alone" if planned.alone else "")
 
 
 def print_table(document: dict[str, Any]) -> None:

@@ -254,9 +254,12 @@ class Round:
 
     def _check_names(self, hour: PipelineHour) -> None:
         """Checks that no run has met one of another pipeline, which it would name."""
-        strangers = {run.run_id for other in self.hours if other is not hour for run in other.runs} - {None}
+        strangers = {
+            run_id for other in self.hours if other is not hour for run in other.runs if (run_id := run.run_id)
+        }
         for run in hour.runs:
-            if named := [stranger for stranger in strangers if str(stranger) in run.output]:
+            output = run.output
+            if named := [stranger for stranger in strangers if stranger in output]:
                 hour.report(f"the run {run.run_id} names {named}, of another pipeline")
 
     def _report(self, what: str, ids: list[int]) -> None:

@@ -183,7 +183,7 @@ def test_a_migration_that_is_killed_loses_nothing_and_is_finished_by_the_next_on
     assert sql(VERSION) == [("0005",)]
 
 
-def test_the_version_before_has_a_value_for_all_columns_that_need_one(engine: sa.Engine, sql: Sql) -> None:
+def test_a_run_of_the_version_before_can_still_store_its_summary(engine: sa.Engine, sql: Sql) -> None:
     initialize_database(engine, ITEMS)
     # As its runs store a summary: with the columns that it knows.
     names = ("pipeline", *COLUMNS["run_summary"].split(", "))
