@@ -13,15 +13,12 @@ from typing import TYPE_CHECKING
 import sqlalchemy.exc
 
 from batch_assets.errors import ModelError, RegistryError, RegistryUnavailableError, SettingsError
-from batch_assets.settings.environment import environment, set_default
+from batch_assets.settings.environment import environment
 from batch_assets.settings.model import RegisteredModel
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
-
-# MLflow tells its makers of what it does, unless this is set when it is imported.
-set_default("MLFLOW_DISABLE_TELEMETRY", "true")
 
 _UNKNOWN = "RESOURCE_DOES_NOT_EXIST"
 # MLflow's own servers answer so where there is no such alias.

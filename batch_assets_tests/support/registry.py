@@ -13,7 +13,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-import batch_assets.inference.model_registry  # noqa: F401 - turns MLflow's telemetry off before it is imported
 from batch_assets.settings.folders import root_folder
 from batch_assets_tests.support.onnx_models import write_table_model
 
