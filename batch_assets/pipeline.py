@@ -12,7 +12,7 @@ from batch_assets.settings.database import (
     connection_variables,
     database_settings,
 )
-from batch_assets.settings.environment import environment
+from batch_assets.settings.environment import environment, number
 from batch_assets.settings.items import ItemFormat
 from batch_assets.settings.model import ModelSource, model_from_environment
 from batch_assets.settings.retry import RetrySettings
@@ -58,6 +58,8 @@ ENVIRONMENT_PIPELINE = "items"
 ITEM_TABLE = ItemTable()
 # The minute at which its schedule scores the hour that has just closed.
 SCHEDULE_MINUTE = 19
+# So long after its end an hour must have been scored: by the end of the next one.
+DEADLINE_MINUTES = 60
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Pipeline:
         schedule_minute: The minute at which the hour that has just closed is scored.
         retry: What is done about what could not be done at once.
         throttle: What the others on the server are to be spared.
+        deadline_minutes: So long after its end an hour must have been scored.
     """
 
     name: str
@@ -83,6 +86,7 @@ class Pipeline:
     schedule_minute: int
     retry: RetrySettings
     throttle: ThrottleSettings
+    deadline_minutes: int = DEADLINE_MINUTES
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,7 @@ class Declaration:
             schedule_minute=self.schedule_minute,
             retry=RetrySettings.from_environment(of_pipeline),
             throttle=ThrottleSettings.from_environment(of_pipeline),
+            deadline_minutes=int(number(of_pipeline, "BATCH_DEADLINE_MINUTES", 1, DEADLINE_MINUTES)),
         )
 
 

@@ -79,6 +79,19 @@ def labels_of(source: ModelSource, items: ItemFormat, scored_with: Sequence[str]
     return tuple(map(str, classes_of(_read(source.model_filepath, "model", "MODEL_FILEPATH"), None)))
 
 
+def version_in_force(source: ModelFiles | RegisteredModel) -> str:
+    """Returns the version that a run would score with now: SHA-256 of the file, or of a registry `models:/churn/3`.
+
+    Raises:
+        SettingsError: The model is in a registry, and MLflow is missing or no registry is named.
+        ModelError: The file is missing, or the registry has no such model.
+        RegistryError: The registry does not answer.
+    """
+    if isinstance(source, RegisteredModel):
+        return str(resolve(source))
+    return version_of(_read(source.model_filepath, "model", "MODEL_FILEPATH"), None)
+
+
 def _classes(labels: tuple[str, ...], items: ItemFormat, model_bytes: bytes, weights_folder: Path | None) -> Classes:
     """Returns the classes, also as the graph has them where the labels alone do not do."""
     forms = {output.form for output in items.outputs}

@@ -15,7 +15,9 @@ from batch_assets.database.records.summaries import hours_with_summary
 from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.hours import Hour, utc_now
 from batch_assets.orchestration.assets.predictions import RETRY_TAG
+from batch_assets.orchestration.checks import newest_hour
 from batch_assets.orchestration.dagster_internals import UnresolvedAssetJobDefinition
+from batch_assets.orchestration.hour_checks import evaluation_of
 from batch_assets.orchestration.names import asset_keys, job_name
 from batch_assets.orchestration.partitions import hourly_partitions
 from batch_assets.orchestration.run_history import RunHistory
@@ -37,6 +39,8 @@ from batch_assets.settings.retry import LEAVE, WHOLE_BATCH
 REASON_TAG = "batch_assets/reason"
 # So that a tick after a long outage looks up no more hours than it may well need.
 HOURS_AT_ONCE = 100
+# What the cursor of the sensor says of the newest hour.
+IN_TIME, LATE = "in time", "late"
 
 
 def build_job(declaration: Declaration) -> UnresolvedAssetJobDefinition:
@@ -94,11 +98,18 @@ def build_sensor(declaration: Declaration, job: UnresolvedAssetJobDefinition) ->
         It pauses longer and longer where there is no progress, and gives an hour up after BATCH_MAX_ATTEMPTS requests,
         or at once for a fault that somebody must fix: `batch-assets status` names such hours, `batch-assets retry` puts
         them back. BATCH_RETRY=leave has it request nothing.
+
+        It also records the check `newest_hour_was_scored_in_time` when that changes, also where nothing runs.
         """
-        pipeline = declaration.load()
+        pipeline, now = declaration.load(), utc_now()
+        verdict = newest_hour(declaration, now)
+        # Recorded when it changes: each minute would fill the event log.
+        state = IN_TIME if verdict.passed else LATE
+        changed = [evaluation_of(declaration, verdict)] if state != (context.cursor or IN_TIME) else []
         if pipeline.retry.policy == LEAVE:
-            return dg.SensorResult(skip_reason="BATCH_RETRY is 'leave': no hour is requested by itself.")
-        engine, now = engine_for(pipeline.database), utc_now()
+            said = "BATCH_RETRY is 'leave': no hour is requested by itself."
+            return dg.SensorResult(skip_reason=said, cursor=state, asset_events=changed)
+        engine = engine_for(pipeline.database)
         requests: list[dg.RunRequest] = []
         waiting: Counter[str] = Counter()
         history = RunHistory(context.instance, declaration)
@@ -111,7 +122,8 @@ def build_sensor(declaration: Declaration, job: UnresolvedAssetJobDefinition) ->
             waiting.update(wait.why for wait in decisions.waiting)
             if len(requests) >= MOST_REQUESTS:
                 break
-        return dg.SensorResult(requests, skip_reason=None if requests else _skip_reason(waiting))
+        nothing = None if requests else _skip_reason(waiting)
+        return dg.SensorResult(requests, skip_reason=nothing, cursor=state, asset_events=changed)
 
     return retry_hours
 

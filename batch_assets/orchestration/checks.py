@@ -1,21 +1,30 @@
 """What must hold of the hours that were scored, looked up in the tables and not in the last run.
 
-A check's result carries no hour (partitioned checks are a preview in Dagster 1.13), so these speak of all hours: green
-means that none is left, whichever hour was materialised last.
+These speak of all hours: green means that none is left, whichever hour was materialised last. Those of an hour are in
+`hour_checks.py`.
 """
 
+import datetime
 from collections.abc import Mapping
 
 import dagster as dg
 
 from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.remaining import remaining_by_hour
+from batch_assets.database.records.summaries import hours_with_summary
 from batch_assets.database.schema.tables import pipeline_tables
-from batch_assets.hours import Hour, open_hour
+from batch_assets.hours import Hour, open_hour, utc_now
 from batch_assets.orchestration.failures import as_dagster_failure
+from batch_assets.orchestration.hour_checks import evaluation_of
 from batch_assets.orchestration.names import asset_keys
 from batch_assets.pipeline import Declaration, Pipeline
 from batch_assets.reporting.tables import markdown_table
+from batch_assets.reporting.verdicts import (
+    NEWEST_HOUR_WAS_SCORED_IN_TIME,
+    Verdict,
+    newest_due_hour,
+    verdict_on_newest_hour,
+)
 from batch_assets.retrying.decision import Remaining
 
 HOURS_SHOWN = 24
@@ -45,13 +54,27 @@ def build_checks(declaration: Declaration) -> list[dg.AssetChecksDefinition]:
         """
         return _pending_items(_left(declaration.load()))
 
-    return [no_failed_items, no_pending_items]
+    @dg.asset_check(asset=run_summary)
+    @as_dagster_failure
+    def newest_hour_was_scored_in_time() -> dg.AssetCheckResult:
+        """The newest hour whose deadline has passed was summed up: BATCH_DEADLINE_MINUTES after its end.
+
+        Red: see whether the schedule, the daemon and the database are up. The sensor looks every minute, also where
+        nothing runs.
+        """
+        return _newest_hour(declaration)
+
+    return [no_failed_items, no_pending_items, newest_hour_was_scored_in_time]
 
 
 def evaluations(declaration: Declaration) -> list[dg.AssetCheckEvaluation]:
     """Returns what the checks say, for a run in which Dagster skips their steps."""
     left = _left(declaration.load())
-    results = {"no_failed_items": _failed_items(left), "no_pending_items": _pending_items(left)}
+    results = {
+        "no_failed_items": _failed_items(left),
+        "no_pending_items": _pending_items(left),
+        NEWEST_HOUR_WAS_SCORED_IN_TIME: _newest_hour(declaration),
+    }
     return [
         dg.AssetCheckEvaluation(
             asset_key=asset_keys(declaration).run_summary,
@@ -63,6 +86,29 @@ def evaluations(declaration: Declaration) -> list[dg.AssetCheckEvaluation]:
         )
         for name, result in results.items()
     ]
+
+
+def newest_hour(declaration: Declaration, now: datetime.datetime) -> Verdict:
+    """Returns whether the newest hour that must have been scored by now was.
+
+    Args:
+        declaration: The pipeline.
+        now: The present, in UTC without a zone.
+    """
+    pipeline = declaration.load()
+    due = newest_due_hour(now, pipeline.deadline_minutes)
+    scored = bool(hours_with_summary(engine_for(pipeline.database), pipeline_tables(pipeline), [due]))
+    return verdict_on_newest_hour(due, pipeline.first_hour, pipeline.deadline_minutes, scored=scored)
+
+
+def _newest_hour(declaration: Declaration) -> dg.AssetCheckResult:
+    evaluation = evaluation_of(declaration, newest_hour(declaration, utc_now()))
+    return dg.AssetCheckResult(
+        passed=evaluation.passed,
+        severity=evaluation.severity,
+        description=evaluation.description,
+        metadata=evaluation.metadata,
+    )
 
 
 def _failed_items(left: Mapping[Hour, Remaining]) -> dg.AssetCheckResult:

@@ -1,5 +1,6 @@
 """What Dagster keeps private and this package needs all the same: look here first when a new version of it is out."""
 
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.event_api import AssetEventType
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
@@ -9,6 +10,7 @@ from dagster.components.core.component_tree import ComponentTreeException
 
 __all__ = [
     "BACKFILL_ID_TAG",
+    "AssetCheckEvaluationTargetMaterializationData",
     "AssetEventType",
     "BulkActionStatus",
     "BulkActionsFilter",

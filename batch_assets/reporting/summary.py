@@ -5,11 +5,9 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Any
 
 import numpy as np
-import orjson
 import sqlalchemy as sa
 
 from batch_assets.database.slices.batch import Batch
@@ -19,11 +17,11 @@ from batch_assets.database.slices.replacing import replace_slice
 from batch_assets.database.slices.table_slice import Keys, TableSlice, TimeWindows
 from batch_assets.hours import Hour
 from batch_assets.pipeline import ItemTable
-from batch_assets.settings.items import Output
+from batch_assets.reporting.answers import Answers, Matrix, matrix_of, parsed_label, parsed_texts
+from batch_assets.settings.items import Form
 
 # A prediction that has another number of probabilities than the model in force has labels.
 OTHER_LABELS = "(other labels)"
-_NUMBERS = {int, float}
 
 
 @dataclass
@@ -35,12 +33,19 @@ class Outcome:
         predicted: With a prediction.
         failed: Without one, since they cannot be scored.
         label_counts: Predicted items by their most probable label, every label of the model named.
+        answers: What the numbers of the predictions are like.
     """
 
     items: int = 0
     predicted: int = 0
     failed: int = 0
     label_counts: Counter[str] = field(default_factory=Counter)
+    answers: Answers = field(default_factory=Answers)
+
+    @property
+    def failed_share(self) -> float:
+        """Failed items by all items, 0 for an hour without items."""
+        return self.failed / self.items if self.items else 0.0
 
     @property
     def pending(self) -> int:
@@ -86,6 +91,8 @@ class Summary:
         """Returns what is worth a plot; speeds are left out where nothing was scored."""
         return {
             **self._counts(),
+            "failed_share": round(self.outcome.failed_share, 6),
+            **self.outcome.answers.numbers(),
             **{name: speed for name, speed in self._speeds().items() if speed is not None},
         }
 
@@ -120,15 +127,23 @@ def count_outcome(
         labels: The labels in the order of the probabilities; none where only the predictions name them.
     """
     outcome = Outcome(label_counts=Counter(dict.fromkeys(labels, 0)))
+    counted = dict.fromkeys((names.outputs[0], names.labelled_output or names.outputs[0]))
     for batch in batches:
-        answers = batch.column(names.prediction)
+        keys, answers = batch.column(names.key), batch.column(names.prediction)
         outcome.items += len(batch)
         outcome.predicted += len(answers) - answers.count(None)
-        keys_and_answers = zip(batch.column(names.key), answers, strict=True)
-        outcome.failed += sum(key in failed for key, text in keys_and_answers if text is None)
-        if names.labelled_output is not None:
-            predictions = [text for text in batch.column(names.labelled_output.column) if text is not None]
-            outcome.label_counts.update(_count_labels(predictions, names.labelled_output, labels))
+        outcome.failed += sum(key in failed for key, text in zip(keys, answers, strict=True) if text is None)
+        for output in counted:
+            predictions = list(batch.column(output.column))
+            keys_of_predictions = list(keys)
+            if None in predictions:
+                keys_of_predictions = [key for key, text in zip(keys, predictions, strict=True) if text is not None]
+                predictions = [text for text in predictions if text is not None]
+            documents = parsed_texts(predictions, output.form)
+            matrix = matrix_of(documents) if output.form == "probabilities" else None
+            outcome.answers.add(keys_of_predictions, documents, output.form, matrix)
+            if output == names.labelled_output:
+                outcome.label_counts.update(_count_labels(documents, output.form, labels, matrix))
     return outcome
 
 
@@ -159,42 +174,29 @@ def _in_seconds(moment: datetime.datetime) -> datetime.datetime:
     return moment.replace(tzinfo=None, microsecond=0)
 
 
-def _count_labels(predictions: Sequence[str], output: Output, labels: Sequence[str]) -> Counter[str]:
-    if output.form == "probabilities":
-        return _count_winners([orjson.loads(text) for text in predictions], labels)
+def _count_labels(documents: Sequence[Any], form: Form, labels: Sequence[str], matrix: Matrix | None) -> Counter[str]:
+    if form == "probabilities":
+        return _count_winners(documents, labels, matrix)
     counted: Counter[str] = Counter()
-    label_of = _label if output.form == "label" else _label_of_object
-    for text, count in Counter(predictions).items():
-        label = label_of(text, labels)
+    if form == "label":
+        found = {text: parsed_label(text, labels) for text in set(documents)}
+        names = [found[text] for text in documents]
+    else:
+        names = [document.get("label") if isinstance(document, dict) else None for document in documents]
+    for label, count in Counter(name if isinstance(name, str) else None for name in names).items():
         counted[OTHER_LABELS if label is None or (labels and label not in labels) else label] += count
     return counted
 
 
-def _label(text: str, labels: Sequence[str]) -> str | None:
-    """Returns a label that stands in a column of text, or in one of JSON as a JSON text."""
-    if text in labels or not text.startswith('"'):
-        return text
-    try:
-        label = orjson.loads(text)
-    except ValueError:
-        return text
-    return label if isinstance(label, str) else None
-
-
-def _label_of_object(text: str, _labels: Sequence[str]) -> str | None:
-    document = orjson.loads(text)
-    label = document.get("label") if isinstance(document, dict) else None
-    return label if isinstance(label, str) else None
-
-
-def _count_winners(rows: Sequence[Any], labels: Sequence[str]) -> Counter[str]:
-    known = [row for row in rows if isinstance(row, list) and row and len(row) == len(labels)]
-    if not set(map(type, chain.from_iterable(known))) <= _NUMBERS:  # which a run does not write, but others may
-        known = [row for row in known if set(map(type, row)) <= _NUMBERS]
+def _count_winners(documents: Sequence[Any], labels: Sequence[str], matrix: Matrix | None) -> Counter[str]:
+    if matrix is None or matrix.shape[1] != len(labels):
+        known = [row for row in documents if isinstance(row, list) and row and len(row) == len(labels)]
+        matrix = matrix_of([row for row in known if matrix_of([row]) is not None])
     counted: Counter[str] = Counter()
-    if known:
-        winners = np.asarray(known, dtype=np.float64).argmax(axis=1)
+    if matrix is not None:
+        winners = matrix.argmax(axis=1)
         counted.update({label: int(np.count_nonzero(winners == index)) for index, label in enumerate(labels)})
-    if len(known) < len(rows):
-        counted[OTHER_LABELS] = len(rows) - len(known)
+    others = len(documents) - (0 if matrix is None else len(matrix))
+    if others:
+        counted[OTHER_LABELS] = others
     return counted

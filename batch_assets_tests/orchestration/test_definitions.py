@@ -23,7 +23,16 @@ GRAPH = {
         "group": "batch_inference",
         "partitions": "hourly",
         "needs": ["predictions"],
-        "checks": ["no_failed_items", "no_pending_items"],
+        "checks": [
+            "answers_are_finite",
+            "failed_share_is_within_limit",
+            "items_add_up",
+            "newest_hour_was_scored_in_time",
+            "no_failed_items",
+            "no_pending_items",
+            "nothing_is_pending",
+            "predictions_stem_from_current_model",
+        ],
     },
 }
 

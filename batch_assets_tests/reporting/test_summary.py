@@ -174,3 +174,50 @@ def test_labels_are_counted_in_the_column_that_has_them() -> None:
     assert outcome.label_counts == {"a": 1, "b": 1, "c": 0}
     assert columns_to_count(ITEM_TABLE) == ("id", "prediction")
     assert columns_to_count(written_as("value", "amount")) == ("id", "amount")
+
+
+# What the numbers of the answers are like
+
+
+@pytest.mark.parametrize(
+    ("odd", "not_finite", "wrong_sums"),
+    [
+        ("[0.5, 0.2, 0.2]", 0, 1),
+        ("[0.5, 0.5005, 0.0]", 0, 0),
+        ("[NaN, 0.5, 0.5]", 1, 0),
+        ("[0.5, 1e999, 0.5]", 1, 0),
+        (f"[1{'0' * 400}, 0, 0]", 1, 0),
+        ('["1", "0", "0"]', 1, 0),
+        ("[null, 0, 1]", 1, 0),
+        ("[true, 0, 0]", 1, 0),
+        ("[]", 1, 0),
+        ("{}", 1, 0),
+        ("not JSON", 1, 0),
+        ("[0.5, 0.5]", 0, 0),
+    ],
+)
+@pytest.mark.parametrize("form", ["probabilities", "label_and_probabilities"])
+def test_probabilities_that_are_not_finite_or_do_not_sum_to_one_are_counted(
+    form: Form, odd: str, not_finite: int, wrong_sums: int
+) -> None:
+    texts = ["[0.2, 0.3, 0.5]", odd, "[0, 0, 1]"]
+    if form != "probabilities":
+        texts = [f'{{"label": "setosa", "probabilities": {text}}}' for text in texts]
+    answers = count_outcome([batch(*enumerate(texts, 7), (99, None))], written_as(form), set(), LABELS).answers
+    assert (answers.not_finite, answers.wrong_sums) == (not_finite, wrong_sums)
+    assert answers.odd_ids == ([8] if not_finite + wrong_sums else [])
+
+
+def test_of_single_numbers_the_spread_is_told_and_what_is_not_finite_is_counted() -> None:
+    rows = [(1, 0.5), (2, None), (3, "7.5"), (4, "NaN"), (5, 1.0), (6, float("inf"))]
+    answers = count_outcome(
+        [Batch(("id", "prediction"), rows), Batch(("id", "prediction"), [(7, -1)])], written_as("value"), set(), ()
+    ).answers
+    assert answers.numbers() == {
+        "not_finite": 2,
+        "wrong_sums": 0,
+        "least_value": -1.0,
+        "mean_value": pytest.approx(2.0),
+        "largest_value": 7.5,
+    }
+    assert answers.odd_ids == [4, 6]

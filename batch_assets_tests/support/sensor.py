@@ -27,15 +27,18 @@ class Tick:
         instance: dg.DagsterInstance,
         later: datetime.timedelta = datetime.timedelta(),
         project: dg.Definitions = defs,
+        cursor: str | None = None,
     ) -> None:
         repository = project.get_repository_def()
-        context = dg.build_sensor_context(instance=instance, repository_def=repository)
+        context = dg.build_sensor_context(instance=instance, repository_def=repository, cursor=cursor)
         now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None) + later
         with pytest.MonkeyPatch.context() as patch, freeze_time(now.replace(tzinfo=datetime.UTC)):
             patch.setattr(automation, "utc_now", lambda: now)
             data = repository.get_sensor_def("retry_hours").evaluate_tick(context)
         self.requests = data.run_requests or []
         self.said = data.skip_message
+        self.cursor = data.cursor
+        self.recorded = [event for event in data.asset_events if isinstance(event, dg.AssetCheckEvaluation)]
 
     @property
     def hours(self) -> list[str | None]:

@@ -1,6 +1,7 @@
 """The items that cannot be scored: recorded with the reason, tried again, given up, put back."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
@@ -30,6 +31,67 @@ def failed_ids(engine: sa.Engine, tables: PipelineTables, hour: Hour) -> set[int
     )
     with snapshot(engine) as connection:
         return set(connection.execute(statement).scalars())
+
+
+def stray_failures(engine: sa.Engine, tables: PipelineTables, hour: Hour) -> int:
+    """Returns how many rows of an hour there are of items that are gone, have a prediction, or are of another hour."""
+    items = tables.items
+    of_hour = sa.and_(tables.has(failed_items), failed_items.c.hour == hour.start)
+    waiting = sa.exists().where(
+        items.c.id == failed_items.c.item_id,
+        items.c.prediction.is_(None),
+        created_within(items, hour.start, hour.end),
+    )
+    with snapshot(engine) as connection:
+        found = connection.execute(sa.select(sa.func.count()).select_from(failed_items).where(of_hour, ~waiting))
+        return found.scalar_one()
+
+
+@dataclass(frozen=True)
+class FailureKind:
+    """The failed items of an hour that have the same code.
+
+    Args:
+        code: The kind of fault.
+        items: How many they are.
+        ids: The first of them.
+        examples: What is wrong with the first of them, a sentence each.
+    """
+
+    code: str
+    items: int
+    ids: list[int]
+    examples: list[str]
+
+
+def failures_by_code(engine: sa.Engine, tables: PipelineTables, hour: Hour, ids: int) -> list[FailureKind]:
+    """Returns the failed items of an hour by code, the most frequent first.
+
+    Args:
+        engine: The database.
+        tables: Those of the pipeline.
+        hour: The hour.
+        ids: How many of each code are named.
+    """
+    row, items = failed_items.c, tables.items
+    failed = sa.and_(created_within(items, hour.start, hour.end), items.c.prediction.is_(None))
+    number = sa.func.row_number().over(partition_by=row.code, order_by=row.item_id).label("number")
+    count = sa.func.count().over(partition_by=row.code).label("count")
+    ranked = (
+        sa.select(row.code, row.item_id, row.message, number, count)
+        .select_from(tables.items_with_failures)
+        .where(failed)
+        .subquery()
+    )
+    first = sa.select(ranked).where(ranked.c.number <= ids).order_by(ranked.c["count"].desc(), ranked.c.code, "number")
+    with snapshot(engine) as connection:
+        rows = connection.execute(first).all()
+    kinds: dict[str, FailureKind] = {}
+    for code, key, message, _, items_of_code in rows:
+        kind = kinds.setdefault(code, FailureKind(code, items_of_code, [], []))
+        kind.ids.append(key)
+        kind.examples.append(message)
+    return list(kinds.values())
 
 
 class FailedItems:

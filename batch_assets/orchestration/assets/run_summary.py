@@ -1,13 +1,14 @@
 """The summary of an hour."""
 
 import datetime
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
 from batch_assets.database.connection.engine import engine_for
-from batch_assets.database.records.failed_items import failed_ids
+from batch_assets.database.records.failed_items import failed_ids, failures_by_code
+from batch_assets.database.records.summaries import read_summaries
 from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches, BatchesByPartition
@@ -15,9 +16,11 @@ from batch_assets.hours import Hour
 from batch_assets.inference.model_files import labels_of
 from batch_assets.orchestration.checks import evaluations
 from batch_assets.orchestration.failures import as_dagster_failure, tag_fault
+from batch_assets.orchestration.hour_checks import checks_of_hour, record_checks, record_failures
 from batch_assets.orchestration.names import asset_keys, group_name, io_manager_key
 from batch_assets.orchestration.partitions import backfill_policy, check_closed, closed_hours, hourly_partitions
 from batch_assets.pipeline import Declaration, Pipeline
+from batch_assets.reporting.picture import HOURS_SHOWN, hour_of_outcome, hour_of_row, picture
 from batch_assets.reporting.summary import (
     Outcome,
     Summary,
@@ -26,18 +29,21 @@ from batch_assets.reporting.summary import (
     read_predictions,
     store_summary,
 )
-from batch_assets.reporting.tables import shares
+from batch_assets.reporting.tables import failures, shares
 
 # Of an hour, on the average of those that are looked up together.
 RUNS_TO_LOOK_AT, EVENTS_AT_ONCE = 100, 4
+# Of the failed items of each code.
+IDS_SHOWN = 20
 
 
 def build_run_summary(declaration: Declaration) -> dg.AssetsDefinition:
     """Returns the asset `run_summary` of a pipeline."""
-    keys, table = asset_keys(declaration), declaration.items
+    keys, table, checks = asset_keys(declaration), declaration.items, checks_of_hour(declaration)
 
     @dg.asset(
         key=keys.run_summary,
+        check_specs=checks,
         partitions_def=hourly_partitions(declaration),
         backfill_policy=backfill_policy,
         ins={"predictions": dg.AssetIn(keys.predictions, metadata={"columns": list(columns_to_count(table))})},
@@ -53,23 +59,43 @@ def build_run_summary(declaration: Declaration) -> dg.AssetsDefinition:
         kinds={"mysql"},
         hooks={tag_fault(declaration)},
     )
-    @as_dagster_failure
-    def run_summary(context: dg.AssetExecutionContext, predictions: Batches) -> BatchesByPartition:
+    def run_summary(context: dg.AssetExecutionContext, predictions: Batches) -> Iterator[dg.Output[Any]]:
         """One row for the hour in `run_summary`: its items by outcome and by label, and how they were scored.
 
-        Counted from the rows that stand in the tables, so that it is right whichever runs the hour has seen.
+        Counted from the rows that stand in the tables, so that it is right whichever runs the hour has seen. With it
+        goes a picture of the hour beside those before it, and what the checks of the hour say.
         """
-        pipeline, chosen = declaration.load(), closed_hours(context, declaration)
-        scorings = _scorings(context, declaration, chosen)
-
-        def summary_of(hour: Hour) -> Batches:
-            outcome = _outcome(pipeline, hour, predictions.of_partition(hour.key), scorings[hour.key])
-            summary = Summary(pipeline.name, hour.start, outcome, scorings[hour.key])
-            return Batches([summary.batch()], metadata=lambda: _metadata(summary))
-
-        return BatchesByPartition((hour.key, summary_of(hour)) for hour in chosen)
+        stored: dict[Hour, Summary] = {}
+        yield dg.Output(_summaries(context, declaration, predictions, stored))
+        record_checks(context, declaration, stored)
+        for check in checks:
+            yield dg.Output(None, output_name=check.get_python_identifier())
 
     return run_summary
+
+
+@as_dagster_failure
+def _summaries(
+    context: dg.AssetExecutionContext, declaration: Declaration, predictions: Batches, stored: dict[Hour, Summary]
+) -> BatchesByPartition:
+    """Returns the rows of the hours, and puts the summary of each into `stored` when it is."""
+    pipeline, chosen = declaration.load(), closed_hours(context, declaration)
+    scorings = _scorings(context, declaration, chosen)
+
+    def summary_of(hour: Hour) -> Batches:
+        outcome = _outcome(pipeline, hour, predictions.of_partition(hour.key), scorings[hour.key])
+        summary = Summary(pipeline.name, hour.start, outcome, scorings[hour.key])
+
+        def metadata() -> Mapping[str, Any]:
+            stored[hour] = summary
+            return _metadata(pipeline, hour, summary)
+
+        return Batches([summary.batch()], metadata=metadata)
+
+    return BatchesByPartition(
+        ((hour.key, summary_of(hour)) for hour in chosen),
+        on_failure=lambda _: record_checks(context, declaration, stored),
+    )
 
 
 def sum_up(context: dg.AssetExecutionContext, declaration: Declaration, keys: Sequence[str]) -> None:
@@ -80,13 +106,18 @@ def sum_up(context: dg.AssetExecutionContext, declaration: Declaration, keys: Se
     """
     pipeline, hours_stored = declaration.load(), [check_closed(key, declaration) for key in keys]
     engine, scorings = engine_for(pipeline.database), _scorings(context, declaration, hours_stored)
+    summaries: dict[Hour, Summary] = {}
     for hour in hours_stored:
         outcome = _outcome(pipeline, hour, read_predictions(engine, pipeline.items, hour), scorings[hour.key])
         summary = Summary(pipeline.name, hour.start, outcome, scorings[hour.key])
         store_summary(engine, summary)
-        metadata = {**_metadata(summary), "rows": 1}
+        summaries[hour] = summary
+        metadata = {**_metadata(pipeline, hour, summary), "rows": 1}
         asset = asset_keys(declaration).run_summary
         context.log_event(dg.AssetMaterialization(asset, partition=hour.key, metadata=metadata))
+    record_checks(context, declaration, summaries)
+    failed = [hour for hour in closed_hours(context, declaration) if hour.key not in keys]
+    record_failures(context, declaration, failed)
     for evaluation in evaluations(declaration):
         context.log_event(evaluation)
 
@@ -138,10 +169,18 @@ def _run_metadata(record: dg.EventLogRecord) -> Mapping[str, Any]:
     return {**{key: value.value for key, value in metadata.items()}, "run_id": record.run_id, "finished_at": finished}
 
 
-def _metadata(summary: Summary) -> Mapping[str, Any]:
-    labels = summary.outcome.label_counts
-    return {
+def _metadata(pipeline: Pipeline, hour: Hour, summary: Summary) -> Mapping[str, Any]:
+    engine, tables = engine_for(pipeline.database), pipeline_tables(pipeline)
+    outcome, labels = summary.outcome, summary.outcome.label_counts
+    before = [hour_of_row(row) for row in read_summaries(engine, tables, hour, HOURS_SHOWN - 1)]
+    values = () if labels else outcome.answers.values
+    metadata = {
         **summary.numbers(),
         **{f"label {label}": count for label, count in labels.items()},
         "labels": dg.MetadataValue.md(shares(labels, "label")),
+        "picture": dg.MetadataValue.md(picture(hour_of_outcome(hour, outcome), before, values)),
     }
+    if outcome.failed:
+        failed = failures(failures_by_code(engine, tables, hour, IDS_SHOWN))
+        metadata["failed items"] = dg.MetadataValue.md(failed)
+    return metadata
