@@ -55,6 +55,10 @@ class TableError(BatchAssetsError):
     """A table or a batch of rows does not have the columns or the rows that it must have."""
 
 
+class BaselineError(BatchAssetsError):
+    """Of the hours or the items that were named no baseline can be made."""
+
+
 class ModelError(BatchAssetsError):
     """The model or its labels cannot be used, or do not fit the items."""
 

@@ -121,6 +121,10 @@ class Declaration:
         """Returns what a job, a schedule or a sensor of this pipeline is called."""
         return name if self.is_of_environment else f"{self.name}_{name}"
 
+    def command(self, name: str) -> str:
+        """Returns the command of `batch-assets` for this pipeline, for somebody to run."""
+        return f"batch-assets {name}" + ("" if self.is_of_environment else f" --pipeline {self.name}")
+
     @property
     def sensor_name(self) -> str:
         """The name of its sensor."""

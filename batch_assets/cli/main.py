@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 import sqlalchemy as sa
 
+from batch_assets.cli.baseline import baseline
 from batch_assets.cli.grants import grants
 from batch_assets.cli.pipelines import declared_pipelines
 from batch_assets.cli.prune import prune
@@ -103,5 +104,5 @@ def _make_home(home: Path) -> list[str]:
     return [f"made the Dagster instance {home}: export DAGSTER_HOME={folder} to use it"]
 
 
-for command in (register, status, retry, prune, grants):
+for command in (register, status, retry, baseline, prune, grants):
     main.add_command(command)

@@ -45,10 +45,10 @@ def prune(
 ) -> None:
     """Remove old hours, and Dagster's old runs, in small steps beside the service.
 
-    Of an hour its items go, then its rows in failed_items, run_summary and hour_requests: oldest hour first, in short
-    transactions, at the pace of BATCH_MAX_ROWS_PER_SECOND, BATCH_MAX_LOAD and BATCH_REPLICAS. What was interrupted the
-    next prune finishes. An hour stays while a run holds it or will yet write it, and while it has items that nobody
-    has scored, unless these may go too.
+    Of an hour its items go, then its rows in failed_items, run_summary, hour_requests and hour_profiles: oldest hour
+    first, in short transactions, at the pace of BATCH_MAX_ROWS_PER_SECOND, BATCH_MAX_LOAD and BATCH_REPLICAS. What was
+    interrupted the next prune finishes. An hour stays while a run holds it or will yet write it, and while it has items
+    that nobody has scored, unless these may go too.
 
     A run goes with its events and logs, from which the UI knows that an hour was materialised. So the last run of an
     hour stays, however old, until the hour itself is pruned, and that of an asset without hours for good. A pruned

@@ -40,15 +40,15 @@ def register(file: Path, created_at: str | None, name: str | None) -> None:
         click.echo(sentence, err=True)
     engine = engine_for(pipeline.database)
     with (
-        _opened(file) as (stream, file_name, size),
+        opened_file(file) as (stream, file_name, size),
         click.progressbar(length=size, label=file_name, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar,
     ):
-        texts = _advancing(_texts(stream, file_name, pipeline.items), stream, bar, size)
+        texts = _advancing(item_texts(stream, file_name, pipeline.items), stream, bar, size)
         count = register_items(engine, item_table(pipeline.items), texts, moment)
     click.echo(f"{counted(count, 'item')} registered")
 
 
-def _texts(stream: BinaryIO, name: str, items: ItemTable) -> Iterator[str]:
+def item_texts(stream: BinaryIO, name: str, items: ItemTable) -> Iterator[str]:
     """Yields the values of each item as JSON text: a list where they are columns."""
     from batch_assets.item_files.parser import read_items, read_objects  # noqa: PLC0415
 
@@ -60,7 +60,7 @@ def _texts(stream: BinaryIO, name: str, items: ItemTable) -> Iterator[str]:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[tuple[BinaryIO, str, int]]:
+def opened_file(file: Path) -> Iterator[tuple[BinaryIO, str, int]]:
     """Opens a file; a pipe is read to its end first, so that no transaction waits for who writes to it."""
     if file.is_file():
         with file.open("rb") as stream:

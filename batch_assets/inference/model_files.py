@@ -79,7 +79,7 @@ def labels_of(source: ModelSource, items: ItemFormat, scored_with: Sequence[str]
     return tuple(map(str, classes_of(_read(source.model_filepath, "model", "MODEL_FILEPATH"), None)))
 
 
-def version_in_force(source: ModelFiles | RegisteredModel) -> str:
+def version_in_force(source: ModelSource) -> str:
     """Returns the version that a run would score with now: SHA-256 of the file, or of a registry `models:/churn/3`.
 
     Raises:

@@ -5,12 +5,14 @@ A step of its own for a check says one thing of all its hours; these say one of 
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import dagster as dg
 
 from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.failed_items import stray_failures
 from batch_assets.database.records.hour_counts import count_by_hour
+from batch_assets.database.records.profiles import Profile
 from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.errors import ModelError, RegistryError, SettingsError
 from batch_assets.hours import Hour
@@ -27,6 +29,7 @@ from batch_assets.reporting.verdicts import (
     verdict_on_failures,
     verdict_on_model,
     verdicts_of_hour,
+    verdicts_on_profile,
 )
 from batch_assets.settings.model import RegisteredModel
 
@@ -34,6 +37,19 @@ from batch_assets.settings.model import RegisteredModel
 EVENTS_AT_ONCE = 3
 # Without its partitions, a check that is declared would be planned once for a run, and never be done in the UI.
 warnings.filterwarnings("ignore", "Specifying a partitions_def on an AssetCheckSpec", dg.PreviewWarning)
+
+
+@dataclass(frozen=True)
+class SummedHour:
+    """An hour that was summed up.
+
+    Args:
+        summary: Its row in `run_summary`.
+        profile: What its items looked like, None if no run is known that scored it.
+    """
+
+    summary: Summary
+    profile: Profile | None
 
 
 def checks_of_hour(declaration: Declaration) -> list[dg.AssetCheckSpec]:
@@ -51,26 +67,29 @@ def checks_of_hour(declaration: Declaration) -> list[dg.AssetCheckSpec]:
 
 @as_dagster_failure
 def record_checks(
-    context: dg.AssetExecutionContext, declaration: Declaration, summaries: Mapping[Hour, Summary]
+    context: dg.AssetExecutionContext, declaration: Declaration, hours: Mapping[Hour, SummedHour]
 ) -> None:
-    """Records what holds of hours that were summed up.
+    """Records what holds of hours that were summed up; nothing of what was not judged, which is neither green nor red.
 
     After they are recorded as materialised: Dagster counts no result that does not name the materialisation it is of.
 
     Args:
         context: That of the step, whichever it is.
         declaration: The pipeline.
-        summaries: Those of the hours.
+        hours: What is known of each.
     """
     pipeline = declaration.load()
     engine, tables = engine_for(pipeline.database), pipeline_tables(pipeline)
     in_force = _model_in_force(pipeline)
-    materialised = _materialisations(context.instance, declaration, list(summaries))
-    for hour, summary in summaries.items():
+    materialised = _materialisations(context.instance, declaration, list(hours))
+    for hour, summed in hours.items():
+        summary = summed.summary
         name = "model" if isinstance(pipeline.model, RegisteredModel) else "model_version"
         of_model = verdict_on_model(summary.outcome.predicted, summary.scoring.get(name), in_force)
         strays = stray_failures(engine, tables, hour)
-        for verdict in verdicts_of_hour(summary.outcome, strays, pipeline.retry, of_model):
+        profile, command = summed.profile, declaration.command("baseline")
+        of_profile = verdicts_on_profile(profile, command) if profile else []
+        for verdict in [*verdicts_of_hour(summary.outcome, strays, pipeline.retry, of_model), *of_profile]:
             context.log_event(evaluation_of(declaration, verdict, hour, materialised.get(hour.key)))
 
 

@@ -4,9 +4,12 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 from batch_assets.database.records.failed_items import FailureKind
+from batch_assets.database.records.profiles import Profile
+from batch_assets.monitoring.judgement import ALARM
 
 EXAMPLES = 3
 EXAMPLE_CHARACTERS = 100
+JUDGEMENTS_SHOWN = 100
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -43,6 +46,20 @@ def failures(kinds: Sequence[FailureKind]) -> str:
             for kind in kinds
         ],
     )
+
+
+def judgements(profile: Profile, command: str) -> str:
+    """Returns a table of what was judged of an hour, what is unusual first.
+
+    Args:
+        profile: That of the hour.
+        command: Makes a baseline.
+    """
+    columns = ("name", "verdict", "statistic", "p", "adjusted", "psi", "wasserstein", "above", "reason")
+    judged = sorted([*profile.features, *profile.labels], key=lambda each: each.verdict != ALARM)
+    rows = [["-" if value is None else value for value in map(each.document().get, columns)] for each in judged]
+    table = markdown_table(columns, rows[:JUDGEMENTS_SHOWN])
+    return table if profile.baseline_made_at else f"{table}\n\nThis model has no baseline: `{command}` makes one."
 
 
 def _shortened(text: str) -> str:

@@ -1,20 +1,25 @@
 """What must hold of an hour that was summed up, and of the newest one: each with what was seen and what is expected."""
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from batch_assets.database.records.profiles import Profile
 from batch_assets.hours import Hour
+from batch_assets.monitoring.judgement import ALARM, NOT_JUDGED, Judgement
 from batch_assets.reporting.answers import SUM_TOLERANCE
 from batch_assets.reporting.summary import Outcome
 from batch_assets.settings.retry import RetrySettings
+from batch_assets.wording import counted
 
 ITEMS_ADD_UP = "items_add_up"
 NOTHING_IS_PENDING = "nothing_is_pending"
 FAILED_SHARE_IS_WITHIN_LIMIT = "failed_share_is_within_limit"
 ANSWERS_ARE_FINITE = "answers_are_finite"
 PREDICTIONS_STEM_FROM_CURRENT_MODEL = "predictions_stem_from_current_model"
+INPUTS_ARE_AS_IN_TRAINING = "inputs_are_as_in_training"
+LABELS_ARE_AS_USUAL = "labels_are_as_usual"
 NEWEST_HOUR_WAS_SCORED_IN_TIME = "newest_hour_was_scored_in_time"
 # What holds where the check of that name passes.
 CHECKS_OF_HOUR = {
@@ -26,7 +31,14 @@ CHECKS_OF_HOUR = {
     ANSWERS_ARE_FINITE: "The predictions of the hour are finite numbers, and probabilities sum to one.",
     PREDICTIONS_STEM_FROM_CURRENT_MODEL: "The run that scored items of the hour last did so with the model in "
     "force.\n\nRed: to score the hour with this one, materialise it with the retry mode `whole_batch`.",
+    INPUTS_ARE_AS_IN_TRAINING: "The features of the hour, and an answer that is a number, are like those of the "
+    "baseline. Without one, or with too few items, it is not judged.\n\nRed: look at what the service writes. If the "
+    "change is to stay, train the model anew or make another baseline.",
+    LABELS_ARE_AS_USUAL: "Each label was answered as often as in the same hours of the past four weeks. With too few "
+    "items or hours it is not judged.\n\nRed: look at the features first, then at what the items are about.",
 }
+# Of those that are unusual.
+FEATURES_NAMED = 10
 _NO_LIMIT = "no limit is set"
 
 
@@ -138,6 +150,33 @@ def verdict_on_model(predicted: int, scored_with: str | None, in_force: str) -> 
     return Verdict(
         PREDICTIONS_STEM_FROM_CURRENT_MODEL, not predicted or scored_with == in_force, seen, f"the model {in_force}"
     )
+
+
+def verdicts_on_profile(profile: Profile, command: str) -> list[Verdict]:
+    """Returns whether an hour is like those that the model was made for, as far as it was judged.
+
+    Args:
+        profile: That of the hour.
+        command: Makes a baseline.
+    """
+    labels = _verdict_on(profile.labels, LABELS_ARE_AS_USUAL, "label", "the shares of past hours")
+    if profile.baseline_is_missing:
+        seen = f"not judged: the model {profile.model_version} has no baseline, as the model before it has"
+        missing = Verdict(INPUTS_ARE_AS_IN_TRAINING, passed=False, seen=seen, expected=f"a baseline, by `{command}`")
+        return [missing, *labels]
+    return [*_verdict_on(profile.features, INPUTS_ARE_AS_IN_TRAINING, "feature", "the baseline"), *labels]
+
+
+def _verdict_on(judged: Sequence[Judgement], name: str, thing: str, expected: str) -> list[Verdict]:
+    """Returns an alarm if there is one, that all are as usual if all were judged, and nothing otherwise."""
+    alarms = [each.name for each in judged if each.verdict == ALARM]
+    if not alarms and (not judged or any(each.verdict == NOT_JUDGED for each in judged)):
+        return []
+    seen = f"{counted(len(judged), thing)}, all as usual"
+    if alarms:
+        named = ", ".join(alarms[:FEATURES_NAMED]) + (", ..." if len(alarms) > FEATURES_NAMED else "")
+        seen = f"{len(alarms):,} of {counted(len(judged), thing)} unusual: {named}"
+    return [Verdict(name, not alarms, seen, f"none further from {expected} than chance and other hours explain")]
 
 
 def newest_due_hour(now: datetime.datetime, deadline_minutes: int) -> Hour:

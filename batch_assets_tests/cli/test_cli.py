@@ -34,7 +34,16 @@ from batch_assets_tests.support.programs import MissingProgramError
 from batch_assets_tests.support.servers import Server, free_port
 
 ITEM = "[5.1,3.5,1.4,0.2]"
-MADE = ["items", "failed_items", "run_summary", "hour_locks", "hour_requests", "registrations"]
+MADE = [
+    "items",
+    "failed_items",
+    "run_summary",
+    "hour_locks",
+    "hour_requests",
+    "registrations",
+    "baselines",
+    "hour_profiles",
+]
 TABLES = {*MADE, "batch_assets_alembic_version"}
 
 

@@ -26,7 +26,9 @@ GRAPH = {
         "checks": [
             "answers_are_finite",
             "failed_share_is_within_limit",
+            "inputs_are_as_in_training",
             "items_add_up",
+            "labels_are_as_usual",
             "newest_hour_was_scored_in_time",
             "no_failed_items",
             "no_pending_items",

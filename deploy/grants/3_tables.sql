@@ -3,13 +3,15 @@
 --
 --     mysql shop < deploy/grants/3_tables.sql
 
--- The batch: Dagster's webserver, daemon, code server and runs, and `batch-assets status` and `retry`. It writes
+-- The batch: Dagster's webserver, daemon, code server and runs, and `batch-assets status`, `retry` and `baseline`. It writes
 -- predictions and nothing else into the items.
 GRANT SELECT, UPDATE (prediction) ON items TO batch_assets_batch;
 GRANT SELECT, INSERT, UPDATE, DELETE ON failed_items TO batch_assets_batch;
 GRANT SELECT, INSERT, DELETE ON run_summary TO batch_assets_batch;
 GRANT SELECT, INSERT, DELETE ON hour_locks TO batch_assets_batch;
 GRANT SELECT, INSERT, UPDATE, DELETE ON hour_requests TO batch_assets_batch;
+GRANT SELECT, INSERT, DELETE ON baselines TO batch_assets_batch;
+GRANT SELECT, INSERT, DELETE ON hour_profiles TO batch_assets_batch;
 
 -- `batch-assets prune`: the only one who deletes items.
 GRANT SELECT, DELETE ON items TO batch_assets_prune;
@@ -17,6 +19,7 @@ GRANT SELECT, DELETE ON failed_items TO batch_assets_prune;
 GRANT SELECT, DELETE ON run_summary TO batch_assets_prune;
 GRANT SELECT, INSERT, DELETE ON hour_locks TO batch_assets_prune;
 GRANT SELECT, DELETE ON hour_requests TO batch_assets_prune;
+GRANT SELECT, DELETE ON hour_profiles TO batch_assets_prune;
 GRANT SELECT, DELETE ON registrations TO batch_assets_prune;
 
 -- The web API, and `batch-assets register`: adds items, corrects their values, and takes the prediction of what it

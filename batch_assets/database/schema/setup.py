@@ -13,8 +13,10 @@ from batch_assets.database.connection.json_lists import JSONList
 from batch_assets.database.schema.migrations import VERSION_TABLE
 from batch_assets.database.schema.pending import pending_column, pending_index
 from batch_assets.database.schema.tables import (
+    baselines,
     failed_items,
     hour_locks,
+    hour_profiles,
     hour_requests,
     registrations,
     run_summary,
@@ -25,7 +27,15 @@ from batch_assets.pipeline import ITEM_TABLE, ItemTable
 OTHER_PROCESS_SECONDS = 600
 # While a statement that changes a table waits for a transaction that uses it, all others wait behind it.
 TABLE_LOCK_SECONDS = 10
-BOOKKEEPING_TABLES = (failed_items, run_summary, hour_locks, hour_requests, registrations)
+BOOKKEEPING_TABLES = (
+    failed_items,
+    run_summary,
+    hour_locks,
+    hour_requests,
+    registrations,
+    baselines,
+    hour_profiles,
+)
 _WAITED_TOO_LONG = 1205
 # The server cannot do it at once, or not without keeping the service out.
 _WOULD_REWRITE = {1845, 1846}

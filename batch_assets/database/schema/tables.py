@@ -19,7 +19,7 @@ JSON_TEXT = sa.Text()
 IDENTIFIER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 TIME = sa.DateTime().with_variant(SQLiteTime(), "sqlite")  # type: ignore[no-untyped-call]
 TIMESTAMP = sa.TIMESTAMP().with_variant(SQLiteTime(), "sqlite")  # type: ignore[no-untyped-call]
-IDS = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
+LONG_TEXT = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 LONG_CODE = sa.String(64)
 
 metadata = sa.MetaData()
@@ -199,7 +199,40 @@ registrations = sa.Table(
     # SHA-256, in hexadecimal: of a key in any letters and of any length.
     sa.Column("idempotency_key", LONG_CODE, primary_key=True, doc="SHA-256 of the key."),
     sa.Column("fingerprint", LONG_CODE, nullable=False, doc="SHA-256 of the items that were registered under it."),
-    sa.Column("ids", IDS, nullable=False, doc="Their ids, which a repeated request gets as its answer."),
+    sa.Column("ids", LONG_TEXT, nullable=False, doc="Their ids, which a repeated request gets as its answer."),
     sa.Column("registered_at", TIME, nullable=False, doc="When they were registered."),
     info={"doc": "Idempotency keys of the web API."},
+)
+
+baselines = sa.Table(
+    "baselines",
+    metadata,
+    _pipeline_column(),
+    sa.Column("model_version", LONG_CODE, primary_key=True, doc="SHA-256 of the model that it is for."),
+    sa.Column("made_at", TIME, nullable=False, doc="When it was made."),
+    sa.Column("made_from", sa.Text, nullable=False, doc="Of what, in words: hours, or a file."),
+    sa.Column("items", sa.BigInteger, nullable=False, doc="How many items were looked at."),
+    sa.Column(
+        "sketches",
+        LONG_TEXT,
+        nullable=False,
+        doc="By feature: 100 quantiles of numbers, or the counts of the most common texts. No item is kept.",
+    ),
+    info={"doc": "What the features and the answers are to look like, made by `batch-assets baseline`."},
+)
+
+hour_profiles = sa.Table(
+    "hour_profiles",
+    metadata,
+    _pipeline_column(),
+    sa.Column("hour", TIME, primary_key=True, doc="The hour."),
+    sa.Column("model_version", LONG_CODE, nullable=False, doc="SHA-256 of the model that scored the hour last."),
+    sa.Column("baseline_made_at", TIME, doc="Which baseline it was measured from. `NULL` if there was none."),
+    sa.Column("sampled", sa.BigInteger, nullable=False, doc="How many of its items were looked at."),
+    sa.Column("alarms", sa.Integer, nullable=False, doc="How many features, answers and labels are an alarm."),
+    sa.Column("judgements", LONG_TEXT, nullable=False, doc="What is said of each, with its test and its sizes."),
+    sa.Column("measures", LONG_TEXT, nullable=False, doc="The sizes by which later hours are judged."),
+    sa.Column("label_counts", JSON_TEXT, nullable=False, doc="Its answers by label."),
+    sa.Column("sketches", LONG_TEXT, nullable=False, doc="As in `baselines`, of this hour."),
+    info={"doc": "What the items and the answers of each hour looked like, and what is said of them."},
 )

@@ -16,10 +16,11 @@ from batch_assets.hours import Hour
 from batch_assets.inference.model_files import labels_of
 from batch_assets.orchestration.checks import evaluations
 from batch_assets.orchestration.failures import as_dagster_failure, tag_fault
-from batch_assets.orchestration.hour_checks import checks_of_hour, record_checks, record_failures
+from batch_assets.orchestration.hour_checks import SummedHour, checks_of_hour, record_checks, record_failures
 from batch_assets.orchestration.names import asset_keys, group_name, io_manager_key
 from batch_assets.orchestration.partitions import backfill_policy, check_closed, closed_hours, hourly_partitions
 from batch_assets.pipeline import Declaration, Pipeline
+from batch_assets.reporting.drift import KeySample, profile_hour
 from batch_assets.reporting.picture import HOURS_SHOWN, hour_of_outcome, hour_of_row, picture
 from batch_assets.reporting.summary import (
     Outcome,
@@ -29,7 +30,7 @@ from batch_assets.reporting.summary import (
     read_predictions,
     store_summary,
 )
-from batch_assets.reporting.tables import failures, shares
+from batch_assets.reporting.tables import failures, judgements, shares
 
 # Of an hour, on the average of those that are looked up together.
 RUNS_TO_LOOK_AT, EVENTS_AT_ONCE = 100, 4
@@ -65,7 +66,7 @@ def build_run_summary(declaration: Declaration) -> dg.AssetsDefinition:
         Counted from the rows that stand in the tables, so that it is right whichever runs the hour has seen. With it
         goes a picture of the hour beside those before it, and what the checks of the hour say.
         """
-        stored: dict[Hour, Summary] = {}
+        stored: dict[Hour, SummedHour] = {}
         yield dg.Output(_summaries(context, declaration, predictions, stored))
         record_checks(context, declaration, stored)
         for check in checks:
@@ -76,21 +77,20 @@ def build_run_summary(declaration: Declaration) -> dg.AssetsDefinition:
 
 @as_dagster_failure
 def _summaries(
-    context: dg.AssetExecutionContext, declaration: Declaration, predictions: Batches, stored: dict[Hour, Summary]
+    context: dg.AssetExecutionContext, declaration: Declaration, predictions: Batches, stored: dict[Hour, SummedHour]
 ) -> BatchesByPartition:
-    """Returns the rows of the hours, and puts the summary of each into `stored` when it is."""
+    """Returns the rows of the hours, and puts what is known of each into `stored` when it is."""
     pipeline, chosen = declaration.load(), closed_hours(context, declaration)
     scorings = _scorings(context, declaration, chosen)
 
     def summary_of(hour: Hour) -> Batches:
-        outcome = _outcome(pipeline, hour, predictions.of_partition(hour.key), scorings[hour.key])
-        summary = Summary(pipeline.name, hour.start, outcome, scorings[hour.key])
+        summed = _sum_up(pipeline, hour, predictions.of_partition(hour.key), scorings[hour.key])
 
         def metadata() -> Mapping[str, Any]:
-            stored[hour] = summary
-            return _metadata(pipeline, hour, summary)
+            stored[hour] = summed
+            return _metadata(declaration, pipeline, summed)
 
-        return Batches([summary.batch()], metadata=metadata)
+        return Batches([summed.summary.batch()], metadata=metadata)
 
     return BatchesByPartition(
         ((hour.key, summary_of(hour)) for hour in chosen),
@@ -106,20 +106,27 @@ def sum_up(context: dg.AssetExecutionContext, declaration: Declaration, keys: Se
     """
     pipeline, hours_stored = declaration.load(), [check_closed(key, declaration) for key in keys]
     engine, scorings = engine_for(pipeline.database), _scorings(context, declaration, hours_stored)
-    summaries: dict[Hour, Summary] = {}
+    stored: dict[Hour, SummedHour] = {}
     for hour in hours_stored:
-        outcome = _outcome(pipeline, hour, read_predictions(engine, pipeline.items, hour), scorings[hour.key])
-        summary = Summary(pipeline.name, hour.start, outcome, scorings[hour.key])
-        store_summary(engine, summary)
-        summaries[hour] = summary
-        metadata = {**_metadata(pipeline, hour, summary), "rows": 1}
+        items = read_predictions(engine, pipeline.items, hour)
+        stored[hour] = summed = _sum_up(pipeline, hour, items, scorings[hour.key])
+        store_summary(engine, summed.summary)
+        metadata = {**_metadata(declaration, pipeline, summed), "rows": 1}
         asset = asset_keys(declaration).run_summary
         context.log_event(dg.AssetMaterialization(asset, partition=hour.key, metadata=metadata))
-    record_checks(context, declaration, summaries)
+    record_checks(context, declaration, stored)
     failed = [hour for hour in closed_hours(context, declaration) if hour.key not in keys]
     record_failures(context, declaration, failed)
     for evaluation in evaluations(declaration):
         context.log_event(evaluation)
+
+
+def _sum_up(pipeline: Pipeline, hour: Hour, predictions: Iterable[Batch], scoring: Mapping[str, Any]) -> SummedHour:
+    """Counts an hour, and judges it by a sample of its items if a run is known that scored it."""
+    sample, version = KeySample(pipeline.items), scoring.get("model_version")
+    outcome = _outcome(pipeline, hour, sample.watching(predictions), scoring)
+    profile = profile_hour(pipeline, hour, sample.keys, outcome.label_counts, version) if version else None
+    return SummedHour(Summary(pipeline.name, hour.start, outcome, scoring), profile)
 
 
 def _outcome(pipeline: Pipeline, hour: Hour, predictions: Iterable[Batch], scoring: Mapping[str, Any]) -> Outcome:
@@ -169,8 +176,9 @@ def _run_metadata(record: dg.EventLogRecord) -> Mapping[str, Any]:
     return {**{key: value.value for key, value in metadata.items()}, "run_id": record.run_id, "finished_at": finished}
 
 
-def _metadata(pipeline: Pipeline, hour: Hour, summary: Summary) -> Mapping[str, Any]:
+def _metadata(declaration: Declaration, pipeline: Pipeline, summed: SummedHour) -> Mapping[str, Any]:
     engine, tables = engine_for(pipeline.database), pipeline_tables(pipeline)
+    summary, hour = summed.summary, Hour(summed.summary.hour)
     outcome, labels = summary.outcome, summary.outcome.label_counts
     before = [hour_of_row(row) for row in read_summaries(engine, tables, hour, HOURS_SHOWN - 1)]
     values = () if labels else outcome.answers.values
@@ -180,6 +188,9 @@ def _metadata(pipeline: Pipeline, hour: Hour, summary: Summary) -> Mapping[str, 
         "labels": dg.MetadataValue.md(shares(labels, "label")),
         "picture": dg.MetadataValue.md(picture(hour_of_outcome(hour, outcome), before, values)),
     }
+    if summed.profile:
+        metadata["drift"] = dg.MetadataValue.md(judgements(summed.profile, declaration.command("baseline")))
+        metadata["drift_alarms"] = len(summed.profile.alarms)
     if outcome.failed:
         failed = failures(failures_by_code(engine, tables, hour, IDS_SHOWN))
         metadata["failed items"] = dg.MetadataValue.md(failed)

@@ -21,7 +21,16 @@ from batch_assets_tests.support.servers import Rows, Server
 ITEM = "[5.1, 3.5, 1.4, 0.2]"
 INDEX = "added an index on items.created_datetime"
 BOOKKEEPING_TABLES = [
-    f"created table {name}" for name in ("failed_items", "run_summary", "hour_locks", "hour_requests", "registrations")
+    f"created table {name}"
+    for name in (
+        "failed_items",
+        "run_summary",
+        "hour_locks",
+        "hour_requests",
+        "registrations",
+        "baselines",
+        "hour_profiles",
+    )
 ]
 PENDING_ON_SQLITE = ["added an index on the items without a prediction"]
 PENDING = ["added the virtual column items.prediction_pending", "added an index on items.prediction_pending"]
@@ -210,7 +219,7 @@ def test_a_migration_history_of_the_service_is_left_alone(engine: sa.Engine, sql
     initialize_database(engine, ITEMS)
     assert initialize_database(engine, ITEMS) == []
     assert sql("SELECT * FROM alembic_version") == [("deadbeef",)]
-    assert sql("SELECT * FROM batch_assets_alembic_version") == [("0005",)]
+    assert sql("SELECT * FROM batch_assets_alembic_version") == [("0006",)]
 
 
 def test_the_service_goes_on_writing_while_the_index_is_added(on_server: sa.Engine, server: Server, sql: Sql) -> None:
@@ -364,7 +373,7 @@ def test_what_was_interrupted_anywhere_is_finished_by_the_next_one(engine: sa.En
         assert run(limit) == limit
         initialize_database(engine, ITEMS)
         assert snapshot_of(engine, sql) == whole
-        assert sql("SELECT * FROM batch_assets_alembic_version") == [("0005",)]
+        assert sql("SELECT * FROM batch_assets_alembic_version") == [("0006",)]
 
 
 @pytest.mark.parametrize("name", ["items", *metadata.tables, "batch_assets_alembic_version"])
