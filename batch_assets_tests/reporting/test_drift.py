@@ -35,9 +35,7 @@ def items(number: int, shift: float = 0.0) -> list[str]:
     return [json.dumps([values[0] + shift, *values[1:]]) for values in iris_items(ITEMS, number)]
 
 
-def checks(
-    instance: dg.DagsterInstance, run_id: str, hour: str | None = None
-) -> Mapping[str, tuple[bool, str | None]]:
+def checks(instance: dg.DagsterInstance, run_id: str, hour: str | None = None) -> Mapping[str, tuple[bool, str | None]]:
     logs = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
     found = [log.get_dagster_event().asset_check_evaluation_data for log in logs]
     of_hour = [each for each in found if each.partition and hour in (each.partition, None)]
