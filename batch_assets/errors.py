@@ -101,6 +101,10 @@ class HourBusyError(BatchAssetsError):
     of_run = True
 
 
+class CanaryError(BatchAssetsError):
+    """The model answers otherwise than when it scored the same items."""
+
+
 class ThresholdError(BatchAssetsError):
     """More items of the hour cannot be scored than the settings allow."""
 

@@ -58,6 +58,7 @@ ENVIRONMENT_PIPELINE = "items"
 ITEM_TABLE = ItemTable()
 # The minute at which its schedule scores the hour that has just closed.
 SCHEDULE_MINUTE = 19
+LAST_MINUTE = 59
 # So long after its end an hour must have been scored: by the end of the next one.
 DEADLINE_MINUTES = 60
 
@@ -150,6 +151,19 @@ class Declaration:
         if hour is None:
             raise SettingsError(f"BATCH_FIRST_HOUR is {text!r}: write an hour of UTC as 2026-11-01-05:00.")
         return hour
+
+    def canary_minute(self) -> int | None:
+        """Returns the minute at which the canary runs, `BATCH_CANARY_MINUTE`; None if it runs only by hand.
+
+        Raises:
+            SettingsError: The variable is not a minute.
+        """
+        text = self.variables().get("BATCH_CANARY_MINUTE")
+        if not text:
+            return None
+        if not text.isdecimal() or int(text) > LAST_MINUTE:
+            raise SettingsError(f"BATCH_CANARY_MINUTE is {text!r}: write a minute of the hour, 0 to {LAST_MINUTE}.")
+        return int(text)
 
     def load(self, variables: Mapping[str, str] | None = None) -> Pipeline:
         """Returns the pipeline with all its settings.

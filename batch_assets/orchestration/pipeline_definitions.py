@@ -6,6 +6,7 @@ from batch_assets.orchestration.assets.predictions import build_predictions
 from batch_assets.orchestration.assets.raw_items import build_raw_items
 from batch_assets.orchestration.assets.run_summary import build_run_summary
 from batch_assets.orchestration.automation import build_job, build_schedule, build_sensor
+from batch_assets.orchestration.canary import build_canary
 from batch_assets.orchestration.checks import build_checks
 from batch_assets.pipeline import Declaration
 
@@ -13,10 +14,11 @@ from batch_assets.pipeline import Declaration
 def build_pipeline(declaration: Declaration) -> dg.Definitions:
     """Returns the definitions of a pipeline, without resources."""
     job = build_job(declaration)
-    return dg.Definitions(
+    scoring = dg.Definitions(
         assets=[build_raw_items(declaration), build_predictions(declaration), build_run_summary(declaration)],
         asset_checks=build_checks(declaration),
         jobs=[job],
         schedules=[build_schedule(declaration, job)],
         sensors=[build_sensor(declaration, job)],
     )
+    return dg.Definitions.merge(scoring, build_canary(declaration))

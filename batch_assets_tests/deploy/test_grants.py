@@ -21,8 +21,11 @@ from batch_assets.database.schema.migrations import VERSION_TABLE
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.database.schema.tables import item_table, metadata
 from batch_assets.definitions import defs
+from batch_assets.errors import DatabaseError
 from batch_assets.hours import Hour, hour_of_key
+from batch_assets.inference.model_files import load_model
 from batch_assets.pipeline import ITEM_TABLE, Declaration
+from batch_assets.scoring.canary import try_pipeline
 from batch_assets.settings.database import database_settings
 from batch_assets_tests.support import engines
 from batch_assets_tests.support.accounts import (
@@ -201,6 +204,24 @@ def test_the_batch_publishes_a_whole_hour_and_takes_predictions_away(as_batch: I
     run_job(BATCH_RETRY="whole_batch").assert_succeeded()
     assert assert_hour_adds_up(sql) == Counts(3, 2, 1, 0)
     assert predictions_of(sql)[keys[0]] is None
+
+
+@pytest.mark.parametrize(
+    "right", ["UPDATE (prediction) ON items", "DELETE ON run_summary", "INSERT ON hour_locks", "SELECT ON baselines"]
+)
+def test_the_canary_names_a_right_that_is_missing(as_batch: Installation, right: str) -> None:
+    shop, sql = as_batch, as_batch.sql
+    registered(shop, *GOOD)
+    shop.run("batch", DAGSTER_COMMAND, "job", "execute", "-m", "batch_assets.definitions", "-j", "canary")
+    assert sql("SELECT COUNT(*) FROM items WHERE prediction IS NOT NULL") == [(0,)]
+    table = right.rsplit(" ", 1)[1]
+    sql(f"REVOKE {right} FROM batch_assets_batch")
+    try:
+        pipeline = Declaration().load()
+        with pytest.raises(DatabaseError, match=f"User 'shop_batch' lacks a right in .*{table}"):
+            try_pipeline(engine_for(pipeline.database), pipeline, load_model(pipeline.model, pipeline.items))
+    finally:
+        sql(f"GRANT {right} TO batch_assets_batch")
 
 
 # Pruning, and the web API
@@ -412,6 +433,9 @@ def test_the_batch_scores_the_table_of_a_declared_pipeline_with_the_rights_that_
         assert not run_of(instance, churn, hour=HOUR).success
         prepared(as_batch, churn)
         assert run_of(instance, churn, hour=HOUR).success
+    pipeline = churn.load()
+    tried = try_pipeline(engine_for(pipeline.database), pipeline, load_model(pipeline.model, pipeline.items))
+    assert (tried.items, tried.scored, tried.compared) == (20, 20, 20)
     np.testing.assert_allclose(scores(as_batch.sql), regression.predict(customers(20)).ravel(), rtol=1e-5)
     with pytest.raises(pymysql.err.OperationalError) as refused:
         as_batch.account("batch").execute("UPDATE customers SET spent = 0", database=as_batch.items)

@@ -68,7 +68,8 @@ def test_hours_that_were_good_make_the_baseline_by_which_the_next_are_judged(
     for number in range(DAY):
         insert_items(sql, items(number), moment(number))
     run_id = run_in(instance, "2026-11-02-00:00", "2026-11-03-01:00")
-    assert not checks(instance, run_id).keys() & {INPUTS, LABELS}
+    assert not checks(instance, run_id, "2026-11-02-00:00").keys() & {INPUTS, LABELS}
+    assert checks(instance, run_id, "2026-11-03-01:00").keys() & {INPUTS, LABELS} == {LABELS}  # after 24 hours
     assert "This model has no baseline: `batch-assets baseline` makes one." in drift(instance, "2026-11-03-01:00")
     made = command("baseline", "--hours", "2026-11-02-00:00", "2026-11-03-01:00")
     assert (made.returncode, made.stdout.splitlines()) == (
