@@ -55,7 +55,8 @@ def judgements(profile: Profile, command: str) -> str:
         profile: That of the hour.
         command: Makes a baseline.
     """
-    columns = ("name", "verdict", "statistic", "p", "adjusted", "psi", "wasserstein", "above", "reason")
+    # The reason early: the UI cuts off what is too wide.
+    columns = ("name", "verdict", "reason", "adjusted", "psi", "wasserstein", "above")
     judged = sorted([*profile.features, *profile.labels], key=lambda each: each.verdict != ALARM)
     rows = [["-" if value is None else value for value in map(each.document().get, columns)] for each in judged]
     table = markdown_table(columns, rows[:JUDGEMENTS_SHOWN])

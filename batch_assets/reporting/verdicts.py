@@ -176,7 +176,8 @@ def _verdict_on(judged: Sequence[Judgement], name: str, thing: str, expected: st
     if alarms:
         named = ", ".join(alarms[:FEATURES_NAMED]) + (", ..." if len(alarms) > FEATURES_NAMED else "")
         seen = f"{len(alarms):,} of {counted(len(judged), thing)} unusual: {named}"
-    return [Verdict(name, not alarms, seen, f"none further from {expected} than chance and other hours explain")]
+    explained = f"none further from {expected} than chance and other hours explain"
+    return [Verdict(name, not alarms, seen, explained, {"alarms": len(alarms)})]
 
 
 def newest_due_hour(now: datetime.datetime, deadline_minutes: int) -> Hour:

@@ -182,16 +182,18 @@ def _metadata(declaration: Declaration, pipeline: Pipeline, summed: SummedHour) 
     outcome, labels = summary.outcome, summary.outcome.label_counts
     before = [hour_of_row(row) for row in read_summaries(engine, tables, hour, HOURS_SHOWN - 1)]
     values = () if labels else outcome.answers.values
-    metadata = {
-        **summary.numbers(),
-        **{f"label {label}": count for label, count in labels.items()},
-        "labels": dg.MetadataValue.md(shares(labels, "label")),
-        "picture": dg.MetadataValue.md(picture(hour_of_outcome(hour, outcome), before, values)),
-    }
-    if summed.profile:
-        metadata["drift"] = dg.MetadataValue.md(judgements(summed.profile, declaration.command("baseline")))
-        metadata["drift_alarms"] = len(summed.profile.alarms)
+    shown = {"picture": picture(hour_of_outcome(hour, outcome), before, values)}
     if outcome.failed:
-        failed = failures(failures_by_code(engine, tables, hour, IDS_SHOWN))
-        metadata["failed items"] = dg.MetadataValue.md(failed)
-    return metadata
+        shown["failed items"] = failures(failures_by_code(engine, tables, hour, IDS_SHOWN))
+    alarms = {}
+    if summed.profile:
+        shown["drift"] = judgements(summed.profile, declaration.command("baseline"))
+        alarms["drift_alarms"] = len(summed.profile.alarms)
+    shown["labels"] = shares(labels, "label")
+    # What says most comes first: the UI keeps the order.
+    return {
+        **{name: dg.MetadataValue.md(text) for name, text in shown.items()},
+        **summary.numbers(),
+        **alarms,
+        **{f"label {label}": count for label, count in labels.items()},
+    }
