@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Match, Route
 from batch_assets.api.bodies import Fault, Problem
 from batch_assets.api.metrics import Metrics
 from batch_assets.api.middleware import BodyLimit, RequestLog
+from batch_assets.api.overview_page import overview_router
 from batch_assets.api.pipeline_routes import check_key, pipeline_router
 from batch_assets.api.routes import router
 from batch_assets.api.served import ServedPipeline, served_pipelines
@@ -24,6 +25,7 @@ from batch_assets.errors import BatchAssetsError, DatabaseUnavailableError, Idem
 from batch_assets.inference.item_format import shown
 from batch_assets.pipeline import ENVIRONMENT_PIPELINE, OF_ENVIRONMENT, Declaration
 from batch_assets.settings.api import ApiSettings
+from batch_assets.settings.user_interface import ui_url
 from batch_assets.wording import counted
 
 RETRY_AFTER_SECONDS = 1
@@ -62,7 +64,8 @@ def application(environment: Mapping[str, str], declarations: Sequence[Declarati
     may_write = check_key(settings.key)
     turns = {served.engine: anyio.Semaphore(settings.connections) for served in pipelines}
     of_pipelines = [pipeline_router(served, may_write, turns[served.engine]) for served in pipelines]
-    routers = [router(pipelines, metrics), *of_pipelines]
+    overview = overview_router(pipelines, ui_url(environment))
+    routers = [overview, router(pipelines, metrics), *of_pipelines]
     for each in routers:
         app.include_router(each)
     _answer_faults(app, [route for each in routers for route in each.routes], pipelines)

@@ -2,14 +2,13 @@
 
 from collections.abc import Collection, Sequence
 
-import anyio
-import anyio.to_thread
 import sqlalchemy as sa
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from batch_assets.api.bodies import Healthy, PipelineDescription, Unhealthy
+from batch_assets.api.databases import ask_databases
 from batch_assets.api.metrics import Metrics
 from batch_assets.api.served import ServedPipeline
 from batch_assets.database.connection.engine import snapshot
@@ -57,16 +56,11 @@ async def _what_is_wrong(engines: Collection[sa.Engine]) -> list[str]:
     """Returns why databases are of no use, nothing if all of them answer in time."""
     silent = f"The database has not answered within {HEALTH_SECONDS} seconds."
     found: dict[sa.Engine, str | None] = dict.fromkeys(engines, silent)
-    # Of its own: one that is silent keeps its thread, which no request is to wait for.
-    threads = anyio.CapacityLimiter(len(engines))
 
-    async def ask(engine: sa.Engine) -> None:
-        found[engine] = await anyio.to_thread.run_sync(_fault, engine, abandon_on_cancel=True, limiter=threads)
+    def ask(engine: sa.Engine) -> None:
+        found[engine] = _fault(engine)
 
-    with anyio.move_on_after(HEALTH_SECONDS):
-        async with anyio.create_task_group() as group:
-            for engine in engines:
-                group.start_soon(ask, engine)
+    await ask_databases(engines, ask, HEALTH_SECONDS)
     return list(dict.fromkeys(reason for reason in found.values() if reason))
 
 

@@ -206,6 +206,6 @@ def verdict_on_newest_hour(due: Hour, first: Hour, deadline_minutes: int, *, sco
     return Verdict(
         NEWEST_HOUR_WAS_SCORED_IN_TIME,
         scored,
-        f"the hour {due.key} {'has' if scored else 'has no'} row in run_summary",
+        f"the hour {due.key} {'has a' if scored else 'has no'} row in run_summary",
         f"a row by {deadline:%Y-%m-%d %H:%M} UTC, {deadline_minutes} minutes after the end of the hour",
     )

@@ -170,6 +170,31 @@ def read_past(
     return features, labels
 
 
+def read_alarms(
+    engine: sa.Engine, tables: PipelineTables, start: datetime.datetime, end: datetime.datetime
+) -> dict[Hour, list[str]]:
+    """Returns what is an alarm of the hours that have any: the names of features, answers and labels.
+
+    Args:
+        engine: The database.
+        tables: Those of the pipeline.
+        start: Hours from here on, in UTC without a zone.
+        end: Hours before, in UTC without a zone.
+    """
+    columns = hour_profiles.c
+    alarmed = sa.select(columns.hour, columns.judgements).where(
+        tables.has(hour_profiles), columns.hour >= start, columns.hour < end, columns.alarms > 0
+    )
+    with snapshot(engine) as connection:
+        rows = connection.execute(alarmed).all()
+    found = {}
+    for row in rows:
+        judged = orjson.loads(row.judgements)
+        every = [*judged["features"], *judged["labels"]]
+        found[Hour(row.hour)] = [each["name"] for each in every if each["verdict"] == ALARM]
+    return found
+
+
 def _is(hour: Hour) -> sa.ColumnElement[bool]:
     return hour_profiles.c.hour == hour.start
 
