@@ -26,6 +26,7 @@ from batch_assets.hours import Hour, hour_of_key
 from batch_assets.inference.model_files import load_model
 from batch_assets.pipeline import ITEM_TABLE, Declaration
 from batch_assets.scoring.canary import try_pipeline
+from batch_assets.reporting.overview import HOURS_SHOWN
 from batch_assets.settings.database import database_settings
 from batch_assets_tests.support import engines
 from batch_assets_tests.support.accounts import (
@@ -267,8 +268,11 @@ def test_the_web_api_registers_reads_and_corrects(as_batch: Installation) -> Non
     keys = registered(shop, *GOOD)
     run_job().assert_succeeded()
     assert all(predictions_of(shop.sql).values())
-    for table in ("items", "failed_items", "run_summary", "hour_requests"):
+    for table in ("items", "failed_items", "run_summary", "hour_requests", "hour_profiles"):
         api.execute(f"SELECT * FROM {table}", database=shop.items)
+    with served(shop.environment("api")) as client:
+        page = client.get("/").text
+    assert (page.count('class="cell '), 'class="fault"' in page) == (HOURS_SHOWN, False)
     # As one does that corrects what it has just looked at.
     with pymysql.connect(host=api.host, port=api.port, user=api.user, password=api.password, database=shop.items) as (
         connection
@@ -341,6 +345,7 @@ NOT_THEIRS = {
         "DELETE FROM failed_items",
         "UPDATE failed_items SET attempts = 0",
         "DELETE FROM hour_requests",
+        "DELETE FROM hour_profiles",
         "SELECT * FROM hour_locks",
         "REPLACE INTO hour_locks VALUES ('items', '2026-11-02', 'somebody', '2026-11-02')",
         "SELECT * FROM {dagster}.runs",

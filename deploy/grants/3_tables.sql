@@ -29,4 +29,5 @@ GRANT SELECT, INSERT (`values`, created_datetime, updated_datetime), UPDATE (`va
 GRANT SELECT ON failed_items TO batch_assets_api;
 GRANT SELECT ON run_summary TO batch_assets_api;
 GRANT SELECT ON hour_requests TO batch_assets_api;
+GRANT SELECT ON hour_profiles TO batch_assets_api;
 GRANT SELECT, INSERT ON registrations TO batch_assets_api;
