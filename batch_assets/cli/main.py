@@ -11,6 +11,7 @@ from batch_assets.cli.grants import grants
 from batch_assets.cli.pipelines import declared_pipelines
 from batch_assets.cli.prune import prune
 from batch_assets.cli.register import register
+from batch_assets.cli.rescore import rescore
 from batch_assets.cli.retry import retry
 from batch_assets.cli.status import status
 from batch_assets.database.connection.engine import engine_for
@@ -104,5 +105,5 @@ def _make_home(home: Path) -> list[str]:
     return [f"made the Dagster instance {home}: export DAGSTER_HOME={folder} to use it"]
 
 
-for command in (register, status, retry, baseline, prune, grants):
+for command in (register, status, retry, rescore, baseline, prune, grants):
     main.add_command(command)

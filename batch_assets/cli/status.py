@@ -1,6 +1,7 @@
 """`batch-assets status`: what became of the items."""
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,6 +10,10 @@ from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.remaining import failed_rows
 from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.hours import utc_now
+from batch_assets.pipeline import Declaration
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 @click.command()
@@ -22,35 +27,66 @@ from batch_assets.hours import utc_now
 )
 @click.option("--failed", is_flag=True, help="Show the items that failed instead, the latest first.")
 @click.option(
-    "--limit", type=click.IntRange(1, 1_000_000), default=50, show_default=True, help="How many failed items to show."
+    "--older-model",
+    is_flag=True,
+    help="Show the hours instead that another model than the one in force has scored last, the latest first.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1_000_000),
+    default=50,
+    show_default=True,
+    help="How many failed items to show, or hours of an older model.",
 )
 @click.option("--pipeline", "name", metavar="NAME", help="The pipeline; all of them without it.")
-def status(count: int, failed: bool, limit: int, name: str | None = None) -> None:
+def status(count: int, failed: bool, older_model: bool, limit: int, name: str | None = None) -> None:
     """Show what became of the items of each hour that has any, and which hours and items are given up."""
     from rich.console import Console  # noqa: PLC0415 - what only one command needs, the others do not wait for
 
-    from batch_assets.reporting.status import (  # noqa: PLC0415
-        failed_remarks,
-        failed_table,
-        hours_status,
-        status_table,
-    )
-
+    if failed and older_model:
+        raise click.UsageError("Choose one of --failed and --older-model.")
     # A pipe has no width to fit the table to.
     console = Console() if sys.stdout.isatty() else Console(width=120)
     chosen = [chosen_pipeline(name)] if name else declared_pipelines()
     for declaration in chosen:
         if len(chosen) > 1:
             click.echo(f"{declaration.name}: {declaration.items.name}.{declaration.items.prediction}")
-        pipeline = declaration.load()
-        engine = engine_for(pipeline.database)
         if failed:
-            rows = failed_rows(engine, pipeline_tables(pipeline), limit + 1, pipeline.retry.max_attempts)
-            console.print(failed_table(rows[:limit]))
-            remarks = failed_remarks(rows, limit)
+            table, remarks = _failed(declaration, limit)
         else:
-            hours = hours_status(engine, pipeline, utc_now(), count)
-            console.print(status_table(hours))
-            remarks = hours.remarks
+            table, remarks = _of_older_models(declaration, limit) if older_model else _hours(declaration, count)
+        console.print(table)
         for remark in remarks:
             click.echo(remark)
+
+
+def _hours(declaration: Declaration, count: int) -> "tuple[Table, list[str]]":
+    from batch_assets.reporting.older_models import older_models  # noqa: PLC0415 - as above
+    from batch_assets.reporting.status import hours_status, status_table  # noqa: PLC0415
+
+    pipeline = declaration.load()
+    engine = engine_for(pipeline.database)
+    found = hours_status(engine, pipeline, utc_now(), count)
+    return status_table(found), [*found.remarks, *older_models(engine, pipeline)]
+
+
+def _failed(declaration: Declaration, limit: int) -> "tuple[Table, list[str]]":
+    from batch_assets.reporting.status import failed_remarks, failed_table  # noqa: PLC0415 - as above
+
+    pipeline = declaration.load()
+    attempts = pipeline.retry.max_attempts
+    rows = failed_rows(engine_for(pipeline.database), pipeline_tables(pipeline), limit + 1, attempts)
+    return failed_table(rows[:limit]), failed_remarks(rows, limit)
+
+
+def _of_older_models(declaration: Declaration, limit: int) -> "tuple[Table, list[str]]":
+    from batch_assets.reporting.older_models import hours_of_older_models, older_models_table  # noqa: PLC0415 - as above
+
+    pipeline = declaration.load()
+    rows = hours_of_older_models(engine_for(pipeline.database), pipeline, limit + 1)
+    if not rows:
+        remarks = ["No hour was scored last by another model."]
+    else:
+        remarks = [f"There are more than these {limit:,}: --limit shows more."] if len(rows) > limit else []
+        remarks.append(f"To have all of them scored again: {declaration.command('rescore')} --older-model")
+    return older_models_table(rows[:limit]), remarks

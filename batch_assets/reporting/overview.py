@@ -16,6 +16,7 @@ from batch_assets.database.records.summaries import hours_with_summary, read_sum
 from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.hours import Hour, hours_between
 from batch_assets.pipeline import Pipeline
+from batch_assets.reporting.older_models import older_models
 from batch_assets.reporting.verdicts import FEATURES_NAMED, Verdict, newest_due_hour, verdict_on_newest_hour
 from batch_assets.retrying.decision import HourRequest, Remaining
 from batch_assets.wording import counted
@@ -106,12 +107,14 @@ class PipelineOverview:
         open: Hours in which something is left to do, of whatever age, newest first.
         open_count: How many there are of these.
         newest: Whether the newest hour that must have been scored was.
+        older_models: How many hours another model has scored last, in sentences; none if none was.
     """
 
     hours: Sequence[HourOverview]
     open: Sequence[HourOverview]
     open_count: int
     newest: Verdict
+    older_models: Sequence[str]
 
     @property
     def alarmed(self) -> list[HourOverview]:
@@ -164,6 +167,7 @@ def pipeline_overview(engine: sa.Engine, pipeline: Pipeline, now: datetime.datet
         found[:OPEN_HOURS_SHOWN],
         len(found),
         verdict_on_newest_hour(due, pipeline.first_hour, pipeline.deadline_minutes, scored=scored),
+        older_models(engine, pipeline),
     )
 
 

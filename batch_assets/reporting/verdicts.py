@@ -30,7 +30,7 @@ CHECKS_OF_HOUR = {
     "BATCH_MAX_FAILED_ITEMS allow.",
     ANSWERS_ARE_FINITE: "The predictions of the hour are finite numbers, and probabilities sum to one.",
     PREDICTIONS_STEM_FROM_CURRENT_MODEL: "The run that scored items of the hour last did so with the model in "
-    "force.\n\nRed: to score the hour with this one, materialise it with the retry mode `whole_batch`.",
+    "force.\n\nRed: `batch-assets rescore` has the hour scored with this one.",
     INPUTS_ARE_AS_IN_TRAINING: "The features of the hour, and an answer that is a number, are like those of the "
     "baseline. Without one, or with too few items, it is not judged.\n\nRed: look at what the service writes. If the "
     "change is to stay, train the model anew or make another baseline.",

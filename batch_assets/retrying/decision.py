@@ -10,13 +10,15 @@ from typing import NamedTuple
 
 from batch_assets.hours import Hour
 from batch_assets.pipeline import Pipeline
-from batch_assets.settings.retry import LEAVE
+from batch_assets.settings.retry import LEAVE, WHOLE_BATCH
 from batch_assets.wording import counted
 
 # Why an hour is requested; tags of runs and the bookkeeping have them as they stand here.
 LATE_ITEMS, MISSED_TICK, FAILED_RUN, FAILED_ITEMS = "late items", "missed tick", "failed run", "failed items"
 # How an hour comes into the bookkeeping otherwise.
 SCHEDULE, RESET = "schedule", "put back"
+# Somebody wants all of its items scored again, and it is requested as a whole batch until that is done.
+RESCORE = "rescore"
 
 SUCCEEDED, FAILED, CANCELED = "succeeded", "failed", "canceled"
 
@@ -260,7 +262,8 @@ def _decide(known: KnownHour, now: datetime.datetime, pipeline: Pipeline) -> Req
     if now < due:
         return Wait(known.hour, waits_for)
     after = HourRequest(without_progress + 1, reason, known.remaining.fingerprint, _next_second(now))
-    return Request(known.hour, reason, pipeline.retry.policy, known.request, after)
+    mode = WHOLE_BATCH if reason == RESCORE else pipeline.retry.policy
+    return Request(known.hour, reason, mode, known.request, after)
 
 
 def _waits_for(known: KnownHour, now: datetime.datetime) -> str | None:
@@ -277,7 +280,19 @@ def _waits_for(known: KnownHour, now: datetime.datetime) -> str | None:
 
 def _is_done(known: KnownHour) -> bool:
     """Whether nothing is left; a run that failed may yet have to sum up what it has scored."""
+    if _awaits_rescoring(known):
+        return False
     return known.remaining.is_empty and (known.last_run is None or known.last_run.status != FAILED)
+
+
+def _awaits_rescoring(known: KnownHour) -> bool:
+    """Whether somebody wants the hour scored again, and no run that was requested for that has done it."""
+    request, run = known.request, known.last_run
+    if request is None or request.reason != RESCORE:
+        return False
+    # A run that was under way when it was asked for may have the old model.
+    done = request.requests and run and run.status == SUCCEEDED and _is_answer(run, request)
+    return not done
 
 
 def _is_answer(run: EndedRun, request: HourRequest | None) -> bool:
@@ -288,6 +303,8 @@ def _is_answer(run: EndedRun, request: HourRequest | None) -> bool:
 def _requested_just_now(known: KnownHour, now: datetime.datetime) -> bool:
     request, run = known.request, known.last_run
     if request is None or request.reason == RESET or request.given_up_at or (run and _is_answer(run, request)):
+        return False
+    if request.reason == RESCORE and not request.requests:
         return False
     return now < request.requested_at + _pause(request.requests)
 
@@ -319,6 +336,9 @@ def _reason(known: KnownHour, without_progress: int, schedule_minute: int) -> tu
     """Returns why the hour is to be requested, from when on, and what it waits for until then."""
     remaining, run, request = known.remaining, known.last_run, known.request
     at_once = known.hour.end
+    if _awaits_rescoring(known):
+        failed = request and request.requests and run and run.status == FAILED
+        return RESCORE, run.ended_at + _pause(without_progress) if run and failed else at_once, BACK_OFF
     if run is None and not known.has_summary:
         was_reset = request and request.reason == RESET
         scheduled = known.hour.end + datetime.timedelta(minutes=schedule_minute)

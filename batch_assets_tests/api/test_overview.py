@@ -20,6 +20,7 @@ from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.database.schema.tables import item_table
 from batch_assets.errors import SettingsError
+from batch_assets.inference.model_files import version_in_force
 from batch_assets.pipeline import OF_ENVIRONMENT, Declaration, ItemTable, pipeline_from_environment
 from batch_assets.reporting.overview import HOURS_SHOWN, OPEN_HOURS_SHOWN, pipeline_overview
 from batch_assets.settings.user_interface import ui_url
@@ -206,6 +207,21 @@ def test_a_deadline_of_days_looks_further_back_than_is_shown(start: Start, sql: 
     assert headline_of(page_of(start(**minutes))) == "All is right: 1 pipeline"
 
 
+def test_hours_of_an_older_model_are_counted_and_nothing_is_wrong_with_them(start: Start, sql: Sql) -> None:
+    good_night(sql)
+    in_force = version_in_force(pipeline_from_environment().model)
+    sql("UPDATE run_summary SET model_version = %s", in_force)
+    api = start()
+    assert "another model" not in page_of(api)
+    sql("UPDATE run_summary SET model_version = 'older' WHERE hour < %s", str(hour_at(2)))
+    page = page_of(api)
+    assert headline_of(page) == "All is right: 1 pipeline"
+    assert (
+        "<p>40 hours (from 2026-11-01-10:00 to 2026-11-03-01:00) were scored last by another model than the one in "
+        f"force, {in_force[:12]}. To see which: batch-assets status --older-model</p>"
+    ) in page
+
+
 def test_hours_before_the_first_one_are_nobodys_fault(start: Start, sql: Sql) -> None:
     for hour in range(6, 9):
         summed_up(sql, hour_at(hour))
@@ -383,7 +399,7 @@ def test_it_costs_what_it_shows(tables: dict[str, str], sql: Sql) -> None:
     before = rows_read()
     found = pipeline_overview(engine, pipeline, NOW)
     assert found.open_count == 1
-    assert len([text for text in statements if text.lstrip().upper().startswith("SELECT")]) <= 6
+    assert len([text for text in statements if text.lstrip().upper().startswith("SELECT")]) <= 8
     # Of 4,000 items and 148 summaries.
     assert rows_read() - before < 200
 

@@ -22,6 +22,7 @@ from batch_assets.retrying.decision import (
     MOST_REQUESTS,
     NO_RUN_YET,
     OPEN,
+    RESCORE,
     RESET,
     SCHEDULE,
     SCHEDULED,
@@ -344,3 +345,49 @@ def test_an_hour_that_was_put_back_and_fails_again_for_good_is_given_up_again() 
     assert sentence_of(KnownHour(HOUR, PENDING, last_run=failed, request=reset_attempts)) == "Still no model."
     crashed = KnownHour(HOUR, PENDING, last_run=run(FAILED), request=reset_attempts)
     requested_from(crashed, FAILED_RUN, ENDED + 5 * MINUTE)
+
+
+# Scored again
+
+
+def rescore(times: int = 0, at: datetime.datetime = ENDED + MINUTE) -> HourRequest:
+    return HourRequest(times, RESCORE, "", at)
+
+
+def test_an_hour_that_is_done_is_scored_again_as_a_whole_batch_at_once_where_somebody_wants_that() -> None:
+    for last in (None, run(), run(FAILED), run(ended=ENDED + 2 * MINUTE)):
+        decision = decided(KnownHour(HOUR, NOTHING, has_summary=True, last_run=last, request=rescore()))
+        assert isinstance(decision, Request), last
+        assert (decision.reason, decision.mode, decision.after.requests) == (RESCORE, "whole_batch", 1)
+
+
+def test_it_is_done_with_the_success_of_the_run_that_was_requested_for_it() -> None:
+    known = KnownHour(HOUR, NOTHING, has_summary=True, last_run=run(), request=rescore(1))
+    assert decided(known, ENDED + 2 * MINUTE) == Wait(HOUR, NO_RUN_YET)
+    after = replace(known, last_run=run(ended=ENDED + 2 * MINUTE))
+    assert decided(after) == Clear(HOUR, rescore(1))
+    # What is left of it then is tried again like anything else.
+    decision = decided(replace(after, remaining=BAD))
+    assert isinstance(decision, Request)
+    assert (decision.reason, decision.mode) == (FAILED_ITEMS, "partial")
+
+
+def test_one_that_fails_is_requested_again_after_a_pause_and_given_up_in_the_end() -> None:
+    failed = run(FAILED, ENDED + 2 * MINUTE, fault="The worker is gone.")
+    known = KnownHour(HOUR, NOTHING, has_summary=True, last_run=failed, request=rescore(1))
+    requested_from(known, RESCORE, ENDED + 12 * MINUTE)
+    assert "requested 3 times without progress" in sentence_of(replace(known, request=rescore(3)))
+    hopeless = replace(known, last_run=run(FAILED, ENDED + 2 * MINUTE, permanent=True, fault="the model is missing"))
+    assert sentence_of(hopeless) == "the model is missing"
+
+
+def test_one_that_was_given_up_waits_for_somebody_and_is_done_with_a_run_of_theirs() -> None:
+    request = replace(rescore(3), given_up_at=GIVEN_UP_AT, given_up_because="the model is missing")
+    known = KnownHour(HOUR, NOTHING, has_summary=True, last_run=run(FAILED, ENDED), request=request)
+    assert decided(known) == Wait(HOUR, GIVEN_UP)
+    assert decided(replace(known, last_run=run(ended=GIVEN_UP_AT + MINUTE))) == Clear(HOUR, request)
+
+
+def test_a_busy_hour_is_scored_again_when_it_is_free() -> None:
+    known = KnownHour(HOUR, NOTHING, has_summary=True, last_run=run(), request=rescore())
+    assert decided(replace(known, busy=BUSY_RUN)) == Wait(HOUR, BUSY_RUN)

@@ -18,6 +18,7 @@ from batch_assets.retrying.decision import (
     FAILED,
     GIVEN_UP,
     LONGEST_PAUSE,
+    RESCORE,
     RESET,
     SUCCEEDED,
     Clear,
@@ -95,6 +96,12 @@ class History:
             self.request = HourRequest(0, RESET, "", self.now.replace(microsecond=0) + MINUTE / 60)
             self.requests_in_a_row = 0
 
+    def rescore(self) -> None:
+        """Somebody wants all of it scored again."""
+        if self.summed_up and self.now >= HOUR.end:
+            self.request = HourRequest(0, RESCORE, "", self.now.replace(microsecond=0) + MINUTE / 60)
+            self.requests_in_a_row = 0
+
     def tick(self) -> Request | GiveUp | Clear | Wait | None:
         self.now += MINUTE
         proper, mistaken = last_runs_of(HOUR, reversed(self.runs))
@@ -150,6 +157,7 @@ def steps() -> st.SearchStrategy[list[Step]]:
             st.sampled_from([1, 5, 20, 45, 24 * 60]).map(passes),
             st.sampled_from([*ENDS, None]).map(tick_and),
             st.just(History.put_back),
+            st.just(History.rescore),
         ),
         max_size=40,
     )
@@ -182,6 +190,25 @@ def test_an_hour_with_something_to_score_is_scored_in_the_end_unless_it_is_given
     assert given_up or not history.pending
     if given_up:
         assert history.tick() == Wait(HOUR, GIVEN_UP)
+
+
+@settings(max_examples=500)
+@given(steps())
+def test_an_hour_that_somebody_wants_scored_again_is_requested_at_once_and_done_with_a_success(
+    happens: list[Step],
+) -> None:
+    history = History()
+    for step in happens:
+        step(history)
+    history.now = max(history.now, HOUR.end)
+    history.run_ends(SCORED)
+    history.rescore()
+    decision = history.tick()
+    assert isinstance(decision, Request)
+    assert (decision.reason, decision.mode) == (RESCORE, "whole_batch")
+    history.run_ends(SCORED)
+    history.tick()
+    assert history.request is None
 
 
 @settings(max_examples=500)

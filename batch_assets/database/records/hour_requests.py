@@ -17,7 +17,7 @@ from batch_assets.database.schema.pending import is_pending
 from batch_assets.database.schema.tables import PipelineTables, failed_items, hour_requests
 from batch_assets.errors import RetryError
 from batch_assets.hours import Hour
-from batch_assets.retrying.decision import RESET, HourRequest
+from batch_assets.retrying.decision import RESCORE, RESET, HourRequest
 
 _LARGEST_ID = 2**63 - 1
 
@@ -113,6 +113,36 @@ def reset_attempts(
             row = _row(tables, hour, HourRequest(0, RESET, "", moment))
             connection.execute(sa.insert(hour_requests).values(row))
     return done, sorted(wanted, key=lambda hour: hour.start)
+
+
+def request_rescoring(
+    engine: sa.Engine, tables: PipelineTables, hours: Collection[Hour], now: datetime.datetime
+) -> list[Hour]:
+    """Has hours scored again as a whole batch, by the next ticks of the sensor: all that are named, or none.
+
+    One that waits for that already goes on waiting, as it is.
+
+    Args:
+        engine: The database.
+        tables: Those of the pipeline.
+        hours: Hours that have been scored.
+        now: The present, in UTC without a zone.
+
+    Returns:
+        The hours that were not waiting yet.
+    """
+    waiting = sa.and_(
+        tables.has(hour_requests), hour_requests.c.reason == RESCORE, hour_requests.c.given_up_at.is_(None)
+    )
+    request = HourRequest(0, RESCORE, "", now.replace(microsecond=0) + datetime.timedelta(seconds=1))
+    with engine.begin() as connection:
+        there = {Hour(start) for start in connection.execute(sa.select(hour_requests.c.hour).where(waiting)).scalars()}
+        new = sorted(set(hours) - there, key=lambda hour: hour.start)
+        for hour in new:
+            connection.execute(sa.delete(hour_requests).where(_is_still(tables, hour, None)))
+        if new:
+            connection.execute(sa.insert(hour_requests), [_row(tables, hour, request) for hour in new])
+    return new
 
 
 def _hour_of_failed(connection: sa.Connection, tables: PipelineTables, item_id: int) -> Hour:

@@ -1,6 +1,7 @@
 """The summaries of hours, as they stand in `run_summary`."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,6 +11,21 @@ from batch_assets.database.schema.tables import PipelineTables, run_summary
 from batch_assets.hours import Hour
 
 _PARAMETERS = 1000
+
+
+@dataclass(frozen=True)
+class HoursOfModels:
+    """Hours that some models have scored last.
+
+    Args:
+        count: How many there are.
+        first: The oldest of them.
+        last: The newest of them.
+    """
+
+    count: int
+    first: Hour
+    last: Hour
 
 
 def hours_with_summary(engine: sa.Engine, tables: PipelineTables, hours: Collection[Hour]) -> set[Hour]:
@@ -46,3 +62,74 @@ def read_summary(engine: sa.Engine, tables: PipelineTables, hour: Hour) -> sa.Ro
     of_hour = sa.and_(tables.has(run_summary), run_summary.c.hour == hour.start)
     with snapshot(engine) as connection:
         return connection.execute(sa.select(run_summary).where(of_hour)).one_or_none()
+
+
+def last_model(engine: sa.Engine, tables: PipelineTables) -> str | None:
+    """Returns the model of the run that has ended last, None if no run has scored anything."""
+    columns = run_summary.c
+    newest = (
+        sa.select(columns.model_version)
+        .where(tables.has(run_summary), columns.model_version.is_not(None))
+        .order_by(columns.finished_at.desc(), columns.hour.desc())
+        .limit(1)
+    )
+    with snapshot(engine) as connection:
+        version: str | None = connection.execute(newest).scalar()
+    return version
+
+
+def count_hours_of_other_models(
+    engine: sa.Engine, tables: PipelineTables, first: Hour, version: str
+) -> HoursOfModels | None:
+    """Returns how many hours have predictions and were scored last by another model, None if there are none.
+
+    Args:
+        engine: The database.
+        tables: Those of the pipeline.
+        first: The first hour to look at.
+        version: SHA-256 of the model.
+    """
+    hour = run_summary.c.hour
+    counted = sa.select(
+        sa.func.count().label("number"), sa.func.min(hour).label("first"), sa.func.max(hour).label("last")
+    )
+    with snapshot(engine) as connection:
+        row = connection.execute(counted.where(_of_other_models(tables, first, version))).one()
+    return HoursOfModels(row.number, Hour(row.first), Hour(row.last)) if row.number else None
+
+
+def read_hours_of_other_models(
+    engine: sa.Engine, tables: PipelineTables, first: Hour, version: str, count: int | None = None
+) -> Sequence[sa.Row[Any, Any, Any, Any]]:
+    """Reads the hours that have predictions and were scored last by another model, the newest first.
+
+    Args:
+        engine: The database.
+        tables: Those of the pipeline.
+        first: The first hour to look at.
+        version: SHA-256 of the model.
+        count: How many at the most; None for all.
+
+    Returns:
+        Rows with `hour`, `predicted`, `model_version` and `finished_at`.
+    """
+    columns = run_summary.c
+    statement = (
+        sa.select(columns.hour, columns.predicted, columns.model_version, columns.finished_at)
+        .where(_of_other_models(tables, first, version))
+        .order_by(columns.hour.desc())
+        .limit(count)
+    )
+    with snapshot(engine) as connection:
+        return connection.execute(statement).all()
+
+
+def _of_other_models(tables: PipelineTables, first: Hour, version: str) -> sa.ColumnElement[bool]:
+    columns = run_summary.c
+    return sa.and_(
+        tables.has(run_summary),
+        columns.hour >= first.start,
+        columns.predicted > 0,
+        columns.model_version.is_not(None),
+        columns.model_version != version,
+    )
