@@ -7,6 +7,8 @@ import os
 import re
 import select
 import socket
+import socketserver
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
@@ -331,6 +333,31 @@ def test_pipelines_of_a_database_that_is_away_say_so_and_the_others_are_shown(st
     assert headline_of(page) == "2 of 3 pipelines need a look: away, away_too"
     assert len(re.findall(rf'<p class="fault">No MySQL server answers at 127.0.0.1:{port}', page)) == 2
     assert len(cells_of(page)) == HOURS_SHOWN
+
+
+class _HangsUp(socketserver.BaseRequestHandler):
+    """Ends each connection at once, and counts them."""
+
+    count = 0
+
+    def handle(self) -> None:
+        type(self).count += 1
+
+
+@pytest.mark.parametrize("database_environment", ["sqlite"], indirect=True)
+def test_a_database_that_is_away_is_asked_once_for_all_of_its_pipelines(start: Start) -> None:
+    def connections(*declarations: Declaration) -> int:
+        with socketserver.TCPServer(("127.0.0.1", 0), _HangsUp) as server:
+            thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+            thread.start()
+            _HangsUp.count = 0
+            page = page_of(start(*declarations, **shop_at(server.server_address[1])))
+            server.shutdown()
+            thread.join()
+        assert page.count('<p class="fault">') == len(declarations)
+        return _HangsUp.count
+
+    assert connections(AWAY, AWAY_TOO) == connections(AWAY) > 0
 
 
 @pytest.mark.parametrize("database_environment", ["sqlite"], indirect=True)
