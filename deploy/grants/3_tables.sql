@@ -3,8 +3,8 @@
 --
 --     mysql shop < deploy/grants/3_tables.sql
 
--- The batch: Dagster's webserver, daemon, code server and runs, and `batch-assets status`, `retry` and `baseline`. It writes
--- predictions and nothing else into the items.
+-- The batch: Dagster's webserver, daemon, code server and runs, and `batch-assets status`, `retry`, `rescore` and
+-- `baseline`. It writes predictions and nothing else into the items.
 GRANT SELECT, UPDATE (prediction) ON items TO batch_assets_batch;
 GRANT SELECT, INSERT, UPDATE, DELETE ON failed_items TO batch_assets_batch;
 GRANT SELECT, INSERT, DELETE ON run_summary TO batch_assets_batch;
