@@ -25,8 +25,8 @@ from batch_assets.errors import DatabaseError
 from batch_assets.hours import Hour, hour_of_key
 from batch_assets.inference.model_files import load_model
 from batch_assets.pipeline import ITEM_TABLE, Declaration
-from batch_assets.scoring.canary import try_pipeline
 from batch_assets.reporting.overview import HOURS_SHOWN
+from batch_assets.scoring.canary import try_pipeline
 from batch_assets.settings.database import database_settings
 from batch_assets_tests.support import engines
 from batch_assets_tests.support.accounts import (
