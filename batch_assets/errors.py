@@ -146,5 +146,11 @@ class ItemRefusedError(BatchAssetsError):
     """A table does not take items as they were given, or takes none without the service: nothing was changed."""
 
 
+class AlertError(BatchAssetsError):
+    """Somebody could not be told of an incident: it is tried again at the next look."""
+
+    transient = True
+
+
 class PruneError(BatchAssetsError):
     """Something that was to be removed had to stay; the rest is gone."""

@@ -115,7 +115,7 @@ def build_sensor(declaration: Declaration, job: UnresolvedAssetJobDefinition) ->
         history = RunHistory(context.instance, declaration)
         # Which every tick has.
         repository = cast("dg.RepositoryDefinition", context.repository_def)
-        jobs = _jobs_that_score(repository, declaration)
+        jobs = jobs_that_score(repository, declaration)
         for known in _known_hours(engine, history, jobs, pipeline, now):
             decisions = decide(known, now, pipeline, MOST_REQUESTS - len(requests))
             requests += _carry_out(context, engine, declaration, decisions)
@@ -128,7 +128,7 @@ def build_sensor(declaration: Declaration, job: UnresolvedAssetJobDefinition) ->
     return retry_hours
 
 
-def _jobs_that_score(repository: dg.RepositoryDefinition, declaration: Declaration) -> list[str]:
+def jobs_that_score(repository: dg.RepositoryDefinition, declaration: Declaration) -> list[str]:
     """Returns the jobs that a pipeline's predictions are part of: its own, Dagster's for selections, and the user's."""
     predictions = asset_keys(declaration).predictions
     return [job.name for job in repository.get_all_jobs() if predictions in job.asset_layer.executable_asset_keys]

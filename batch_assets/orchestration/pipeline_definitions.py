@@ -1,7 +1,8 @@
-"""What Dagster is given of a pipeline: its assets, their checks, its job, its schedule and its sensor."""
+"""What Dagster is given of a pipeline: its assets, their checks, its job, its schedule and its sensors."""
 
 import dagster as dg
 
+from batch_assets.orchestration.alerts import build_alerts
 from batch_assets.orchestration.assets.predictions import build_predictions
 from batch_assets.orchestration.assets.raw_items import build_raw_items
 from batch_assets.orchestration.assets.run_summary import build_run_summary
@@ -19,6 +20,6 @@ def build_pipeline(declaration: Declaration) -> dg.Definitions:
         asset_checks=build_checks(declaration),
         jobs=[job],
         schedules=[build_schedule(declaration, job)],
-        sensors=[build_sensor(declaration, job)],
+        sensors=[build_sensor(declaration, job), build_alerts(declaration)],
     )
     return dg.Definitions.merge(scoring, build_canary(declaration))

@@ -43,6 +43,7 @@ MADE = [
     "registrations",
     "baselines",
     "hour_profiles",
+    "incidents",
 ]
 TABLES = {*MADE, "batch_assets_alembic_version"}
 

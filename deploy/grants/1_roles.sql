@@ -21,5 +21,6 @@ GRANT SELECT, INSERT, CREATE, ALTER, INDEX ON hour_requests TO batch_assets_migr
 GRANT SELECT, INSERT, CREATE, ALTER, INDEX ON registrations TO batch_assets_migrations;
 GRANT SELECT, INSERT, CREATE, ALTER, INDEX ON baselines TO batch_assets_migrations;
 GRANT SELECT, INSERT, CREATE, ALTER, INDEX ON hour_profiles TO batch_assets_migrations;
+GRANT SELECT, INSERT, CREATE, ALTER, INDEX ON incidents TO batch_assets_migrations;
 -- Which migrations have been made.
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON batch_assets_alembic_version TO batch_assets_migrations;

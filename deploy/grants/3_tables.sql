@@ -12,6 +12,7 @@ GRANT SELECT, INSERT, DELETE ON hour_locks TO batch_assets_batch;
 GRANT SELECT, INSERT, UPDATE, DELETE ON hour_requests TO batch_assets_batch;
 GRANT SELECT, INSERT, DELETE ON baselines TO batch_assets_batch;
 GRANT SELECT, INSERT, DELETE ON hour_profiles TO batch_assets_batch;
+GRANT SELECT, INSERT, UPDATE ON incidents TO batch_assets_batch;
 
 -- `batch-assets prune`: the only one who deletes items.
 GRANT SELECT, DELETE ON items TO batch_assets_prune;
@@ -20,6 +21,7 @@ GRANT SELECT, DELETE ON run_summary TO batch_assets_prune;
 GRANT SELECT, INSERT, DELETE ON hour_locks TO batch_assets_prune;
 GRANT SELECT, DELETE ON hour_requests TO batch_assets_prune;
 GRANT SELECT, DELETE ON hour_profiles TO batch_assets_prune;
+GRANT SELECT, DELETE ON incidents TO batch_assets_prune;
 GRANT SELECT, DELETE ON registrations TO batch_assets_prune;
 
 -- The web API, and `batch-assets register`: adds items, corrects their values, and takes the prediction of what it

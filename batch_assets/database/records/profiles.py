@@ -66,6 +66,23 @@ class Profile:
         return [each for each in (*self.features, *self.labels) if each.verdict == ALARM]
 
 
+@dataclass(frozen=True)
+class JudgedHour:
+    """What is said of an hour.
+
+    Args:
+        hour: The hour.
+        model_version: Of the model that scored it last.
+        has_baseline: Whether this model had a baseline.
+        judgements: What is said of each `feature NAME` and each `label NAME`.
+    """
+
+    hour: Hour
+    model_version: str
+    has_baseline: bool
+    judgements: Mapping[str, Judgement]
+
+
 def store_baseline(engine: sa.Engine, tables: PipelineTables, baseline: Baseline) -> None:
     """Puts a baseline in the place of that of the same model."""
     same = sa.and_(tables.has(baselines), baselines.c.model_version == baseline.model_version)
@@ -126,6 +143,25 @@ def store_profile(engine: sa.Engine, tables: PipelineTables, profile: Profile) -
     with writing(engine) as connection:
         connection.execute(sa.delete(hour_profiles).where(tables.has(hour_profiles), _is(profile.hour)))
         connection.execute(sa.insert(hour_profiles), row)
+
+
+def newest_judgements(engine: sa.Engine, tables: PipelineTables) -> JudgedHour | None:
+    """Returns what is said of the newest hour that has a profile, None if none has."""
+    columns = hour_profiles.c
+    said = sa.select(columns.hour, columns.model_version, columns.baseline_made_at, columns.judgements)
+    with snapshot(engine) as connection:
+        row = connection.execute(
+            said.where(tables.has(hour_profiles)).order_by(columns.hour.desc()).limit(1)
+        ).one_or_none()
+    if row is None:
+        return None
+    document = orjson.loads(row.judgements)
+    judgements = {
+        f"{thing} {each['name']}": Judgement(**each)
+        for thing, judged in (("feature", document["features"]), ("label", document["labels"]))
+        for each in judged
+    }
+    return JudgedHour(Hour(row.hour), row.model_version, row.baseline_made_at is not None, judgements)
 
 
 def read_past(

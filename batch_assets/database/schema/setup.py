@@ -18,6 +18,7 @@ from batch_assets.database.schema.tables import (
     hour_locks,
     hour_profiles,
     hour_requests,
+    incidents,
     registrations,
     run_summary,
 )
@@ -35,6 +36,7 @@ BOOKKEEPING_TABLES = (
     registrations,
     baselines,
     hour_profiles,
+    incidents,
 )
 _WAITED_TOO_LONG = 1205
 # The server cannot do it at once, or not without keeping the service out.

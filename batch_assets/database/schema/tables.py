@@ -236,3 +236,25 @@ hour_profiles = sa.Table(
     sa.Column("sketches", LONG_TEXT, nullable=False, doc="As in `baselines`, of this hour."),
     info={"doc": "What the items and the answers of each hour looked like, and what is said of them."},
 )
+
+incidents = sa.Table(
+    "incidents",
+    metadata,
+    _pipeline_column(),
+    sa.Column("number", IDENTIFIER, primary_key=True, autoincrement=False, doc="Numbers those of a pipeline."),
+    sa.Column("kind", LONG_CODE, nullable=False, doc="`hour failed`, `check failed`, `drift` or `deadline missed`."),
+    sa.Column("subject", sa.Text, nullable=False, doc="Of what: an hour, a check of an hour, a feature, a label."),
+    sa.Column("hour", TIME, nullable=False, doc="The hour in which it was found."),
+    sa.Column("cause", sa.Text, nullable=False, doc="Why, in a sentence."),
+    sa.Column("opened_at", TIME, nullable=False, doc="When it was found."),
+    sa.Column("notified_at", TIME, doc="When every receiver had the message. `NULL` until then."),
+    sa.Column("over_at", TIME, doc="When it was found to be over. `NULL` while it is not."),
+    sa.Column("over_notified_at", TIME, doc="When every receiver had the message of that."),
+    sa.Column(
+        "heard_by",
+        sa.Text,
+        nullable=False,
+        doc="Which receivers have had the message that others are yet to get, by their place in BATCH_ALERT_URLS.",
+    ),
+    info={"doc": "What the alerts have told, one row for each incident."},
+)

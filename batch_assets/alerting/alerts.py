@@ -1,0 +1,145 @@
+"""One look at a pipeline: what has changed is written down, and told to each receiver."""
+
+import datetime
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Protocol
+
+import sqlalchemy as sa
+
+from batch_assets.alerting.incidents import (
+    CHECK_FAILED,
+    HOUR_FAILED,
+    WINDOW,
+    CheckOfHour,
+    Findings,
+    changes,
+    checks_failed,
+    deadline_missed,
+    drifted,
+    hours_given_up,
+    hours_left_failed,
+)
+from batch_assets.alerting.messages import messages
+from batch_assets.alerting.receivers import Receiver
+from batch_assets.database.connection.engine import engine_for
+from batch_assets.database.records.hour_requests import read_requests
+from batch_assets.database.records.incidents import (
+    RecordedIncident,
+    record_changes,
+    record_told,
+    unfinished_incidents,
+)
+from batch_assets.database.records.profiles import has_baselines, newest_judgements
+from batch_assets.database.records.summaries import hours_with_summary
+from batch_assets.database.schema.tables import PipelineTables, pipeline_tables
+from batch_assets.errors import AlertError
+from batch_assets.hours import Hour
+from batch_assets.pipeline import Pipeline
+from batch_assets.reporting.verdicts import newest_due_hour, verdict_on_newest_hour
+from batch_assets.retrying.decision import EndedRun
+from batch_assets.settings.retry import LEAVE
+from batch_assets.wording import counted
+
+
+class History(Protocol):
+    """What the tables do not say, and Dagster knows."""
+
+    def busy_hours(self) -> Collection[Hour]:
+        """Returns the hours that a run or a backfill will yet score."""
+
+    def last_runs(self, since: datetime.datetime, hours: Collection[Hour]) -> Mapping[Hour, EndedRun]:
+        """Returns the last run of these hours, and of those of which one has failed since a moment of UTC."""
+
+    def checks(self, since: datetime.datetime, subjects: Collection[str]) -> Iterable[CheckOfHour]:
+        """Returns what these checks of hours say, and those that have failed since a moment of UTC."""
+
+
+def alert(
+    pipeline: Pipeline,
+    history: History,
+    receivers: Sequence[Receiver],
+    link_of: Callable[[Hour], str] | None,
+    now: datetime.datetime,
+) -> str:
+    """Tells each receiver what is new and what is over, and returns what was said.
+
+    Args:
+        pipeline: The pipeline.
+        history: What Dagster knows of its hours.
+        receivers: Who is to be told.
+        link_of: Where an hour can be looked at, None if that is not known.
+        now: The present, in UTC without a zone.
+
+    Raises:
+        AlertError: A receiver did not take a message: it gets it at the next look, the others do not get it again.
+    """
+    engine, tables = engine_for(pipeline.database), pipeline_tables(pipeline)
+    recorded = unfinished_incidents(engine, tables)
+    opened, over = changes(_findings(engine, pipeline, history, recorded, now), recorded)
+    if opened or over:
+        record_changes(engine, tables, opened, over, now)
+    return _tell(engine, tables, receivers, link_of, now)
+
+
+def _findings(
+    engine: sa.Engine,
+    pipeline: Pipeline,
+    history: History,
+    recorded: Sequence[RecordedIncident],
+    now: datetime.datetime,
+) -> Findings:
+    tables, since = pipeline_tables(pipeline), now - WINDOW
+    there = [each.incident for each in recorded if each.over_at is None]
+    requests = read_requests(engine, tables)
+    told = {incident.hour for incident in there if incident.kind == HOUR_FAILED}
+    if pipeline.retry.policy == LEAVE:
+        # In this order: a run that ends meanwhile is at worst taken for one that is still busy.
+        busy = history.busy_hours()
+        found = hours_left_failed(history.last_runs(since, told), busy)
+    else:
+        found = hours_given_up(requests, since, told)
+    failed = {incident.hour for incident in found.open}
+    subjects = {incident.subject for incident in there if incident.kind == CHECK_FAILED}
+    checks = checks_failed(history.checks(since, subjects), requests, failed, now)
+    newest = newest_judgements(engine, tables)
+    no_baseline = newest is not None and not newest.has_baseline and has_baselines(engine, tables)
+    drift = drifted(newest, baseline_is_missing=no_baseline)
+    due = newest_due_hour(now, pipeline.deadline_minutes)
+    scored = bool(hours_with_summary(engine, tables, [due]))
+    verdict = verdict_on_newest_hour(due, pipeline.first_hour, pipeline.deadline_minutes, scored=scored)
+    return found | checks | drift | deadline_missed(verdict, due, failed)
+
+
+def _tell(
+    engine: sa.Engine,
+    tables: PipelineTables,
+    receivers: Sequence[Receiver],
+    link_of: Callable[[Hour], str] | None,
+    now: datetime.datetime,
+) -> str:
+    names = [receiver.name for receiver in receivers]
+    said: list[str] = []
+    deaf: list[str] = []
+    for receiver in receivers:
+        # Asked anew for each: of the last one the message counts as told.
+        waiting = [each for each in unfinished_incidents(engine, tables) if each.is_to_be_told]
+        # Those who were yet to hear of these may have been taken out of the settings.
+        heard = [each for each in waiting if receiver.name in each.heard_by]
+        if heard:
+            record_told(engine, tables, [each.told(receiver.name, names, now) for each in heard])
+        unheard = [each for each in waiting if receiver.name not in each.heard_by]
+        for message in messages(tables.pipeline, unheard, link_of):
+            if not receiver.takes(message):
+                deaf.append(receiver.name)
+                break
+            record_told(engine, tables, [each.told(receiver.name, names, now) for each in message.incidents])
+            said.append(message.title)
+    if deaf:
+        raise AlertError(
+            f"Of BATCH_ALERT_URLS, {', '.join(deaf)} did not take a message: see whether it can be reached from here "
+            "and whether its address is right. It is tried again at the next tick, and the others get nothing twice."
+        )
+    if said:
+        return f"{counted(len(said), 'message')} sent: {'; '.join(said)}."
+    there = sum(each.over_at is None for each in unfinished_incidents(engine, tables))
+    return f"Nothing is new. {counted(there, 'incident')} known and told."
