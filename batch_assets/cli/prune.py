@@ -48,7 +48,8 @@ def prune(
     Of an hour its items go, then its rows in failed_items, run_summary, hour_requests and hour_profiles: oldest hour
     first, in short transactions, at the pace of BATCH_MAX_ROWS_PER_SECOND, BATCH_MAX_LOAD and BATCH_REPLICAS. What was
     interrupted the next prune finishes. An hour stays while a run holds it or will yet write it, and while it has items
-    that nobody has scored, unless these may go too.
+    that nobody has scored, unless these may go too. Idempotency keys of the web API that are as old go as well, and
+    incidents that have been over for as long.
 
     A run goes with its events and logs, from which the UI knows that an hour was materialised. So the last run of an
     hour stays, however old, until the hour itself is pruned, and that of an asset without hours for good. A pruned

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.connection.throttle import Throttle
+from batch_assets.database.records.incidents import remove_incidents
 from batch_assets.database.records.pruning import (
     IN_USE,
     LOCKED,
@@ -75,7 +76,9 @@ def run_prune(declared: Sequence[Declaration], wanted: Prune, on_progress: Calla
             hours = _prune_hours(in_use, pruning, old, wanted, on_progress)
             if not wanted.dry_run:
                 forgotten = sum(remove_registrations(engine, each, wanted.hours_before, throttle) for each in tables)
-                on_progress(f"{counted(forgotten, 'idempotency key')} of the web API forgotten.")
+                incidents = sum(remove_incidents(engine, each, wanted.hours_before) for each in tables)
+                keys = f"{counted(forgotten, 'idempotency key')} of the web API"
+                on_progress(f"{keys} and {counted(incidents, 'incident')} forgotten.")
         if wanted.runs_before:
             gone = {pruned.hour for pruned in hours if not pruned.left}
             _prune_runs(OldRuns(instance, engine, declared, wanted.runs_before), throttle, gone, wanted, on_progress)

@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import httpx
 import hypothesis
 import numpy as np
 import pytest
+import yaml
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -29,6 +31,7 @@ from batch_assets.settings.folders import root_folder
 from batch_assets_tests.support.api import KEY, WRITING, process, refused, registered, served
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import ITEMS, engine_from_environment
+from batch_assets_tests.support.instance import ROOT
 from batch_assets_tests.support.pipeline import END, GOOD, HALF_PAST, HOUR, START, insert_items
 from batch_assets_tests.support.registry import Registry, sha256_of
 from batch_assets_tests.support.servers import Server, private_server
@@ -334,6 +337,10 @@ def metrics_of(api: httpx.Client) -> dict[str, float]:
     return {name: float(value) for name, value in lines if name.startswith("batch_assets_")}
 
 
+def rules_of(text: str) -> list[dict[str, str]]:
+    return [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
+
+
 def test_metrics_say_what_is_left_and_how_old_the_last_hour_is(api: httpx.Client, sql: Sql) -> None:
     assert "batch_assets_last_scored_hour_age_seconds" not in metrics_of(api)
     ids = insert_items(sql, GOOD)
@@ -361,6 +368,11 @@ def test_metrics_say_what_is_left_and_how_old_the_last_hour_is(api: httpx.Client
     counted = 'batch_assets_api_request_seconds_count{{method="GET",path="{}",status="{}"}}'
     assert found[counted.format("/data/{item_id}", 200)] == 2
     assert found[counted.format("(none)", 404)] == 1
+    # What the rules for Prometheus ask for is there.
+    rules = (ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text("utf-8")
+    asked = set(re.findall(r"\bbatch_assets_\w+", "".join(rule["expr"] for rule in rules_of(rules))))
+    assert len(asked) == 4
+    assert asked <= {name.partition("{")[0] for name in found}
 
 
 @pytest.mark.server

@@ -14,8 +14,8 @@ from batch_assets_tests.support.pages import PAGES, README, ROOT, Block, blocks,
 from batch_assets_tests.support.programs import find_program
 from batch_assets_tests.support.servers import free_port
 
-# Where the database and the API are, the test says.
-SET_BY_THE_TEST = ("export MYSQL_", "export API_PORT")
+# Where the database, the API and what is beside them are, the test says.
+SET_BY_THE_TEST = ("export MYSQL_", "export API_PORT", "export PORT")
 GET_STARTED = ROOT / "docs" / "get-started.md"
 # The guides go on from here.
 STARTED = """batch-assets init-db >&2
@@ -44,7 +44,12 @@ def test_the_examples_of_a_page_run_and_print_what_it_shows(
     before = [] if page in (README, GET_STARTED) else [Block("bash", "", STARTED)]
     left_out = [] if shutil.which("curl") else [block for block in blocks(page) if "curl" in block.text]
     examples = [*before, *(_as_tested(block, left_out) for block in blocks(page))]
-    environment = {"DAGSTER_HOME": str(tmp_path), "API_PORT": str(free_port()), "API_KEY": "a key"}
+    environment = {
+        "DAGSTER_HOME": str(tmp_path),
+        "API_PORT": str(free_port()),
+        "API_KEY": "a key",
+        "PORT": str(free_port()),
+    }
     printed = run_blocks(examples, tmp_path, environment)
     for number, lines in expected_outputs(examples):
         position = 0

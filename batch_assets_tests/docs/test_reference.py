@@ -14,6 +14,7 @@ import pytest
 from batch_assets.database.schema.tables import metadata
 from batch_assets.definitions import defs
 from batch_assets.pipeline import pipeline_from_environment
+from batch_assets.settings.alerts import AlertSettings
 from batch_assets.settings.api import ApiSettings
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import ITEMS
@@ -80,6 +81,7 @@ def test_the_values_that_are_shown_for_a_variable_can_be_used(name: str, value: 
     server = {"MYSQL_SERVER": "db", "MYSQL_USER": "batch", "MYSQL_PASSWORD": "secret", "MYSQL_DATABASE": "shop"}
     pipeline_from_environment({**server, name: value})
     ApiSettings.from_environment({name: value})
+    AlertSettings.from_environment({name: value})
 
 
 def test_every_table_and_column_says_what_it_is() -> None:

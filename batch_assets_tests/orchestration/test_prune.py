@@ -43,7 +43,7 @@ pytestmark = pytest.mark.usefixtures("tables")
 NEXT, THIRD = "2026-11-02-06:00", "2026-11-02-07:00"
 KEYS = asset_keys(OF_ENVIRONMENT)
 ALL = ("items", "failed_items", "run_summary", "hour_requests", "hour_locks")
-NO_KEYS = "0 idempotency keys of the web API forgotten."
+NO_KEYS = "0 idempotency keys of the web API and 0 incidents forgotten."
 STAY = "; 2 as old stay, each the last of an hour or an asset that is there."
 ITEMS, RUNS = ("--items-older-than", "2d"), ("--runs-older-than", "2d")
 
@@ -93,6 +93,11 @@ def test_it_removes_old_hours_and_then_their_runs_and_says_so(shipped: dg.Dagste
     age(shipped, runs, days=3)
     for moment in (HALF_PAST, str(recent.replace(microsecond=0))):
         sql("INSERT INTO registrations VALUES ('items', %s, 'f', '[1]', %s)", moment, moment)
+    for number, over in enumerate((HALF_PAST, str(recent.replace(microsecond=0)), None)):
+        sql(
+            "INSERT INTO incidents VALUES ('items', %s, 'drift', '', %s, '', %s, %s, %s, %s, '')",
+            *(number, HALF_PAST, HALF_PAST, HALF_PAST, over, over),
+        )
     assert said(succeeded(batch_assets("prune", *ITEMS, *RUNS, "--dry-run"))) == [
         f"{HOUR}: 3 items would be removed",
         f"{NEXT}: 1 item would be removed",
@@ -106,12 +111,13 @@ def test_it_removes_old_hours_and_then_their_runs_and_says_so(shipped: dg.Dagste
         f"{HOUR}: 3 items removed in time",
         f"{NEXT}: 1 item removed in time",
         "2 hours, 4 items removed in time.",
-        "1 idempotency key of the web API forgotten.",
+        "1 idempotency key of the web API and 1 incident forgotten.",
         f"2 runs with events and logs removed in time{STAY}",
     ]
     assert sql("SELECT COUNT(*), COUNT(prediction) FROM items") == [(3, 3)]
     assert sql("SELECT COUNT(*) FROM run_summary") == [(1,)]
     assert sql("SELECT COUNT(*) FROM registrations") == [(1,)]
+    assert sql("SELECT number FROM incidents ORDER BY number") == [(1,), (2,)]
     assert {found.run_id for found in shipped.get_runs()} == set(runs[2:])
     assert shipped.get_materialized_partitions(KEYS.predictions) == {last_of_all}
     shown = shipped.get_status_by_partition(KEYS.predictions, [HOUR, NEXT], hourly_partitions(OF_ENVIRONMENT))
