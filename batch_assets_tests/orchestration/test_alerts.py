@@ -335,6 +335,14 @@ def test_an_address_that_cannot_be_used_is_named_without_what_is_secret_in_it(
     assert not any(secret in str(it.value) for secret in SECRETS)
 
 
+def test_without_apprise_a_sentence_says_what_to_install(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    with pytest.raises(SettingsError, match=r"BATCH_ALERT_URLS needs the package apprise, .* with the extra `alerts`"):
+        AlertTick(instance, NOW)
+
+
 def test_no_secret_of_an_address_is_logged_stored_or_in_an_error(
     instance: dg.DagsterInstance, sql: Sql, heard: Receiver, caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],

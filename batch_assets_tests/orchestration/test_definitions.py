@@ -88,13 +88,14 @@ def test_the_schedule_is_on_by_default_at_minute_19() -> None:
     assert (schedule.cron_schedule, schedule.default_status) == ("19 * * * *", dg.DefaultScheduleStatus.RUNNING)
 
 
-def test_the_sensor_is_on_by_default_and_looks_every_minute() -> None:
-    sensor = defs.get_repository_def().get_sensor_def("retry_hours")
-    assert (sensor.minimum_interval_seconds, sensor.default_status) == (60, dg.DefaultSensorStatus.RUNNING)
+def test_the_sensors_are_on_by_default_and_look_every_minute() -> None:
+    for name in ("retry_hours", "alerts"):
+        sensor = defs.get_repository_def().get_sensor_def(name)
+        assert (sensor.minimum_interval_seconds, sensor.default_status) == (60, dg.DefaultSensorStatus.RUNNING)
 
 
 def test_loading_the_definitions_loads_no_heavy_library() -> None:
-    heavy = ["sklearn", "skl2onnx", "pandas", "onnx", "onnxruntime", "scipy", "alembic.command"]
+    heavy = ["sklearn", "skl2onnx", "pandas", "onnx", "onnxruntime", "scipy", "alembic.command", "apprise"]
     code = f"import json, sys, batch_assets.definitions; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert json.loads(done.stdout) == []

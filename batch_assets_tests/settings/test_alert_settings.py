@@ -31,5 +31,5 @@ def test_addresses_are_read_from_a_file_and_never_shown(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("address", ["dagster.example.com", "ftp://dagster", "https://"])
 def test_a_link_that_leads_nowhere_is_refused(address: str) -> None:
-    with pytest.raises(SettingsError, match="BATCH_UI_URL is .*: set it to an address as https://dagster.example.com"):
+    with pytest.raises(SettingsError, match=r"BATCH_UI_URL is .*: set it to an address as https://dagster.example.com"):
         AlertSettings.from_environment({"BATCH_UI_URL": address})
