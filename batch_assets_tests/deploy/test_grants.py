@@ -1,6 +1,7 @@
 """The rights in deploy/grants: with its own each role does its work, and is refused what is not its own."""
 
 import dataclasses
+import datetime
 import json
 import shutil
 import subprocess
@@ -46,7 +47,9 @@ from batch_assets_tests.support.api import KEY, served
 from batch_assets_tests.support.customers import customers, fitted, write_customer_model
 from batch_assets_tests.support.earlier_tables import fill_a_year, make_earlier_tables, rows_of_tables
 from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets_tests.support.incidents import AlertTick, give_up
 from batch_assets_tests.support.pipeline import (
+    END,
     GOOD,
     HALF_PAST,
     HOUR,
@@ -59,6 +62,7 @@ from batch_assets_tests.support.pipeline import (
 )
 from batch_assets_tests.support.programs import find_program
 from batch_assets_tests.support.project import create_customers, declared, run_of, scores
+from batch_assets_tests.support.receiver import receiver
 from batch_assets_tests.support.servers import PrivateServer, Server, try_to_install
 
 pytestmark = pytest.mark.xdist_group("grants")
@@ -196,6 +200,18 @@ def test_the_batch_finds_an_hour_scores_it_and_tries_again_what_failed(as_batch:
     assert sql("SELECT items, predicted, failed, pending FROM run_summary WHERE hour = %s", START) == [(4, 4, 0, 0)]
 
 
+def test_the_batch_tells_of_incidents(as_batch: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    sql = as_batch.sql
+    give_up(sql)
+    with receiver() as heard, dg.DagsterInstance.get() as instance:
+        monkeypatch.setenv("BATCH_ALERT_URLS", heard.address)
+        for _ in range(2):
+            AlertTick(instance, datetime.datetime.fromisoformat(END))
+        sql("DELETE FROM hour_requests")
+        AlertTick(instance, datetime.datetime.fromisoformat(END))
+    assert heard.titles.count("items: 1 hour failed") == heard.titles.count("items: over: 1 hour failed") == 1
+
+
 def test_the_batch_publishes_a_whole_hour_and_takes_predictions_away(as_batch: Installation) -> None:
     shop, sql = as_batch, as_batch.sql
     keys = registered(shop, *GOOD)
@@ -325,6 +341,7 @@ NOT_THEIRS = {
         "ALTER TABLE {dagster}.runs ADD COLUMN more INTEGER",
         "DROP TABLE {dagster}.runs",
         "CREATE INDEX more ON failed_items (code)",
+        "DELETE FROM incidents",
         "UPDATE batch_assets_alembic_version SET version_num = '0001'",
     ),
     "prune": (
@@ -347,6 +364,7 @@ NOT_THEIRS = {
         "DELETE FROM hour_requests",
         "DELETE FROM hour_profiles",
         "SELECT * FROM hour_locks",
+        "SELECT * FROM incidents",
         "REPLACE INTO hour_locks VALUES ('items', '2026-11-02', 'somebody', '2026-11-02')",
         "SELECT * FROM {dagster}.runs",
     ),

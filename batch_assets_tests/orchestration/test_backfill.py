@@ -87,7 +87,9 @@ def test_a_backfill_of_several_hours_scores_each_of_them(running: RunningInstanc
     assert summaries == [(2, 2, 0, 0), (2, 1, 1, 0), (0, 0, 0, 0), (1, 1, 0, 0)]
 
     [repository] = running.query(SCHEDULES)["repositoriesOrError"]["nodes"]
-    assert repository["sensors"] == [{"name": "retry_hours", "sensorState": {"status": "RUNNING"}}]
+    assert repository["sensors"] == [
+        {"name": name, "sensorState": {"status": "RUNNING"}} for name in ("alerts", "retry_hours")
+    ]
     assert repository["schedules"] == [
         {"name": "hourly_batch_inference", "cronSchedule": "19 * * * *", "scheduleState": {"status": "RUNNING"}}
     ]
