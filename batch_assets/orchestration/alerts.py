@@ -75,7 +75,7 @@ class _History:
     def __init__(
         self, instance: dg.DagsterInstance, declaration: Declaration, jobs: Collection[str], now: datetime.datetime
     ) -> None:
-        self._storage = instance.event_log_storage
+        self._instance, self._storage = instance, instance.event_log_storage
         self._runs = RunHistory(instance, declaration)
         self._asset = asset_keys(declaration).run_summary
         self._jobs, self._now = jobs, now
@@ -99,7 +99,7 @@ class _History:
                     key, limit=1, partition_filter=PartitionKeyFilter(key=partition)
                 )
                 if hour and last:
-                    yield _check_of(hour, name, last[0])
+                    yield self._check_of(hour, name, last[0])
 
     def _failed_since(self, key: dg.AssetCheckKey, since: datetime.datetime) -> Iterator[str]:
         """Yields the partitions of which a check has said that it fails, whatever it has said of them afterwards."""
@@ -117,9 +117,13 @@ class _History:
                 return
             cursor = records[-1].id
 
-
-def _check_of(hour: Hour, name: str, record: AssetCheckExecutionRecord) -> CheckOfHour:
-    passed = {AssetCheckExecutionRecordStatus.SUCCEEDED: True, AssetCheckExecutionRecordStatus.FAILED: False}
-    evaluation = record.evaluation
-    said = evaluation.description if isinstance(evaluation, dg.AssetCheckEvaluation) else None
-    return CheckOfHour(name, hour, passed.get(record.status), said or "see there why")
+    def _check_of(self, hour: Hour, name: str, record: AssetCheckExecutionRecord) -> CheckOfHour:
+        passed = {AssetCheckExecutionRecordStatus.SUCCEEDED: True, AssetCheckExecutionRecordStatus.FAILED: False}
+        holds = passed.get(record.status)
+        if name == FAILED_SHARE_IS_WITHIN_LIMIT and holds is False:
+            # A run that goes over the limit fails: it is retried, or told of as such a minute later.
+            run = self._instance.get_run_by_id(record.run_id)
+            holds = None if run and run.is_failure_or_canceled else False
+        evaluation = record.evaluation
+        said = evaluation.description if isinstance(evaluation, dg.AssetCheckEvaluation) else None
+        return CheckOfHour(name, hour, holds, said or "see there why")

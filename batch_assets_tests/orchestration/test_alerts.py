@@ -144,6 +144,8 @@ def test_a_check_of_an_hour_says_nothing_while_the_hour_will_be_retried_or_is_gi
         dg.AssetCheckKey(dg.AssetKey("run_summary"), "failed_share_is_within_limit"), limit=1
     )
     assert [record.status.value for record in history] == ["FAILED"]
+    ticks(instance)
+    assert heard.titles == []
     Tick(instance)  # gives it up
     ticks(instance)
     assert heard.titles == ["items: 1 hour failed"]
@@ -152,6 +154,22 @@ def test_a_check_of_an_hour_says_nothing_while_the_hour_will_be_retried_or_is_gi
     summed_up(sql, 3)  # with a request of the hour
     ticks(instance)
     assert heard.titles[1:] == ["items: over: 1 hour failed"]
+
+
+def test_a_share_of_failed_items_that_the_limit_no_longer_allows_is_told_of(
+    instance: dg.DagsterInstance, sql: Sql, heard: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert_items(sql, [*GOOD, BAD])
+    run_in(instance)
+    monkeypatch.setenv("BATCH_MAX_FAILED_SHARE", "0.1")
+    summary = defs.resolve_implicit_global_asset_job_def()
+    assert summary.execute_in_process(
+        partition_key=HOUR, asset_selection=[dg.AssetKey("run_summary")], instance=instance
+    ).success
+    ticks(instance)
+    assert [body.partition(":00 ")[2].partition(":")[0] for _, body in heard.messages] == [
+        "failed_share_is_within_limit"
+    ]
 
 
 def test_drift_is_told_of_by_feature_until_the_newest_hour_that_was_judged_has_none(
