@@ -12,6 +12,7 @@ from batch_assets.alerting.incidents import (
     WINDOW,
     CheckOfHour,
     Findings,
+    canary_failed,
     changes,
     checks_failed,
     deadline_missed,
@@ -26,7 +27,7 @@ from batch_assets.database.records.hour_requests import read_requests
 from batch_assets.database.records.incidents import (
     RecordedIncident,
     record_changes,
-    record_told,
+    record_notified,
     unfinished_incidents,
 )
 from batch_assets.database.records.profiles import has_baselines, newest_judgements
@@ -49,6 +50,9 @@ class History(Protocol):
 
     def last_runs(self, since: datetime.datetime, hours: Collection[Hour]) -> Mapping[Hour, EndedRun]:
         """Returns the last run of these hours, and of those of which one has failed since a moment of UTC."""
+
+    def last_canary(self, since: datetime.datetime) -> EndedRun | None:
+        """Returns the last run of the canary that has ended since a moment of UTC, None if none has."""
 
     def checks(self, since: datetime.datetime, subjects: Collection[str]) -> Iterable[CheckOfHour]:
         """Returns what these checks of hours say, and those that have failed since a moment of UTC."""
@@ -107,7 +111,8 @@ def _findings(
     due = newest_due_hour(now, pipeline.deadline_minutes)
     scored = bool(hours_with_summary(engine, tables, [due]))
     verdict = verdict_on_newest_hour(due, pipeline.first_hour, pipeline.deadline_minutes, scored=scored)
-    return found | checks | drift | deadline_missed(verdict, due, failed)
+    canary = canary_failed(history.last_canary(since), now)
+    return found | checks | drift | deadline_missed(verdict, due, failed) | canary
 
 
 def _tell(
@@ -122,17 +127,17 @@ def _tell(
     deaf: list[str] = []
     for receiver in receivers:
         # Asked anew for each: of the last one the message counts as told.
-        waiting = [each for each in unfinished_incidents(engine, tables) if each.is_to_be_told]
+        waiting = [each for each in unfinished_incidents(engine, tables) if each.is_unnotified]
         # Those who were yet to hear of these may have been taken out of the settings.
-        heard = [each for each in waiting if receiver.name in each.heard_by]
+        heard = [each for each in waiting if receiver.name in each.received_by]
         if heard:
-            record_told(engine, tables, [each.told(receiver.name, names, now) for each in heard])
-        unheard = [each for each in waiting if receiver.name not in each.heard_by]
+            record_notified(engine, tables, [each.notified(receiver.name, names, now) for each in heard])
+        unheard = [each for each in waiting if receiver.name not in each.received_by]
         for message in messages(tables.pipeline, unheard, link_of):
             if not receiver.takes(message):
                 deaf.append(receiver.name)
                 break
-            record_told(engine, tables, [each.told(receiver.name, names, now) for each in message.incidents])
+            record_notified(engine, tables, [each.notified(receiver.name, names, now) for each in message.incidents])
             said.append(message.title)
     if deaf:
         raise AlertError(

@@ -17,6 +17,8 @@ from batch_assets.reporting.verdicts import Verdict
 from batch_assets.retrying.decision import FAILED, LONGEST_PAUSE, EndedRun, HourRequest
 
 HOUR_FAILED, CHECK_FAILED, DRIFT, DEADLINE_MISSED = "hour failed", "check failed", "drift", "deadline missed"
+CANARY_FAILED = "canary failed"
+NEXT_HOUR = "next hour"
 NEWEST_HOUR = "newest hour"
 BASELINE = "baseline"
 # What happened before is past: a tick stays cheap, and the first one does not tell of the whole history.
@@ -199,6 +201,19 @@ def deadline_missed(verdict: Verdict, due: Hour, failed: Collection[Hour]) -> Fi
         return Findings(undecided={Subject(DEADLINE_MISSED, NEWEST_HOUR)})
     cause = _sentence(f"{verdict.seen}; expected: {verdict.expected}")
     return Findings([Incident(DEADLINE_MISSED, NEWEST_HOUR, due, cause)])
+
+
+def canary_failed(last: EndedRun | None, now: datetime.datetime) -> Findings:
+    """Returns whether the last canary found that the next hour would not be scored.
+
+    Args:
+        last: Its run; None if none has ended.
+        now: The present, in UTC without a zone.
+    """
+    if last is None or last.status != FAILED:
+        return Findings()
+    cause = _sentence(f"its run {last.run_id} failed: {last.fault or 'see there why'}")
+    return Findings([Incident(CANARY_FAILED, NEXT_HOUR, Hour(now.replace(minute=0, second=0, microsecond=0)), cause)])
 
 
 def _of_hour(hour: Hour, cause: str) -> Incident:

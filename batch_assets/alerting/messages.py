@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from batch_assets.alerting.incidents import CHECK_FAILED, DEADLINE_MISSED, DRIFT, HOUR_FAILED
+from batch_assets.alerting.incidents import CANARY_FAILED, CHECK_FAILED, DEADLINE_MISSED, DRIFT, HOUR_FAILED
 from batch_assets.database.records.incidents import RecordedIncident
 from batch_assets.hours import Hour
 from batch_assets.wording import counted
@@ -16,8 +16,9 @@ _TITLES = {
     CHECK_FAILED: "{count} of an hour failed",
     DRIFT: "{count} of drift",
     DEADLINE_MISSED: "the newest hour was not scored in time",
+    CANARY_FAILED: "the canary failed",
 }
-_THINGS = {HOUR_FAILED: "hour", CHECK_FAILED: "check", DRIFT: "alarm", DEADLINE_MISSED: "hour"}
+_THINGS = {HOUR_FAILED: "hour", CHECK_FAILED: "check", DRIFT: "alarm", DEADLINE_MISSED: "hour", CANARY_FAILED: "canary"}
 
 
 @dataclass(frozen=True)

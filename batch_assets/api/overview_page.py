@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from urllib.parse import quote
 
 import jinja2
 import sqlalchemy as sa
@@ -17,6 +16,7 @@ from batch_assets.api.served import ServedPipeline
 from batch_assets.errors import DatabaseError, DatabaseUnavailableError
 from batch_assets.hours import Hour, utc_now
 from batch_assets.reporting.overview import HOURS_SHOWN, HourState, PipelineOverview, pipeline_overview
+from batch_assets.settings.user_interface import summaries_url
 from batch_assets.wording import counted
 
 ANSWER_SECONDS = 10
@@ -109,12 +109,15 @@ class _PipelineView:
     @property
     def ui(self) -> str | None:
         """Where Dagster shows its summaries."""
-        asset = "run_summary" if self.served.is_of_environment else f"{quote(self.name)}/run_summary"
-        return self.ui_url and f"{self.ui_url}/assets/{asset}"
+        return self.ui_url and summaries_url(self.ui_url, self._declared)
 
-    def ui_of(self, hour: Hour) -> str:
+    def ui_of(self, hour: Hour) -> str | None:
         """Returns where Dagster shows an hour."""
-        return f"{self.ui}?view=partitions&partition={quote(hour.key, safe='')}"
+        return self.ui_url and summaries_url(self.ui_url, self._declared, hour.key)
+
+    @property
+    def _declared(self) -> str | None:
+        return None if self.served.is_of_environment else self.name
 
 
 def overview_router(pipelines: Sequence[ServedPipeline], ui_url: str | None) -> APIRouter:

@@ -3,7 +3,6 @@
 import datetime
 from collections.abc import Collection, Iterator, Mapping
 from typing import cast
-from urllib.parse import quote
 
 import dagster as dg
 
@@ -17,7 +16,7 @@ from batch_assets.orchestration.dagster_internals import (
     AssetCheckExecutionRecordStatus,
     PartitionKeyFilter,
 )
-from batch_assets.orchestration.names import asset_keys
+from batch_assets.orchestration.names import CANARY, asset_keys
 from batch_assets.orchestration.run_history import RunHistory
 from batch_assets.pipeline import Declaration
 from batch_assets.reporting.verdicts import (
@@ -28,6 +27,7 @@ from batch_assets.reporting.verdicts import (
 )
 from batch_assets.retrying.decision import EndedRun
 from batch_assets.settings.alerts import AlertSettings
+from batch_assets.settings.user_interface import summaries_url, ui_url
 
 # What is pending is retried, or told of as an hour that failed; drift is told of by feature.
 _CHECKS = (ITEMS_ADD_UP, FAILED_SHARE_IS_WITHIN_LIMIT, ANSWERS_ARE_FINITE, PREDICTIONS_STEM_FROM_CURRENT_MODEL)
@@ -48,15 +48,16 @@ def build_alerts(declaration: Declaration) -> dg.SensorDefinition:
         Each is told of once when it is there, and once when it is over, wherever BATCH_ALERT_URLS says. Without that
         it does nothing.
         """
-        settings = AlertSettings.from_environment(declaration.variables())
+        variables = declaration.variables()
+        settings = AlertSettings.from_environment(variables)
         if not settings.addresses:
             return dg.SkipReason("BATCH_ALERT_URLS is not set: nobody is told of incidents.")
         # Which every tick has.
         repository = cast("dg.RepositoryDefinition", context.repository_def)
         now = utc_now()
         history = _History(context.instance, declaration, jobs_that_score(repository, declaration), now)
-        page = settings.ui_url and f"{settings.ui_url}/assets/{'/'.join(asset_keys(declaration).run_summary.path)}"
-        link_of = (lambda hour: f"{page}?view=partitions&partition={quote(hour.key)}") if page else None
+        address, declared = ui_url(variables), None if declaration.is_of_environment else declaration.name
+        link_of = (lambda hour: summaries_url(address, declared, hour.key)) if address else None
         return dg.SkipReason(alert(declaration.load(), history, receivers(settings), link_of, now))
 
     return alerts
@@ -79,6 +80,7 @@ class _History:
         self._runs = RunHistory(instance, declaration)
         self._asset = asset_keys(declaration).run_summary
         self._jobs, self._now = jobs, now
+        self._canary = declaration.prefixed(CANARY)
 
     def busy_hours(self) -> Collection[Hour]:
         return self._runs.busy_hours(self._now)
@@ -88,6 +90,9 @@ class _History:
         ended = self._runs.last_runs(wanted, self._jobs)
         last = {hour: runs.proper or runs.mistaken for hour, runs in ended.items()}
         return {hour: run for hour, run in last.items() if run}
+
+    def last_canary(self, since: datetime.datetime) -> EndedRun | None:
+        return self._runs.last_run_of(self._canary, since)
 
     def checks(self, since: datetime.datetime, subjects: Collection[str]) -> Iterator[CheckOfHour]:
         for name in _CHECKS:

@@ -5,7 +5,8 @@ from dataclasses import asdict
 import dagster as dg
 
 from batch_assets.database.connection.engine import engine_for
-from batch_assets.orchestration.failures import as_dagster_failure
+from batch_assets.orchestration.failures import as_dagster_failure, tag_fault
+from batch_assets.orchestration.names import CANARY
 from batch_assets.orchestration.resources import Model
 from batch_assets.pipeline import Declaration
 from batch_assets.scoring.canary import try_pipeline
@@ -35,7 +36,8 @@ def build_canary(declaration: Declaration) -> dg.Definitions:
         context.add_output_metadata(asdict(result))
 
     @dg.job(
-        name=declaration.prefixed("canary"),
+        name=declaration.prefixed(CANARY),
+        hooks={tag_fault(declaration)},
         description="Proves that the next hour would be scored, and writes nothing.",
     )
     def job() -> None:

@@ -8,6 +8,7 @@ from batch_assets.pipeline import Declaration
 from batch_assets.settings.database import DEFAULT_CONNECTION
 
 JOB = "batch_inference"
+CANARY = "canary"
 IO_MANAGER = "mysql_io_manager"
 
 

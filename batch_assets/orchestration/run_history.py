@@ -97,6 +97,15 @@ class RunHistory:
             if records
         }
 
+    def last_run_of(self, job: str, since: datetime.datetime) -> EndedRun | None:
+        """Returns the last run of a job without hours that has ended since a moment of UTC, None if none has."""
+        ended = dg.RunsFilter(job_name=job, statuses=list(_ENDED), updated_after=since.replace(tzinfo=datetime.UTC))
+        for record in self._instance.get_run_records(ended, limit=1):
+            run = record.dagster_run
+            fault = fault_tags(run, self._declaration).get(FAULT_MESSAGE_TAG) or self._first_error(run.run_id)
+            return EndedRun(run.run_id, _ENDED[run.status], _ended_at(record), fault=fault)
+        return None
+
     def _records(self, hours: Collection[Hour], job_names: Collection[str]) -> Iterator[dg.RunRecord]:
         # Where many pipelines are scored, most runs of an hour are those of others.
         for job in job_names:

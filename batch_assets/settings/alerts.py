@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
-from batch_assets.errors import SettingsError
 from batch_assets.settings.environment import secret
 
 # A comma is part of an address, unless another address begins behind it.
@@ -18,11 +17,9 @@ class AlertSettings:
 
     Args:
         addresses: Where messages go, as Apprise writes it: each holds what is needed to get in there.
-        ui_url: Where Dagster's UI is, for the links; None for no links.
     """
 
     addresses: tuple[str, ...] = field(default=(), repr=False)
-    ui_url: str | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
@@ -32,8 +29,5 @@ class AlertSettings:
             SettingsError: One has a value that cannot be used.
         """
         text = secret(environment, "BATCH_ALERT_URLS", "BATCH_ALERT_URLS_FILE") or ""
-        ui_url = environment.get("BATCH_UI_URL") or None
-        if ui_url and not re.match(r"https?://[^/\s]", ui_url):
-            raise SettingsError(f"BATCH_UI_URL is {ui_url!r}: set it to an address as https://dagster.example.com.")
         addresses = (address.strip(",") for address in _BETWEEN.split(text))
-        return cls(tuple(address for address in addresses if address), ui_url and ui_url.rstrip("/"))
+        return cls(tuple(address for address in addresses if address))

@@ -1,7 +1,7 @@
 """Where Dagster's UI is, for links from the outside."""
 
 from collections.abc import Mapping
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from batch_assets.errors import SettingsError
 
@@ -25,3 +25,15 @@ def ui_url(environment: Mapping[str, str]) -> str | None:
             "https://dagster.example.com."
         )
     return text.rstrip("/")
+
+
+def summaries_url(address: str, pipeline: str | None, hour: str | None = None) -> str:
+    """Returns where the UI shows the summaries of a pipeline.
+
+    Args:
+        address: That of the webserver.
+        pipeline: The name of a declared pipeline, None for that of the environment.
+        hour: The key of an hour, None for all of them.
+    """
+    page = f"{address}/assets/{f'{quote(pipeline)}/' if pipeline else ''}run_summary"
+    return page if hour is None else f"{page}?view=partitions&partition={quote(hour, safe='')}"

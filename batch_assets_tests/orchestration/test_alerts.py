@@ -191,6 +191,24 @@ def test_drift_is_told_of_by_feature_until_the_newest_hour_that_was_judged_has_n
     assert heard.titles[2:] == ["items: over: 2 alarms of drift"]
 
 
+def test_a_canary_that_failed_is_told_of_until_the_next_one_succeeds(
+    instance: dg.DagsterInstance, sql: Sql, heard: Receiver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    canary = defs.resolve_job_def("canary")
+    ticks(instance)
+    with monkeypatch.context() as without_model:
+        without_model.setenv("MODEL_FILEPATH", str(tmp_path / "gone.onnx"))
+        assert not canary.execute_in_process(instance=instance, raise_on_error=False).success
+    ticks(instance)
+    [(title, body)] = heard.messages
+    assert title == "items: the canary failed"
+    assert body.startswith("next hour: its run ")
+    assert "gone.onnx" in body
+    assert canary.execute_in_process(instance=instance).success
+    ticks(instance)
+    assert heard.titles[1:] == ["items: over: the canary failed"]
+
+
 def test_a_new_model_without_a_baseline_is_told_of(instance: dg.DagsterInstance, sql: Sql, heard: Receiver) -> None:
     judge(sql, START, petal="holds")
     sql("UPDATE hour_profiles SET baseline_made_at = NULL")

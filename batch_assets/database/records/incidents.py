@@ -46,7 +46,7 @@ class RecordedIncident:
         notified_at: When every receiver had the message.
         over_at: When it was found to be over.
         over_notified_at: When every receiver had the message of that.
-        heard_by: The receivers that have had the message that others are yet to get.
+        received_by: The receivers that have had the message that others are yet to get.
     """
 
     number: int
@@ -55,14 +55,14 @@ class RecordedIncident:
     notified_at: datetime.datetime | None = None
     over_at: datetime.datetime | None = None
     over_notified_at: datetime.datetime | None = None
-    heard_by: frozenset[str] = frozenset()
+    received_by: frozenset[str] = frozenset()
 
     @property
-    def is_to_be_told(self) -> bool:
+    def is_unnotified(self) -> bool:
         """Whether a receiver is yet to hear that it is there, or that it is over."""
         return self.over_at is not None or self.notified_at is None
 
-    def told(self, receiver: str, receivers: Collection[str], now: datetime.datetime) -> Self:
+    def notified(self, receiver: str, receivers: Collection[str], now: datetime.datetime) -> Self:
         """Returns it as it is when a receiver has had its message.
 
         Args:
@@ -70,15 +70,15 @@ class RecordedIncident:
             receivers: Who is to have it: with the last of them the message counts as told.
             now: The present, in UTC without a zone.
         """
-        heard = self.heard_by | {receiver}
+        heard = self.received_by | {receiver}
         if not heard >= set(receivers):
-            return replace(self, heard_by=heard)
+            return replace(self, received_by=heard)
         moment = now.replace(microsecond=0)
         return replace(
             self,
             notified_at=self.notified_at or moment,
             over_notified_at=moment if self.over_at else None,
-            heard_by=frozenset(),
+            received_by=frozenset(),
         )
 
 
@@ -96,7 +96,7 @@ def unfinished_incidents(engine: sa.Engine, tables: PipelineTables) -> list[Reco
             row.notified_at,
             row.over_at,
             row.over_notified_at,
-            frozenset(row.heard_by.split(_SEPARATOR)) - {""},
+            frozenset(row.received_by.split(_SEPARATOR)) - {""},
         )
         for row in rows
     ]
@@ -130,7 +130,7 @@ def record_changes(
                 "hour": incident.hour.start,
                 "cause": incident.cause,
                 "opened_at": moment,
-                "heard_by": "",
+                "received_by": "",
             }
             for number, incident in enumerate(opened, start=(last or 0) + 1)
         ]
@@ -139,11 +139,11 @@ def record_changes(
         if over:
             these = columns.number.in_([each.number for each in over])
             # What was heard so far was another message.
-            ended = sa.update(incidents).where(tables.has(incidents), these).values(over_at=moment, heard_by="")
+            ended = sa.update(incidents).where(tables.has(incidents), these).values(over_at=moment, received_by="")
             connection.execute(ended)
 
 
-def record_told(engine: sa.Engine, tables: PipelineTables, told: Iterable[RecordedIncident]) -> None:
+def record_notified(engine: sa.Engine, tables: PipelineTables, told: Iterable[RecordedIncident]) -> None:
     """Writes down how far some incidents have been told, in one transaction."""
     columns = incidents.c
     with writing(engine) as connection:
@@ -152,7 +152,7 @@ def record_told(engine: sa.Engine, tables: PipelineTables, told: Iterable[Record
             values = {
                 "notified_at": each.notified_at,
                 "over_notified_at": each.over_notified_at,
-                "heard_by": _SEPARATOR.join(sorted(each.heard_by)),
+                "received_by": _SEPARATOR.join(sorted(each.received_by)),
             }
             connection.execute(sa.update(incidents).where(same).values(values))
 

@@ -242,7 +242,12 @@ incidents = sa.Table(
     metadata,
     _pipeline_column(),
     sa.Column("number", IDENTIFIER, primary_key=True, autoincrement=False, doc="Numbers those of a pipeline."),
-    sa.Column("kind", LONG_CODE, nullable=False, doc="`hour failed`, `check failed`, `drift` or `deadline missed`."),
+    sa.Column(
+        "kind",
+        LONG_CODE,
+        nullable=False,
+        doc="`hour failed`, `check failed`, `drift`, `deadline missed` or `canary failed`.",
+    ),
     sa.Column("subject", sa.Text, nullable=False, doc="Of what: an hour, a check of an hour, a feature, a label."),
     sa.Column("hour", TIME, nullable=False, doc="The hour in which it was found."),
     sa.Column("cause", sa.Text, nullable=False, doc="Why, in a sentence."),
@@ -251,7 +256,7 @@ incidents = sa.Table(
     sa.Column("over_at", TIME, doc="When it was found to be over. `NULL` while it is not."),
     sa.Column("over_notified_at", TIME, doc="When every receiver had the message of that."),
     sa.Column(
-        "heard_by",
+        "received_by",
         sa.Text,
         nullable=False,
         doc="Which receivers have had the message that others are yet to get, by their place in BATCH_ALERT_URLS.",

@@ -34,7 +34,7 @@ def upgrade() -> None:
         sa.Column("notified_at", TIME),
         sa.Column("over_at", TIME),
         sa.Column("over_notified_at", TIME),
-        sa.Column("heard_by", sa.Text, nullable=False),
+        sa.Column("received_by", sa.Text, nullable=False),
         mysql_charset=CHARSET,
         mysql_engine=ENGINE,
     )
