@@ -91,7 +91,8 @@ def test_a_backfill_of_several_hours_scores_each_of_them(running: RunningInstanc
         {"name": name, "sensorState": {"status": "RUNNING"}} for name in ("alerts", "retry_hours")
     ]
     assert repository["schedules"] == [
-        {"name": "hourly_batch_inference", "cronSchedule": "19 * * * *", "scheduleState": {"status": "RUNNING"}}
+        {"name": name, "cronSchedule": "19 * * * *", "scheduleState": {"status": status}}
+        for name, status in (("hourly_batch_inference", "RUNNING"), ("hourly_canary", "STOPPED"))
     ]
 
 
