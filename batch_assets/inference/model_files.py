@@ -13,7 +13,7 @@ from batch_assets.inference.model_check import check_sample
 from batch_assets.inference.model_inputs import find_inputs
 from batch_assets.inference.model_outputs import Classes, find_outputs
 from batch_assets.inference.model_registry import downloaded, resolve
-from batch_assets.inference.model_version import version_of
+from batch_assets.inference.model_version import read_file, version_of
 from batch_assets.inference.onnx_model import OnnxModel, open_session
 from batch_assets.settings.folders import relative_to_root
 from batch_assets.settings.items import ItemFormat
@@ -52,7 +52,7 @@ def load_model(source: ModelSource, items: ItemFormat = LISTS_OF_NUMBERS) -> Onn
 def _load(  # noqa: PLR0913, PLR0917 - the file, what it is called, and what belongs to it
     path: Path, name: str, place: str, weights_folder: Path | None, labels: tuple[str, ...], items: ItemFormat
 ) -> OnnxModel:
-    model_bytes = _read(path, "model", "MODEL_FILEPATH")
+    model_bytes = read_file(path, "model", "MODEL_FILEPATH")
     session = open_session(model_bytes, place, weights_folder)
     inputs = find_inputs(session, name, items)
     read = find_outputs(session, name, items.outputs, _classes(labels, items, model_bytes, weights_folder))
@@ -76,20 +76,7 @@ def labels_of(source: ModelSource, items: ItemFormat, scored_with: Sequence[str]
         return load_labels(source.label_filepath)
     if isinstance(source, RegisteredModel):
         return tuple(scored_with)
-    return tuple(map(str, classes_of(_read(source.model_filepath, "model", "MODEL_FILEPATH"), None)))
-
-
-def version_in_force(source: ModelSource) -> str:
-    """Returns the version that a run would score with now: SHA-256 of the file, or of a registry `models:/churn/3`.
-
-    Raises:
-        SettingsError: The model is in a registry, and MLflow is missing or no registry is named.
-        ModelError: The file is missing, or the registry has no such model.
-        RegistryError: The registry does not answer.
-    """
-    if isinstance(source, RegisteredModel):
-        return str(resolve(source))
-    return version_of(_read(source.model_filepath, "model", "MODEL_FILEPATH"), None)
+    return tuple(map(str, classes_of(read_file(source.model_filepath, "model", "MODEL_FILEPATH"), None)))
 
 
 def _classes(labels: tuple[str, ...], items: ItemFormat, model_bytes: bytes, weights_folder: Path | None) -> Classes:
@@ -134,19 +121,9 @@ def _load_sample(path: Path) -> list[str]:
     return [json.dumps(values) for values in document]
 
 
-def _read(path: Path, what: str, variable: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelError(
-            f"Cannot read the {what} file {relative_to_root(path)}: {error.strerror}. Point {variable} at the file, "
-            "or materialise the asset iris_model, which writes the files of the iris model."
-        ) from None
-
-
 def _load_json(path: Path, what: str, variable: str, example: str) -> Any:
     try:
-        return json.loads(_read(path, what, variable), object_pairs_hook=_unique)
+        return json.loads(read_file(path, what, variable), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise ModelError(
             f"The {what} file {relative_to_root(path)} cannot be used: {error}. It must be JSON such as {example}."

@@ -1,14 +1,52 @@
-"""The version of a model: a checksum of all that it is made of."""
+"""The version of a model: a checksum of all that it is made of. Commands that only compare need no NumPy for it."""
 
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from batch_assets.errors import ModelError
+from batch_assets.inference.model_registry import resolve
+from batch_assets.settings.folders import relative_to_root
+from batch_assets.settings.model import ModelSource, RegisteredModel
+
 if TYPE_CHECKING:
     from onnx import GraphProto
 
 _PART = 1 << 20
+
+
+def version_in_force(source: ModelSource) -> str:
+    """Returns the version that a run would score with now: SHA-256 of the file, or of a registry `models:/churn/3`.
+
+    Raises:
+        SettingsError: The model is in a registry, and MLflow is missing or no registry is named.
+        ModelError: The file is missing, or the registry has no such model.
+        RegistryError: The registry does not answer.
+    """
+    if isinstance(source, RegisteredModel):
+        return str(resolve(source))
+    return version_of(read_file(source.model_filepath, "model", "MODEL_FILEPATH"), None)
+
+
+def read_file(path: Path, what: str, variable: str) -> bytes:
+    """Reads a file of a model.
+
+    Args:
+        path: The file.
+        what: What it is called in errors.
+        variable: The variable that names it.
+
+    Raises:
+        ModelError: It cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"Cannot read the {what} file {relative_to_root(path)}: {error.strerror}. Point {variable} at the file, "
+            "or materialise the asset iris_model, which writes the files of the iris model."
+        ) from None
 
 
 def version_of(model_bytes: bytes, weights_folder: Path | None) -> str:

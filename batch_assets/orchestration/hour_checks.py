@@ -16,7 +16,7 @@ from batch_assets.database.records.profiles import Profile
 from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.errors import ModelError, RegistryError, SettingsError
 from batch_assets.hours import Hour
-from batch_assets.inference.model_files import version_in_force
+from batch_assets.inference.model_version import version_in_force
 from batch_assets.orchestration.dagster_internals import AssetCheckEvaluationTargetMaterializationData
 from batch_assets.orchestration.failures import as_dagster_failure
 from batch_assets.orchestration.names import asset_keys

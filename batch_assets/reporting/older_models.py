@@ -14,7 +14,7 @@ from batch_assets.database.records.summaries import (
 from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.errors import ModelError
 from batch_assets.hours import Hour
-from batch_assets.inference.model_files import version_in_force
+from batch_assets.inference.model_version import version_in_force
 from batch_assets.pipeline import Pipeline
 from batch_assets.settings.model import RegisteredModel
 from batch_assets.wording import counted

@@ -22,7 +22,7 @@ from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.database.schema.tables import item_table
 from batch_assets.errors import SettingsError
-from batch_assets.inference.model_files import version_in_force
+from batch_assets.inference.model_version import version_in_force
 from batch_assets.pipeline import OF_ENVIRONMENT, Declaration, ItemTable, pipeline_from_environment
 from batch_assets.reporting.overview import HOURS_SHOWN, OPEN_HOURS_SHOWN, pipeline_overview
 from batch_assets.settings.user_interface import ui_url
