@@ -31,12 +31,12 @@ from batch_assets.database.records.incidents import (
     unfinished_incidents,
 )
 from batch_assets.database.records.profiles import has_baselines, newest_judgements
-from batch_assets.database.records.summaries import hours_with_summary
 from batch_assets.database.schema.tables import PipelineTables, pipeline_tables
 from batch_assets.errors import AlertError
 from batch_assets.hours import Hour
 from batch_assets.pipeline import Pipeline
-from batch_assets.reporting.verdicts import newest_due_hour, verdict_on_newest_hour
+from batch_assets.reporting.newest_hour import newest_hour
+from batch_assets.reporting.verdicts import newest_due_hour
 from batch_assets.retrying.decision import EndedRun
 from batch_assets.settings.retry import LEAVE
 from batch_assets.wording import counted
@@ -82,7 +82,7 @@ def alert(
     opened, over = changes(_findings(engine, pipeline, history, recorded, now), recorded)
     if opened or over:
         record_changes(engine, tables, opened, over, now)
-    return _tell(engine, tables, receivers, link_of, now)
+    return _notify(engine, tables, receivers, link_of, now)
 
 
 def _findings(
@@ -109,13 +109,11 @@ def _findings(
     no_baseline = newest is not None and not newest.has_baseline and has_baselines(engine, tables)
     drift = drifted(newest, baseline_is_missing=no_baseline)
     due = newest_due_hour(now, pipeline.deadline_minutes)
-    scored = bool(hours_with_summary(engine, tables, [due]))
-    verdict = verdict_on_newest_hour(due, pipeline.first_hour, pipeline.deadline_minutes, scored=scored)
-    canary = canary_failed(history.last_canary(since), now)
-    return found | checks | drift | deadline_missed(verdict, due, failed) | canary
+    late = deadline_missed(newest_hour(pipeline, now), due, failed)
+    return found | checks | drift | late | canary_failed(history.last_canary(since), now)
 
 
-def _tell(
+def _notify(
     engine: sa.Engine,
     tables: PipelineTables,
     receivers: Sequence[Receiver],
@@ -123,28 +121,29 @@ def _tell(
     now: datetime.datetime,
 ) -> str:
     names = [receiver.name for receiver in receivers]
-    said: list[str] = []
-    deaf: list[str] = []
+    sent: list[str] = []
+    refused_by: list[str] = []
     for receiver in receivers:
-        # Asked anew for each: of the last one the message counts as told.
+        # Asked anew for each: with the last one, the message counts as sent to all.
         waiting = [each for each in unfinished_incidents(engine, tables) if each.is_unnotified]
         # Those who were yet to hear of these may have been taken out of the settings.
-        heard = [each for each in waiting if receiver.name in each.received_by]
-        if heard:
-            record_notified(engine, tables, [each.notified(receiver.name, names, now) for each in heard])
-        unheard = [each for each in waiting if receiver.name not in each.received_by]
-        for message in messages(tables.pipeline, unheard, link_of):
+        received = [each for each in waiting if receiver.name in each.received_by]
+        if received:
+            record_notified(engine, tables, [each.notified(receiver.name, names, now) for each in received])
+        missing = [each for each in waiting if receiver.name not in each.received_by]
+        for message in messages(tables.pipeline, missing, link_of):
             if not receiver.takes(message):
-                deaf.append(receiver.name)
+                refused_by.append(receiver.name)
                 break
             record_notified(engine, tables, [each.notified(receiver.name, names, now) for each in message.incidents])
-            said.append(message.title)
-    if deaf:
+            sent.append(message.title)
+    if refused_by:
         raise AlertError(
-            f"Of BATCH_ALERT_URLS, {', '.join(deaf)} did not take a message: see whether it can be reached from here "
-            "and whether its address is right. It is tried again at the next tick, and the others get nothing twice."
+            f"Of BATCH_ALERT_URLS, {', '.join(refused_by)} did not take a message: see whether it can be reached from "
+            "here and whether its address is right. It is tried again at the next tick, and the others get nothing "
+            "twice."
         )
-    if said:
-        return f"{counted(len(said), 'message')} sent: {'; '.join(said)}."
+    if sent:
+        return f"{counted(len(sent), 'message')} sent: {'; '.join(sent)}."
     there = sum(each.over_at is None for each in unfinished_incidents(engine, tables))
-    return f"Nothing is new. {counted(there, 'incident')} known and told."
+    return f"Nothing is new. {counted(there, 'incident')} known."

@@ -15,13 +15,13 @@ from batch_assets.database.records.summaries import hours_with_summary
 from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.hours import Hour, utc_now
 from batch_assets.orchestration.assets.predictions import RETRY_TAG
-from batch_assets.orchestration.checks import newest_hour
 from batch_assets.orchestration.dagster_internals import UnresolvedAssetJobDefinition
 from batch_assets.orchestration.hour_checks import evaluation_of
 from batch_assets.orchestration.names import asset_keys, job_name
 from batch_assets.orchestration.partitions import hourly_partitions
 from batch_assets.orchestration.run_history import RunHistory
 from batch_assets.pipeline import Declaration, Pipeline
+from batch_assets.reporting.newest_hour import newest_hour
 from batch_assets.retrying.decision import (
     FAILED_RUNS_AGE,
     MOST_REQUESTS,
@@ -102,7 +102,7 @@ def build_sensor(declaration: Declaration, job: UnresolvedAssetJobDefinition) ->
         It also records the check `newest_hour_was_scored_in_time` when that changes, also where nothing runs.
         """
         pipeline, now = declaration.load(), utc_now()
-        verdict = newest_hour(declaration, now)
+        verdict = newest_hour(pipeline, now)
         # Recorded when it changes: each minute would fill the event log.
         state = IN_TIME if verdict.passed else LATE
         changed = [evaluation_of(declaration, verdict)] if state != (context.cursor or IN_TIME) else []

@@ -4,27 +4,21 @@ These speak of all hours: green means that none is left, whichever hour was mate
 `hour_checks.py`.
 """
 
-import datetime
 from collections.abc import Mapping
 
 import dagster as dg
 
 from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.remaining import remaining_by_hour
-from batch_assets.database.records.summaries import hours_with_summary
 from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.hours import Hour, open_hour, utc_now
 from batch_assets.orchestration.failures import as_dagster_failure
 from batch_assets.orchestration.hour_checks import evaluation_of
 from batch_assets.orchestration.names import asset_keys
 from batch_assets.pipeline import Declaration, Pipeline
+from batch_assets.reporting.newest_hour import newest_hour
 from batch_assets.reporting.tables import markdown_table
-from batch_assets.reporting.verdicts import (
-    NEWEST_HOUR_WAS_SCORED_IN_TIME,
-    Verdict,
-    newest_due_hour,
-    verdict_on_newest_hour,
-)
+from batch_assets.reporting.verdicts import NEWEST_HOUR_WAS_SCORED_IN_TIME
 from batch_assets.retrying.decision import Remaining
 
 HOURS_SHOWN = 24
@@ -88,21 +82,8 @@ def evaluations(declaration: Declaration) -> list[dg.AssetCheckEvaluation]:
     ]
 
 
-def newest_hour(declaration: Declaration, now: datetime.datetime) -> Verdict:
-    """Returns whether the newest hour that must have been scored by now was.
-
-    Args:
-        declaration: The pipeline.
-        now: The present, in UTC without a zone.
-    """
-    pipeline = declaration.load()
-    due = newest_due_hour(now, pipeline.deadline_minutes)
-    scored = bool(hours_with_summary(engine_for(pipeline.database), pipeline_tables(pipeline), [due]))
-    return verdict_on_newest_hour(due, pipeline.first_hour, pipeline.deadline_minutes, scored=scored)
-
-
 def _newest_hour(declaration: Declaration) -> dg.AssetCheckResult:
-    evaluation = evaluation_of(declaration, newest_hour(declaration, utc_now()))
+    evaluation = evaluation_of(declaration, newest_hour(declaration.load(), utc_now()))
     return dg.AssetCheckResult(
         passed=evaluation.passed,
         severity=evaluation.severity,

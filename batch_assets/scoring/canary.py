@@ -90,7 +90,8 @@ def try_pipeline(engine: sa.Engine, pipeline: Pipeline, model: OnnxModel) -> Can
         failed_before=failed_among(engine, tables, texts),
         json_columns=json_columns(engine, TableSlice(names.name)),
     )
-    table = TableSlice(names.name, json_lists=_json_lists(names.json_lists))
+    lists = tuple((name, tuple(columns_of_list)) for name, columns_of_list in names.json_lists.items())
+    table = TableSlice(names.name, json_lists=lists)
     update = ColumnUpdate(names.key, columns, (names.values,))
     try:
         update_rows(engine, table, update, Batches(scored, in_transaction=written, at_once=True))
@@ -98,10 +99,6 @@ def try_pipeline(engine: sa.Engine, pipeline: Pipeline, model: OnnxModel) -> Can
         _compare(stored, found, model)
     failed = sum(progress.codes.values())
     return CanaryResult(len(texts), progress.scored, failed, len(stored), model.name, model.version)
-
-
-def _json_lists(lists: Mapping[str, Sequence[str]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    return tuple((name, tuple(columns)) for name, columns in lists.items())
 
 
 def _compare(stored: Mapping[int, Sequence[Any]], found: Mapping[int, Sequence[Any]], model: OnnxModel) -> None:

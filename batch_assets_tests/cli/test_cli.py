@@ -28,23 +28,13 @@ from batch_assets_tests.support.command_line import (
     succeeded,
     table_rows,
 )
-from batch_assets_tests.support.database import Sql
+from batch_assets_tests.support.database import BOOKKEEPING_TABLES, Sql
 from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 from batch_assets_tests.support.programs import MissingProgramError
 from batch_assets_tests.support.servers import Server, free_port
 
 ITEM = "[5.1,3.5,1.4,0.2]"
-MADE = [
-    "items",
-    "failed_items",
-    "run_summary",
-    "hour_locks",
-    "hour_requests",
-    "registrations",
-    "baselines",
-    "hour_profiles",
-    "incidents",
-]
+MADE = ["items", *BOOKKEEPING_TABLES]
 TABLES = {*MADE, "batch_assets_alembic_version"}
 
 

@@ -9,6 +9,18 @@ import pytest
 
 from batch_assets_tests.support.servers import Rows, Server
 
+# The tables that init-db makes beside the items, in its order.
+BOOKKEEPING_TABLES = (
+    "failed_items",
+    "run_summary",
+    "hour_locks",
+    "hour_requests",
+    "registrations",
+    "baselines",
+    "hour_profiles",
+    "incidents",
+)
+
 Sql = Callable[..., Rows]
 
 

@@ -68,13 +68,13 @@ class Profile:
 
 @dataclass(frozen=True)
 class JudgedHour:
-    """What is said of an hour.
+    """How an hour was judged.
 
     Args:
         hour: The hour.
         model_version: Of the model that scored it last.
         has_baseline: Whether this model had a baseline.
-        judgements: What is said of each `feature NAME` and each `label NAME`.
+        judgements: By `feature NAME` and `label NAME`.
     """
 
     hour: Hour
@@ -146,12 +146,12 @@ def store_profile(engine: sa.Engine, tables: PipelineTables, profile: Profile) -
 
 
 def newest_judgements(engine: sa.Engine, tables: PipelineTables) -> JudgedHour | None:
-    """Returns what is said of the newest hour that has a profile, None if none has."""
+    """Returns how the newest hour that has a profile was judged, None if none has."""
     columns = hour_profiles.c
-    said = sa.select(columns.hour, columns.model_version, columns.baseline_made_at, columns.judgements)
+    judged = sa.select(columns.hour, columns.model_version, columns.baseline_made_at, columns.judgements)
     with snapshot(engine) as connection:
         row = connection.execute(
-            said.where(tables.has(hour_profiles)).order_by(columns.hour.desc()).limit(1)
+            judged.where(tables.has(hour_profiles)).order_by(columns.hour.desc()).limit(1)
         ).one_or_none()
     if row is None:
         return None

@@ -230,11 +230,11 @@ hour_profiles = sa.Table(
     sa.Column("baseline_made_at", TIME, doc="Which baseline it was measured from. `NULL` if there was none."),
     sa.Column("sampled", sa.BigInteger, nullable=False, doc="How many of its items were looked at."),
     sa.Column("alarms", sa.Integer, nullable=False, doc="How many features, answers and labels are an alarm."),
-    sa.Column("judgements", LONG_TEXT, nullable=False, doc="What is said of each, with its test and its sizes."),
+    sa.Column("judgements", LONG_TEXT, nullable=False, doc="The judgement of each, with its test and its sizes."),
     sa.Column("measures", LONG_TEXT, nullable=False, doc="The sizes by which later hours are judged."),
     sa.Column("label_counts", JSON_TEXT, nullable=False, doc="Its answers by label."),
     sa.Column("sketches", LONG_TEXT, nullable=False, doc="As in `baselines`, of this hour."),
-    info={"doc": "What the items and the answers of each hour looked like, and what is said of them."},
+    info={"doc": "What the items and the answers of each hour looked like, and how they were judged."},
 )
 
 incidents = sa.Table(

@@ -13,29 +13,17 @@ from batch_assets.database.schema import setup as schema
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.database.schema.tables import metadata
 from batch_assets.errors import DatabaseError, DatabaseUnavailableError, TableError
-from batch_assets_tests.support.database import Sql
+from batch_assets_tests.support.database import BOOKKEEPING_TABLES, Sql
 from batch_assets_tests.support.engines import ITEMS, TABLES, engine_from_environment
 from batch_assets_tests.support.interruptions import interrupted_after, listening
 from batch_assets_tests.support.servers import Rows, Server
 
 ITEM = "[5.1, 3.5, 1.4, 0.2]"
 INDEX = "added an index on items.created_datetime"
-BOOKKEEPING_TABLES = [
-    f"created table {name}"
-    for name in (
-        "failed_items",
-        "run_summary",
-        "hour_locks",
-        "hour_requests",
-        "registrations",
-        "baselines",
-        "hour_profiles",
-        "incidents",
-    )
-]
+CREATED = [f"created table {name}" for name in BOOKKEEPING_TABLES]
 PENDING_ON_SQLITE = ["added an index on the items without a prediction"]
 PENDING = ["added the virtual column items.prediction_pending", "added an index on items.prediction_pending"]
-MADE = len(["created table items", *BOOKKEEPING_TABLES, *PENDING])  # on an empty server
+MADE = len(["created table items", *CREATED, *PENDING])  # on an empty server
 NOW = "DEFAULT CURRENT_TIMESTAMP"
 # The five columns of the contract, in the shapes that services have.
 SHAPES = {
@@ -134,7 +122,7 @@ def test_a_table_of_a_service_is_adopted_without_being_rewritten(
     rows, statement, stored = sql("SELECT * FROM items"), created(sql), storage(sql, server)
     assert len(rows) == 2
     assert stored
-    assert initialize_database(on_server, ITEMS) == [*BOOKKEEPING_TABLES, INDEX, *PENDING]
+    assert initialize_database(on_server, ITEMS) == [*CREATED, INDEX, *PENDING]
     assert sql("SELECT * FROM items") == rows
     assert storage(sql, server) == stored
     added, count = re.subn(
@@ -161,15 +149,15 @@ def test_a_partitioned_table_is_adopted_without_what_would_rewrite_it(
     make_items(sql, PARTITIONED)
     rows, stored = sql("SELECT * FROM items"), storage(sql, server)
     done = initialize_database(on_server, ITEMS)
-    assert done[: len(BOOKKEEPING_TABLES) + 1] == [*BOOKKEEPING_TABLES, INDEX]
+    assert done[: len(CREATED) + 1] == [*CREATED, INDEX]
     if server.is_mariadb:
-        (remark,) = done[len(BOOKKEEPING_TABLES) + 1 :]
+        (remark,) = done[len(CREATED) + 1 :]
         assert remark.startswith("items goes without the column prediction_pending, which cannot be added to it online")
         assert initialize_database(on_server, ITEMS) == [remark]
         sql(re.findall("(ALTER TABLE .*);", remark)[0])
         assert initialize_database(on_server, ITEMS) == [PENDING[1]]
     else:
-        assert done[len(BOOKKEEPING_TABLES) + 1 :] == PENDING
+        assert done[len(CREATED) + 1 :] == PENDING
         assert storage(sql, server) == stored
     assert sql("SELECT * FROM items") == rows
     assert initialize_database(on_server, ITEMS) == []
@@ -183,7 +171,7 @@ def test_a_table_of_a_service_on_sqlite_is_adopted(
         return
     make_items(sql, SQLITE_SHAPES[shape])
     before = sql("SELECT * FROM items"), sql("SELECT * FROM sqlite_master WHERE tbl_name = 'items'")
-    assert initialize_database(engine_from_environment(), ITEMS) == [*BOOKKEEPING_TABLES, INDEX, *PENDING_ON_SQLITE]
+    assert initialize_database(engine_from_environment(), ITEMS) == [*CREATED, INDEX, *PENDING_ON_SQLITE]
     after = sql("SELECT * FROM items"), sql("SELECT * FROM sqlite_master WHERE tbl_name = 'items' AND type = 'table'")
     assert after == before
     assert sql("SELECT name FROM sqlite_master WHERE tbl_name = 'items' AND type != 'table' ORDER BY name") == [
@@ -209,7 +197,7 @@ def test_an_index_that_begins_with_the_time_is_enough(
     make_items(sql, SQLITE_SHAPES["contract"] if on_sqlite else SHAPES["contract"])
     sql(f"CREATE INDEX theirs ON items ({columns})")
     pending = PENDING_ON_SQLITE if on_sqlite else PENDING
-    assert initialize_database(engine, ITEMS) == [*BOOKKEEPING_TABLES, *([] if is_enough else [INDEX]), *pending]
+    assert initialize_database(engine, ITEMS) == [*CREATED, *([] if is_enough else [INDEX]), *pending]
     names = {index["name"] for index in sa.inspect(engine).get_indexes("items")} - {"ix_items_prediction_pending"}
     assert names == ({"theirs"} if is_enough else {"theirs", "ix_items_created_datetime"})
 
