@@ -146,6 +146,10 @@ class ItemRefusedError(BatchAssetsError):
     """A table does not take items as they were given, or takes none without the service: nothing was changed."""
 
 
+class ActualError(BatchAssetsError):
+    """What came true was said of an item that is not there, or cannot be read: nothing was stored."""
+
+
 class AlertError(BatchAssetsError):
     """Somebody could not be told of an incident: it is tried again at the next look."""
 

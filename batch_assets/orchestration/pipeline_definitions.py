@@ -9,6 +9,7 @@ from batch_assets.orchestration.assets.run_summary import build_run_summary
 from batch_assets.orchestration.automation import build_job, build_schedule, build_sensor
 from batch_assets.orchestration.canary import build_canary
 from batch_assets.orchestration.checks import build_checks
+from batch_assets.orchestration.quality import build_quality
 from batch_assets.pipeline import Declaration
 
 
@@ -22,4 +23,4 @@ def build_pipeline(declaration: Declaration) -> dg.Definitions:
         schedules=[build_schedule(declaration, job)],
         sensors=[build_sensor(declaration, job), build_alerts(declaration)],
     )
-    return dg.Definitions.merge(scoring, build_canary(declaration))
+    return dg.Definitions.merge(scoring, build_canary(declaration), build_quality(declaration))

@@ -284,7 +284,7 @@ def test_the_web_api_registers_reads_and_corrects(as_batch: Installation) -> Non
     keys = registered(shop, *GOOD)
     run_job().assert_succeeded()
     assert all(predictions_of(shop.sql).values())
-    for table in ("items", "failed_items", "run_summary", "hour_requests", "hour_profiles"):
+    for table in ("items", "failed_items", "run_summary", "hour_requests", "hour_profiles", "hour_quality"):
         api.execute(f"SELECT * FROM {table}", database=shop.items)
     with served(shop.environment("api")) as client:
         page = client.get("/").text

@@ -19,6 +19,8 @@ BOOKKEEPING_TABLES = (
     "baselines",
     "hour_profiles",
     "incidents",
+    "actuals",
+    "hour_quality",
 )
 
 Sql = Callable[..., Rows]

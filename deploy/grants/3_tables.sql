@@ -12,6 +12,8 @@ GRANT SELECT, INSERT, DELETE ON hour_locks TO batch_assets_batch;
 GRANT SELECT, INSERT, UPDATE, DELETE ON hour_requests TO batch_assets_batch;
 GRANT SELECT, INSERT, DELETE ON baselines TO batch_assets_batch;
 GRANT SELECT, INSERT, DELETE ON hour_profiles TO batch_assets_batch;
+GRANT SELECT, INSERT, DELETE ON actuals TO batch_assets_batch;
+GRANT SELECT, INSERT, DELETE ON hour_quality TO batch_assets_batch;
 GRANT SELECT, INSERT, UPDATE ON incidents TO batch_assets_batch;
 
 -- `batch-assets prune`: the only one who deletes items.
@@ -21,6 +23,8 @@ GRANT SELECT, DELETE ON run_summary TO batch_assets_prune;
 GRANT SELECT, INSERT, DELETE ON hour_locks TO batch_assets_prune;
 GRANT SELECT, DELETE ON hour_requests TO batch_assets_prune;
 GRANT SELECT, DELETE ON hour_profiles TO batch_assets_prune;
+GRANT SELECT, DELETE ON actuals TO batch_assets_prune;
+GRANT SELECT, DELETE ON hour_quality TO batch_assets_prune;
 GRANT SELECT, DELETE ON incidents TO batch_assets_prune;
 GRANT SELECT, DELETE ON registrations TO batch_assets_prune;
 

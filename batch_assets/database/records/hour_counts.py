@@ -130,7 +130,7 @@ def _counts(
     connection: sa.Connection, tables: PipelineTables, start: datetime.datetime, end: datetime.datetime
 ) -> dict[datetime.datetime, HourCounts]:
     items = tables.items
-    hour = _hour_of(connection, items)
+    hour = hour_of(connection, items)
     counted = (
         sa.select(hour.label("start"), sa.func.count().label("items"), sa.func.count(items.c.prediction).label("done"))
         .where(created_within(items, start, end))
@@ -152,7 +152,8 @@ def _counts(
     return found
 
 
-def _hour_of(connection: sa.Connection, items: sa.Table) -> sa.ColumnElement[str]:
+def hour_of(connection: sa.Connection, items: sa.Table) -> sa.ColumnElement[str]:
+    """Returns the start of the hour in which an item was created, as text in ISO format."""
     if connection.dialect.name == "sqlite":
         return sa.func.strftime("%Y-%m-%d %H:00:00", items.c.created_datetime)
     return sa.func.date_format(items.c.created_datetime, "%Y-%m-%d %H:00:00")

@@ -13,10 +13,12 @@ from batch_assets.database.connection.json_lists import JSONList
 from batch_assets.database.schema.migrations import VERSION_TABLE
 from batch_assets.database.schema.pending import pending_column, pending_index
 from batch_assets.database.schema.tables import (
+    actuals,
     baselines,
     failed_items,
     hour_locks,
     hour_profiles,
+    hour_quality,
     hour_requests,
     incidents,
     registrations,
@@ -37,6 +39,8 @@ BOOKKEEPING_TABLES = (
     baselines,
     hour_profiles,
     incidents,
+    actuals,
+    hour_quality,
 )
 _WAITED_TOO_LONG = 1205
 # The server cannot do it at once, or not without keeping the service out.

@@ -263,3 +263,32 @@ incidents = sa.Table(
     ),
     info={"doc": "What the alerts have told, one row for each incident."},
 )
+
+actuals = sa.Table(
+    "actuals",
+    metadata,
+    _pipeline_column(),
+    sa.Column("item_id", IDENTIFIER, primary_key=True, autoincrement=False, doc="The item."),
+    sa.Column("label", sa.Text, doc="What came true, where the model answers with labels."),
+    sa.Column("value", sa.Double, doc="What came true, where the model answers with a number."),
+    sa.Column("known_at", TIME, nullable=False, doc="Since when it is known, in UTC. Later ones are looked at anew."),
+    info={"doc": "What came true of items. Your service may write it too."},
+)
+
+hour_quality = sa.Table(
+    "hour_quality",
+    metadata,
+    _pipeline_column(),
+    sa.Column("hour", TIME, primary_key=True, doc="The hour."),
+    sa.Column("model_version", LONG_CODE, doc="SHA-256 of the model that scored the hour last."),
+    sa.Column("measured_at", TIME, nullable=False, doc="When it was measured."),
+    sa.Column("predicted", sa.BigInteger, nullable=False, doc="Items with a prediction."),
+    sa.Column("known", sa.BigInteger, nullable=False, doc="Those of which it is known what came true."),
+    sa.Column("coverage", sa.Double, doc="`known` divided by `predicted`."),
+    sa.Column("accuracy", sa.Double, doc="The share of the known labels that were right."),
+    sa.Column("mean_absolute_error", sa.Double, doc="Of the known numbers."),
+    sa.Column("brier_score", sa.Double, doc="Of the known labels of predictions that are probabilities: 0 to 2."),
+    sa.Column("expected_accuracy", sa.Double, doc="Estimated from the probabilities, if they are calibrated."),
+    sa.Column("calibration", sa.Text, nullable=False, doc="Ten bins: items, mean confidence and accuracy, as JSON."),
+    info={"doc": "How right the predictions of each hour were, as far as it is known what came true."},
+)
