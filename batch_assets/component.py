@@ -74,6 +74,14 @@ def pipeline_definitions(declaration: Declaration) -> dg.Definitions:
     return dg.Definitions.merge(shared, build_pipeline(declaration))
 
 
+def _declared_model(project_root: Path, file: str, labels: str | None, sample: str | None) -> ModelSource:
+    label_filepath = project_root / labels if labels else None
+    sample_data_path = project_root / sample if sample else None
+    if is_registered(file):
+        return registered_model(file, label_filepath, sample_data_path)
+    return ModelFiles(project_root / file, label_filepath, sample_data_path)
+
+
 class TableAttributes(dg.Model, dg.Resolvable):
     """The table whose rows are scored, and which of its columns are which."""
 
@@ -160,11 +168,22 @@ class ModelAttributes(dg.Model, dg.Resolvable):
 
     def declared(self, project_root: Path) -> ModelSource:
         """Returns the files, whose paths begin in the folder of the project, or the model of a registry."""
-        labels = project_root / self.labels if self.labels else None
-        sample = project_root / self.sample if self.sample else None
-        if is_registered(self.file):
-            return registered_model(self.file, labels, sample)
-        return ModelFiles(project_root / self.file, labels, sample)
+        return _declared_model(project_root, self.file, self.labels, self.sample)
+
+
+class ChallengerAttributes(dg.Model, dg.Resolvable):
+    """A second model, which answers a sample of the rows beside the first and publishes nothing."""
+
+    file: Annotated[ModelFile, Field(description="The ONNX file, or a model of an MLflow registry.")]
+    labels: Annotated[
+        str | None,
+        Field(description="A JSON object of class index to label, for a model that does not name its classes."),
+    ] = None
+    items: Annotated[PositiveInteger | None, Field(description="BATCH_CHALLENGER_ITEMS")] = None
+
+    def declared(self, project_root: Path) -> ModelSource:
+        """Returns the files, whose paths begin in the folder of the project, or the model of a registry."""
+        return _declared_model(project_root, self.file, self.labels, None)
 
 
 class ScheduleAttributes(dg.Model, dg.Resolvable):
@@ -250,6 +269,9 @@ class BatchInferenceComponent(dg.Component, dg.Model, dg.Resolvable):
     table: TableAttributes = TableAttributes()
     # Not `model`, which is a method of `Resolvable`.
     files: Annotated[ModelAttributes | None, Field(alias="model")] = None
+    challenger: Annotated[
+        ChallengerAttributes | None, Field(description="A second model, which is compared with the first.")
+    ] = None
     first_hour: Annotated[
         FirstHour | None,
         Field(description="Rows that were created before it are not scored, for example 2026-11-01-00:00."),
@@ -264,7 +286,12 @@ class BatchInferenceComponent(dg.Component, dg.Model, dg.Resolvable):
         Args:
             project_root: The folder from which the files of the model are named.
         """
-        settings = {**self.retry.variables(), **self.pace.variables(), "BATCH_FIRST_HOUR": self.first_hour}
+        settings = {
+            **self.retry.variables(),
+            **self.pace.variables(),
+            "BATCH_FIRST_HOUR": self.first_hour,
+            "BATCH_CHALLENGER_ITEMS": self.challenger.items if self.challenger else None,
+        }
         regression = self.files is not None and self.files.task == "regression"
         return Declaration(
             name=self.name,
@@ -272,6 +299,7 @@ class BatchInferenceComponent(dg.Component, dg.Model, dg.Resolvable):
             schedule_minute=self.schedule.minute,
             connection=self.connection,
             model=self.files.declared(project_root) if self.files else None,
+            challenger_model=self.challenger.declared(project_root) if self.challenger else None,
             settings={name: str(value) for name, value in settings.items() if value is not None},
         )
 

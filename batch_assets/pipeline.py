@@ -14,7 +14,13 @@ from batch_assets.settings.database import (
 )
 from batch_assets.settings.environment import environment, number
 from batch_assets.settings.items import ItemFormat
-from batch_assets.settings.model import ModelSource, model_from_environment
+from batch_assets.settings.model import (
+    Challenger,
+    ModelSource,
+    challenger_from_environment,
+    challenger_items,
+    model_from_environment,
+)
 from batch_assets.settings.retry import RetrySettings
 from batch_assets.settings.throttle import ThrottleSettings
 
@@ -77,6 +83,7 @@ class Pipeline:
         retry: What is done about what could not be done at once.
         throttle: What the others on the server are to be spared.
         deadline_minutes: So long after its end an hour must have been scored.
+        challenger: A second model, to compare with the first; None if there is none.
     """
 
     name: str
@@ -88,6 +95,7 @@ class Pipeline:
     retry: RetrySettings
     throttle: ThrottleSettings
     deadline_minutes: int = DEADLINE_MINUTES
+    challenger: Challenger | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,8 @@ class Declaration:
         connection: What the variables of its database begin with: with `SHOP`, `SHOP_SERVER` says what
             `MYSQL_SERVER` says of the environment's.
         model: The files of the model, or a model of a registry; None for that of the environment.
+        challenger_model: Those of a second model, to compare with the first. None: there is none or, without a `model`,
+            it is that of the environment.
         settings: Variables that have another value for it than in the environment.
     """
 
@@ -111,6 +121,7 @@ class Declaration:
     schedule_minute: int = SCHEDULE_MINUTE
     connection: str = DEFAULT_CONNECTION
     model: ModelSource | None = None
+    challenger_model: ModelSource | None = None
     settings: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
@@ -165,6 +176,22 @@ class Declaration:
             raise SettingsError(f"BATCH_CANARY_MINUTE is {text!r}: write a minute of the hour, 0 to {LAST_MINUTE}.")
         return int(text)
 
+    def challenger(self, variables: Mapping[str, str] | None = None) -> Challenger | None:
+        """Returns the second model, which is compared with the first; None if there is none.
+
+        That of the environment is compared with the model of the environment, not with one of a pipeline's own.
+
+        Args:
+            variables: Other variables than those of this process.
+
+        Raises:
+            SettingsError: A variable has a value that cannot be used.
+        """
+        of_pipeline, model = self.variables(variables), self.challenger_model
+        if model is None and self.model is None:
+            model = challenger_from_environment(of_pipeline)
+        return Challenger(model, challenger_items(of_pipeline)) if model else None
+
     def load(self, variables: Mapping[str, str] | None = None) -> Pipeline:
         """Returns the pipeline with all its settings.
 
@@ -185,6 +212,7 @@ class Declaration:
             retry=RetrySettings.from_environment(of_pipeline),
             throttle=ThrottleSettings.from_environment(of_pipeline),
             deadline_minutes=int(number(of_pipeline, "BATCH_DEADLINE_MINUTES", 1, DEADLINE_MINUTES)),
+            challenger=self.challenger(variables),
         )
 
 

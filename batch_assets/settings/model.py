@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from batch_assets.errors import SettingsError
+from batch_assets.settings.environment import number
 from batch_assets.settings.folders import model_folder
 
 REGISTERED_FORMS = "models:/NAME@ALIAS or models:/NAME/VERSION"
@@ -78,6 +79,23 @@ class RegisteredModel:
 ModelSource = ModelFiles | RegisteredModel
 
 
+# Of an hour, unless BATCH_CHALLENGER_ITEMS says otherwise: shares of 1,000 are known to some 3 percent.
+CHALLENGER_ITEMS = 1_000
+
+
+@dataclass(frozen=True)
+class Challenger:
+    """A second model, which answers a sample of the items beside the one in force, and publishes nothing.
+
+    Attributes:
+        model: Its files, or a model of a registry.
+        items: So many items of each hour it answers at the most.
+    """
+
+    model: ModelSource
+    items: int = CHALLENGER_ITEMS
+
+
 def is_registered(text: str) -> bool:
     """Returns whether a text names a model of a registry, or tries to, and not a file."""
     return text.startswith("models:")
@@ -116,3 +134,27 @@ def model_from_environment(environ: Mapping[str, str]) -> ModelSource:
         return ModelFiles.from_environment(environ)
     labels, sample = environ.get("LABEL_FILEPATH"), environ.get("SAMPLE_DATA_PATH")
     return registered_model(text, Path(labels) if labels else None, Path(sample) if sample else None)
+
+
+def challenger_from_environment(environ: Mapping[str, str]) -> ModelSource | None:
+    """Reads CHALLENGER_FILEPATH and CHALLENGER_LABEL_FILEPATH; None if no challenger is named.
+
+    Raises:
+        SettingsError: CHALLENGER_FILEPATH names no version of a registered model, and no file.
+    """
+    text, labels = environ.get("CHALLENGER_FILEPATH"), environ.get("CHALLENGER_LABEL_FILEPATH")
+    if not text:
+        return None
+    label_filepath = Path(labels) if labels else None
+    if is_registered(text):
+        return registered_model(text, label_filepath, None)
+    return ModelFiles(Path(text), label_filepath, None)
+
+
+def challenger_items(environ: Mapping[str, str]) -> int:
+    """Reads BATCH_CHALLENGER_ITEMS: how many items of each hour a challenger answers at the most.
+
+    Raises:
+        SettingsError: It is no whole number of 1 or more.
+    """
+    return int(number(environ, "BATCH_CHALLENGER_ITEMS", 1, CHALLENGER_ITEMS))
