@@ -21,7 +21,13 @@ from batch_assets.api.overview_page import overview_router
 from batch_assets.api.pipeline_routes import check_key, pipeline_router
 from batch_assets.api.routes import router
 from batch_assets.api.served import ServedPipeline, served_pipelines
-from batch_assets.errors import BatchAssetsError, DatabaseUnavailableError, IdempotencyError, ItemRefusedError
+from batch_assets.errors import (
+    ActualError,
+    BatchAssetsError,
+    DatabaseUnavailableError,
+    IdempotencyError,
+    ItemRefusedError,
+)
 from batch_assets.inference.item_format import shown
 from batch_assets.pipeline import ENVIRONMENT_PIPELINE, OF_ENVIRONMENT, Declaration
 from batch_assets.settings.api import ApiSettings
@@ -106,9 +112,10 @@ def _answer_faults(app: FastAPI, routes: Sequence[BaseRoute], pipelines: Sequenc
         detail = _not_there(request.url.path, pipelines) if no_route else error.detail
         return _problem(error.status_code, detail, headers=headers)
 
+    @app.exception_handler(ActualError)
     @app.exception_handler(IdempotencyError)
     @app.exception_handler(ItemRefusedError)
-    def _(_request: Request, error: IdempotencyError | ItemRefusedError) -> JSONResponse:
+    def _(_request: Request, error: ActualError | IdempotencyError | ItemRefusedError) -> JSONResponse:
         return _problem(409, str(error))
 
     @app.exception_handler(DatabaseUnavailableError)
@@ -139,7 +146,7 @@ def _not_there(path: str, pipelines: Sequence[ServedPipeline]) -> str:
         return f"There is no pipeline {shown(repr(name))}: {listed}"
     if begins == "pipelines" and name == ENVIRONMENT_PIPELINE:
         return "The pipeline of the environment has its paths without /pipelines/items: /data, for example."
-    if begins in ("data", "hours", "metadata") and ENVIRONMENT_PIPELINE not in names:
+    if begins in ("data", "hours", "metadata", "actuals", "quality") and ENVIRONMENT_PIPELINE not in names:
         return f"/{begins} is that of the pipeline of the environment, which this project does not declare: {listed}"
     return "Not Found"
 

@@ -1,15 +1,18 @@
 """What requests and answers are made of, as the OpenAPI document shows it."""
 
 import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from batch_assets.settings.items import Form
 
 EXAMPLE_VALUES = [5.1, 3.5, 1.4, 0.2]
 EXAMPLE_TIME = "2026-11-02T05:30:00Z"
 LARGEST_ID = 10**18 - 1
+# A TEXT takes 65,535 bytes, and a character up to four.
+LONGEST_LABEL = 16_000
 
 
 class Item(BaseModel):
@@ -49,7 +52,45 @@ class HourSummary(BaseModel):
     finished_at: datetime.datetime
     scored: int | None = Field(description="How many items that run has scored.")
     ignored_keys: int = Field(description="How many keys of these items name no feature.")
+    predicted_by_other_models: int = Field(description="Predictions that stem from another model than this one.")
     rows_per_second: float | None
+
+
+class NewActual(BaseModel):
+    """What came true of an item: a label or, where the model answers with numbers, a number."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    item_id: int = Field(ge=1, le=LARGEST_ID, strict=True, examples=[4711])
+    label: str | None = Field(None, min_length=1, max_length=LONGEST_LABEL, examples=["setosa"])
+    value: float | None = Field(None, allow_inf_nan=False, strict=True)
+
+    @model_validator(mode="after")
+    def _has_one(self) -> Self:
+        if (self.label is None) == (self.value is None):
+            raise PydanticCustomError("one_of", "has either label or value")
+        return self
+
+
+class Stored(BaseModel):
+    """What a request has stored."""
+
+    stored: int = Field(description="Of how many items.", examples=[2])
+
+
+class HourQuality(BaseModel):
+    """How right the predictions of an hour were, as far as it is known what came true."""
+
+    hour: str = Field(description="Start of the hour, in UTC.", examples=["2026-11-02-05:00"])
+    model_version: str | None
+    measured_at: datetime.datetime
+    predicted: int
+    known: int = Field(description="Predictions of which it is known what came true.")
+    coverage: float | None = Field(description="`known` divided by `predicted`.")
+    accuracy: float | None = Field(description="The share of the known labels that were right.")
+    mean_absolute_error: float | None = Field(description="Of the known numbers.")
+    brier_score: float | None = Field(description="From 0, right and sure, to 2, wrong and sure.")
+    expected_accuracy: float | None = Field(description="Estimated from the probabilities, if they are calibrated.")
 
 
 class ModelMetadata(BaseModel):

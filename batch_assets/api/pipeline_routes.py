@@ -20,19 +20,23 @@ from batch_assets.api.bodies import (
     LARGEST_ID,
     FeatureMetadata,
     FeatureModelMetadata,
+    HourQuality,
     HourSummary,
     ModelMetadata,
+    NewActual,
     Problem,
     Registered,
+    Stored,
     in_utc,
 )
-from batch_assets.api.item_bodies import one_or_several
+from batch_assets.api.item_bodies import MOST_ITEMS, one_or_several
 from batch_assets.api.served import ServedPipeline
+from batch_assets.database.records.actuals import Actual, read_qualities, store_actuals
 from batch_assets.database.records.items import ItemFilter, Position, correct_item, read_item, read_page, register_once
 from batch_assets.database.records.summaries import read_summaries, read_summary
 from batch_assets.database.slices.reflection import json_columns
 from batch_assets.database.slices.table_slice import TableSlice
-from batch_assets.hours import Hour, hour_of_key
+from batch_assets.hours import Hour, hour_of_key, utc_now
 from batch_assets.inference.model_inputs import type_name
 from batch_assets.inference.onnx_model import OnnxModel
 
@@ -81,6 +85,7 @@ _CORRECTING = _answers(
     status_404="There is no such item.", status_409="The table does not take these values; nothing was done."
 )
 _NO_HOUR = _answers(status_404="The hour was not summed up.")
+_STORING = _answers(status_409="An item is not there, or is named twice; nothing was done.")
 _REGISTERING = _answers(
     status_409="Other items were registered under the idempotency key, or the table does not take these; nothing was "
     "done."
@@ -160,6 +165,7 @@ def pipeline_router(
     _add_items(routes, served, tag or "items")
     _add_writing(routes, served, may_write, tag or "items")
     _add_hours(routes, served, tag or "batch")
+    _add_actuals(routes, served, may_write, tag or "batch")
     _add_metadata(routes, served.model, tag or "batch")
     return routes
 
@@ -260,6 +266,30 @@ def _add_hours(routes: APIRouter, served: ServedPipeline, tag: str) -> None:
         return _summary(row)
 
 
+def _add_actuals(routes: APIRouter, served: ServedPipeline, may_write: Callable[[str | None], None], tag: str) -> None:
+    engine, tables = served.engine, served.tables
+    several = Annotated[list[NewActual], Body(min_length=1, max_length=MOST_ITEMS)]
+
+    @routes.post(
+        "/actuals", status_code=201, dependencies=[Depends(may_write)], tags=[tag], responses=_WRITING | _STORING
+    )
+    def actuals(known: several) -> Stored:
+        """Stores what came true of up to 10,000 items: of all of them or none.
+
+        It takes the place of what was stored of them before. Their hours are measured anew within five minutes.
+        """
+        rows = [Actual(each.item_id, each.label, each.value) for each in known]
+        return Stored(stored=store_actuals(engine, tables, rows, utc_now()))
+
+    @routes.get("/quality", response_model=list[HourQuality], tags=[tag], responses=_READING)
+    def quality(page: Page, before: BeforeHour = None) -> Response:
+        """How right the predictions of the hours were, the newest first; the header `Link` names the next page."""
+        rows = read_qualities(engine, tables, _bound(before) if before else None, page.limit + 1)
+        content = [_quality(row).model_dump() for row in rows[: page.limit]]
+        more = len(rows) > page.limit
+        return page.answer(content, before=content[-1]["hour"]) if more else page.answer(content)
+
+
 def _add_metadata(routes: APIRouter, model: OnnxModel, tag: str) -> None:
     by_name = bool(model.inputs.features)
 
@@ -313,3 +343,8 @@ def _summary(row: sa.Row[Any]) -> HourSummary:
         found[name] = found[name] and in_utc(found[name])
     known = {name: found[name] for name in HourSummary.model_fields if name in found}
     return HourSummary(**known | {"hour": Hour(row.hour).key, "label_counts": orjson.loads(row.label_counts)})
+
+
+def _quality(row: sa.Row[Any]) -> HourQuality:
+    known = {name: value for name, value in row._mapping.items() if name in HourQuality.model_fields}
+    return HourQuality(**known | {"hour": Hour(row.hour).key, "measured_at": in_utc(row.measured_at)})

@@ -302,6 +302,7 @@ def test_hours_are_shown_as_they_were_summed_up(api: httpx.Client, sql: Sql) -> 
         "finished_at": "2026-11-02T06:00:00Z",
         "scored": None,
         "ignored_keys": 0,
+        "predicted_by_other_models": 0,
         "rows_per_second": None,
     }
     for key in ("2026-11-02-09:00", "2026-11-31-09:00"):
@@ -310,6 +311,74 @@ def test_hours_are_shown_as_they_were_summed_up(api: httpx.Client, sql: Sql) -> 
     for key in ("2026-11-02-09:30", "2026-13-02-09:00", "2026-11-02-24:00", "yesterday"):
         refused(api.get(f"/hours/{key}"), 422)
         refused(api.get("/hours", params={"before": key}), 422)
+
+
+ACTUALS = "SELECT item_id, label, value FROM actuals WHERE pipeline = 'items' ORDER BY item_id"
+
+
+def test_what_came_true_is_stored_of_all_items_or_of_none(api: httpx.Client, sql: Sql) -> None:
+    first, second, third = insert_items(sql, GOOD)
+    answer = api.post("/actuals", json=[{"item_id": first, "label": "setosa"}, {"item_id": second, "value": 1.5}])
+    assert (answer.status_code, answer.json()) == (201, {"stored": 2})
+    stored = [(first, "setosa", None), (second, None, 1.5)]
+    assert sql(ACTUALS) == stored
+    missing = [{"item_id": third, "label": "setosa"}, {"item_id": 4711, "label": "setosa"}]
+    assert "There are no items 4711 in items" in refused(api.post("/actuals", json=missing), 409)["detail"]
+    twice = [{"item_id": third, "label": "setosa"}, {"item_id": third, "label": "virginica"}]
+    assert f"Item {third} is named twice" in refused(api.post("/actuals", json=twice), 409)["detail"]
+    for wrong in ({}, {"label": ""}, {"label": "a", "value": 1}, {"value": "NaN"}, {"lable": "a"}):
+        problem = refused(
+            api.post("/actuals", json=[{"item_id": first, "label": "a"}, {"item_id": third} | wrong]), 422
+        )
+        assert {fault["index"] for fault in problem["faults"]} == {1}
+    text = json.dumps([{"item_id": third, "label": "\ud800"}])
+    unpaired = api.post("/actuals", content=text, headers={"Content-Type": "application/json"})
+    assert "label: Input should be a valid string" in refused(unpaired, 422)["faults"][0]["reason"]
+    refused(api.post("/actuals", json=[]), 422)
+    refused(api.post("/actuals", json=missing, headers={"X-API-Key": "another"}), 401)
+    assert sql(ACTUALS) == stored
+    assert api.post("/actuals", json=[{"item_id": first, "label": "virginica"}]).json() == {"stored": 1}
+    assert sql(ACTUALS) == [(first, "virginica", None), stored[1]]
+
+
+def test_requests_that_say_at_once_what_came_true_of_the_same_items_all_store_it(api: httpx.Client, sql: Sql) -> None:
+    keys = insert_items(sql, GOOD * 100)
+
+    def say(label: str) -> int:
+        rows = [{"item_id": key, "label": label} for key in keys]
+        while (answer := api.post("/actuals", json=rows)).status_code == 503:
+            continue
+        return answer.status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(say, "abcdefgh" * 3)) == {201}
+    assert len(sql(ACTUALS)) == len(keys)
+
+
+def test_the_quality_of_hours_is_shown_as_it_was_measured(api: httpx.Client, sql: Sql) -> None:
+    for number in range(3):
+        sql(
+            "INSERT INTO hour_quality (pipeline, hour, measured_at, predicted, known, coverage, accuracy, calibration) "
+            "VALUES ('items', %s, %s, 4, 2, 0.5, 1, '[]')",
+            f"2026-11-02 0{5 + number}:00:00",
+            END,
+        )
+    page = api.get("/quality", params={"limit": 2})
+    assert [hour["hour"] for hour in page.json()] == ["2026-11-02-07:00", "2026-11-02-06:00"]
+    assert api.get(page.links["next"]["url"]).json() == [
+        {
+            "hour": HOUR,
+            "model_version": None,
+            "measured_at": "2026-11-02T06:00:00Z",
+            "predicted": 4,
+            "known": 2,
+            "coverage": 0.5,
+            "accuracy": 1.0,
+            "mean_absolute_error": None,
+            "brier_score": None,
+            "expected_accuracy": None,
+        }
+    ]
 
 
 def test_metadata_say_what_an_item_must_be(api: httpx.Client) -> None:

@@ -19,6 +19,12 @@ GRAPH = {
         "needs": ["iris_model", "raw_items"],
         "checks": [],
     },
+    "hour_quality": {
+        "group": "batch_inference",
+        "partitions": "hourly",
+        "needs": ["predictions"],
+        "checks": [],
+    },
     "run_summary": {
         "group": "batch_inference",
         "partitions": "hourly",

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,23 @@ def test_an_hour_is_measured_when_it_is_known_what_came_true_and_again_when_more
     assert sql("SELECT predicted, known, accuracy FROM hour_quality WHERE hour = %s", START) == [(3, 3, 1.0)]
 
 
+def test_an_hour_that_is_scored_again_is_measured_again(instance: dg.DagsterInstance, sql: Sql, tmp_path: Path) -> None:
+    keys = insert_items(sql, GOOD, HALF_PAST)
+    run_in(instance)
+    known(tmp_path, (keys[0], "setosa"))
+    sql("UPDATE actuals SET known_at = %s", "2026-11-03 00:00:00.000000")
+    # In seconds, in which both are stored, an hour is measured after it was scored.
+    time.sleep(1.1)
+    _, cursor = tick(instance)
+    sql("UPDATE items SET prediction = NULL WHERE id = %s", keys[1])
+    assert tick(instance, cursor)[0] == []
+    run_in(instance)
+    time.sleep(1.1)
+    [event], cursor = tick(instance, cursor)
+    assert (event.partition, numbers(event)["predicted"]) == (HOUR, len(GOOD))
+    assert tick(instance, cursor)[0] == []
+
+
 def test_an_hour_of_which_nothing_new_is_known_is_not_measured_again(
     instance: dg.DagsterInstance, sql: Sql, tmp_path: Path
 ) -> None:
@@ -72,6 +90,7 @@ def test_an_hour_of_which_nothing_new_is_known_is_not_measured_again(
     known(tmp_path, (keys[0], "setosa"))
     long_ago = datetime.datetime(2026, 11, 3)  # noqa: DTZ001 - UTC without a zone, as in the database
     sql("UPDATE actuals SET known_at = %s", f"{long_ago:%Y-%m-%d %H:%M:%S}.000000")
+    time.sleep(1.1)  # as above
     assert len(tick(instance)[0]) == 1
     assert tick(instance)[0] == []
 

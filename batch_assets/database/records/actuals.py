@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from batch_assets.database.connection.engine import snapshot, writing
 from batch_assets.database.records.hour_counts import created_within, hour_of
-from batch_assets.database.schema.tables import PipelineTables, actuals, hour_quality
+from batch_assets.database.schema.tables import PipelineTables, actuals, hour_quality, run_summary
 from batch_assets.errors import ActualError
 from batch_assets.hours import Hour
 from batch_assets.monitoring.quality import Quality
@@ -69,15 +69,18 @@ def store_actuals(engine: sa.Engine, tables: PipelineTables, rows: Iterable[Actu
     Raises:
         ActualError: An item is not there, or is named twice at once.
     """
-    source, count, columns = iter(rows), 0, actuals.c
+    source, count = iter(rows), 0
     with writing(engine) as connection:
         while part := list(islice(source, _ROWS_AT_ONCE)):
             ids = [row.item_id for row in part]
             _check_items(connection, tables, ids)
-            connection.execute(sa.delete(actuals).where(tables.has(actuals), columns.item_id.in_(ids)))
-            shared = {"pipeline": tables.pipeline, "known_at": now.replace(microsecond=0)}
+            shared = {"pipeline": tables.pipeline, "known_at": str(now.replace(microsecond=0))}
+            # Not DELETE and INSERT, of which two at once could both insert.
             connection.execute(
-                sa.insert(actuals),
+                sa.text(
+                    "REPLACE INTO actuals (pipeline, item_id, label, value, known_at) "
+                    "VALUES (:pipeline, :item_id, :label, :value, :known_at)"
+                ),
                 [{**shared, "item_id": row.item_id, "label": row.label, "value": row.value} for row in part],
             )
             count += len(part)
@@ -97,7 +100,7 @@ def _check_items(connection: sa.Connection, tables: PipelineTables, ids: Sequenc
 
 
 def hours_to_measure(engine: sa.Engine, tables: PipelineTables, since: datetime.datetime, most: int) -> list[Hour]:
-    """Returns the hours of which more is known than when they were measured last, oldest first.
+    """Returns the hours to measure, oldest first: more is known of them than the last time, or they were scored again.
 
     Args:
         engine: The database.
@@ -120,8 +123,17 @@ def hours_to_measure(engine: sa.Engine, tables: PipelineTables, since: datetime.
             tables.has(hour_quality), hour_quality.c.hour.in_(found)
         )
         done = {row.hour: row.measured_at for row in connection.execute(measured)}
+        scored_again = connection.execute(
+            sa.select(hour_quality.c.hour).where(
+                tables.has(hour_quality),
+                tables.has(run_summary),
+                run_summary.c.hour == hour_quality.c.hour,
+                run_summary.c.finished_at >= hour_quality.c.measured_at,
+            )
+        ).scalars()
+        changed = set(scored_again)
     pause = datetime.timedelta(seconds=COMMIT_SECONDS)
-    changed = [hour for hour, known_at in found.items() if hour not in done or done[hour] < known_at + pause]
+    changed |= {hour for hour, known_at in found.items() if hour not in done or done[hour] < known_at + pause}
     return [Hour(hour) for hour in sorted(changed)[:most]]
 
 
@@ -177,3 +189,19 @@ def store_quality(engine: sa.Engine, tables: PipelineTables, measured: MeasuredH
     with writing(engine) as connection:
         connection.execute(sa.delete(hour_quality).where(same))
         connection.execute(sa.insert(hour_quality), row)
+
+
+def read_qualities(engine: sa.Engine, tables: PipelineTables, before: Hour | None, count: int) -> Sequence[sa.Row[Any]]:
+    """Reads rows of `hour_quality`, the newest hours first.
+
+    Args:
+        engine: The database.
+        tables: Those of the pipeline.
+        before: Older hours than this only; None for the newest.
+        count: How many at the most.
+    """
+    page = sa.select(hour_quality).where(tables.has(hour_quality)).order_by(hour_quality.c.hour.desc()).limit(count)
+    if before:
+        page = page.where(hour_quality.c.hour < before.start)
+    with snapshot(engine) as connection:
+        return connection.execute(page).all()
