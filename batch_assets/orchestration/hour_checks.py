@@ -85,7 +85,9 @@ def record_checks(
     for hour, summed in hours.items():
         summary = summed.summary
         name = "model" if isinstance(pipeline.model, RegisteredModel) else "model_version"
-        of_model = verdict_on_model(summary.outcome.predicted, summary.scoring.get(name), in_force)
+        of_model = verdict_on_model(
+            summary.outcome.predicted, summary.predicted_by_other_models, summary.scoring.get(name), in_force
+        )
         strays = stray_failures(engine, tables, hour)
         profile, command = summed.profile, declaration.command("baseline")
         of_profile = verdicts_on_profile(profile, command) if profile else []

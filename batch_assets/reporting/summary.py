@@ -63,12 +63,20 @@ class Summary:
         outcome: What became of its items.
         scoring: The run that last scored items of the hour: `run_id` and `finished_at`, and what it said of
             itself: `model_version`, `retry`, `started_at`, `scored`, `ignored_keys` and the seconds of its phases.
+        by_model: How many predictions stem from which model.
     """
 
     pipeline: str
     hour: datetime.datetime
     outcome: Outcome
     scoring: Mapping[str, Any]
+    by_model: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def predicted_by_other_models(self) -> int:
+        """How many predictions stem from another model than that of the run that last scored items of the hour."""
+        version = self.scoring.get("model_version")
+        return sum(count for model, count in self.by_model.items() if version and model != version)
 
     def batch(self) -> Batch:
         """Returns the row as it is stored."""
@@ -104,6 +112,7 @@ class Summary:
             "failed": outcome.failed,
             "pending": outcome.pending,
             "ignored_keys": self.scoring.get("ignored_keys", 0),
+            "predicted_by_other_models": self.predicted_by_other_models,
         }
 
     def _speeds(self) -> dict[str, int | float | None]:

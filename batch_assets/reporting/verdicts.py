@@ -29,8 +29,8 @@ CHECKS_OF_HOUR = {
     FAILED_SHARE_IS_WITHIN_LIMIT: "No more items of the hour have failed than BATCH_MAX_FAILED_SHARE and "
     "BATCH_MAX_FAILED_ITEMS allow.",
     ANSWERS_ARE_FINITE: "The predictions of the hour are finite numbers, and probabilities sum to one.",
-    PREDICTIONS_STEM_FROM_CURRENT_MODEL: "The run that scored items of the hour last did so with the model in "
-    "force.\n\nRed: `batch-assets rescore` has the hour scored with this one.",
+    PREDICTIONS_STEM_FROM_CURRENT_MODEL: "All predictions of the hour stem from the model in force."
+    "\n\nRed: `batch-assets rescore` has the hour scored with this one.",
     INPUTS_ARE_AS_IN_TRAINING: "The features of the hour, and an answer that is a number, are like those of the "
     "baseline. Without one, or with too few items, it is not judged.\n\nRed: look at what the service writes. If the "
     "change is to stay, train the model anew or make another baseline.",
@@ -136,19 +136,24 @@ def _verdict_on_answers(outcome: Outcome) -> Verdict:
     )
 
 
-def verdict_on_model(predicted: int, scored_with: str | None, in_force: str) -> Verdict:
+def verdict_on_model(predicted: int, by_others: int, scored_with: str | None, in_force: str) -> Verdict:
     """Returns whether the predictions of an hour stem from the model in force.
 
     Args:
         predicted: How many there are.
+        by_others: How many of them stem from another model than that of the last run.
         scored_with: The model of the run that scored items of the hour last; None if no run is known that did.
         in_force: The model that a run would score with now, or why there is none.
     """
     seen = f"scored last with {scored_with}" if scored_with else "no run is known that scored it"
+    if by_others:
+        seen += f"; {by_others:,} of {predicted:,} predictions stem from another model, see the table item_models"
     if not predicted:
         seen = "no predictions"
+    passed = not predicted or (scored_with == in_force and not by_others)
+    expected = f"the model {in_force}"
     return Verdict(
-        PREDICTIONS_STEM_FROM_CURRENT_MODEL, not predicted or scored_with == in_force, seen, f"the model {in_force}"
+        PREDICTIONS_STEM_FROM_CURRENT_MODEL, passed, seen, expected, {"predicted_by_other_models": by_others}
     )
 
 

@@ -12,6 +12,7 @@ from batch_assets.database.connection.throttle import Throttle
 from batch_assets.database.records.failed_items import FailedItems
 from batch_assets.database.records.hour_counts import count_by_hour
 from batch_assets.database.records.hour_lock import HourLock
+from batch_assets.database.records.hour_models import HourModels
 from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches
@@ -68,11 +69,13 @@ class HourlyScoring:
             self.engine, tables, hour, self.run_id, wait=retry.wait_for_busy_hour, on_progress=self.on_progress
         )
         failed_items = FailedItems(self.engine, tables, hour, self.model.version, self.run_id)
+        models = HourModels(self.engine, tables, hour, self.model.version, whole=whole)
 
         @contextmanager
         def scope() -> Iterator[None]:
             with lock.acquire(), _collecting_what_is_new():
                 failed_items.begin()
+                models.begin()
                 yield
                 if not whole:
                     self._check_hour(hour, progress)
@@ -97,6 +100,7 @@ class HourlyScoring:
         def in_transaction(connection: sa.Connection, batch: Batch) -> None:
             lock.check(connection)
             failed_items.record(connection, batch)
+            models.record(connection, batch)
 
         def metadata() -> dict[str, Any]:
             described = {

@@ -21,6 +21,8 @@ BOOKKEEPING_TABLES = (
     "incidents",
     "actuals",
     "hour_quality",
+    "hour_models",
+    "item_models",
 )
 
 Sql = Callable[..., Rows]

@@ -22,6 +22,8 @@ GRANT SELECT, INSERT, CREATE, ALTER, INDEX ON registrations TO batch_assets_migr
 GRANT SELECT, INSERT, CREATE, ALTER, INDEX ON baselines TO batch_assets_migrations;
 GRANT SELECT, INSERT, CREATE, ALTER, INDEX ON hour_profiles TO batch_assets_migrations;
 GRANT SELECT, INSERT, CREATE, ALTER, INDEX ON incidents TO batch_assets_migrations;
+GRANT SELECT, INSERT, CREATE, ALTER, INDEX ON hour_models TO batch_assets_migrations;
+GRANT SELECT, INSERT, CREATE, ALTER, INDEX ON item_models TO batch_assets_migrations;
 GRANT SELECT, INSERT, CREATE, ALTER, INDEX ON actuals TO batch_assets_migrations;
 GRANT SELECT, INSERT, CREATE, ALTER, INDEX ON hour_quality TO batch_assets_migrations;
 -- Which migrations have been made.

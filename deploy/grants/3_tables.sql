@@ -12,6 +12,8 @@ GRANT SELECT, INSERT, DELETE ON hour_locks TO batch_assets_batch;
 GRANT SELECT, INSERT, UPDATE, DELETE ON hour_requests TO batch_assets_batch;
 GRANT SELECT, INSERT, DELETE ON baselines TO batch_assets_batch;
 GRANT SELECT, INSERT, DELETE ON hour_profiles TO batch_assets_batch;
+GRANT SELECT, INSERT, DELETE ON hour_models TO batch_assets_batch;
+GRANT SELECT, INSERT, DELETE ON item_models TO batch_assets_batch;
 GRANT SELECT, INSERT, DELETE ON actuals TO batch_assets_batch;
 GRANT SELECT, INSERT, DELETE ON hour_quality TO batch_assets_batch;
 GRANT SELECT, INSERT, UPDATE ON incidents TO batch_assets_batch;
@@ -23,12 +25,14 @@ GRANT SELECT, DELETE ON run_summary TO batch_assets_prune;
 GRANT SELECT, INSERT, DELETE ON hour_locks TO batch_assets_prune;
 GRANT SELECT, DELETE ON hour_requests TO batch_assets_prune;
 GRANT SELECT, DELETE ON hour_profiles TO batch_assets_prune;
+GRANT SELECT, DELETE ON hour_models TO batch_assets_prune;
+GRANT SELECT, DELETE ON item_models TO batch_assets_prune;
 GRANT SELECT, DELETE ON actuals TO batch_assets_prune;
 GRANT SELECT, DELETE ON hour_quality TO batch_assets_prune;
 GRANT SELECT, DELETE ON incidents TO batch_assets_prune;
 GRANT SELECT, DELETE ON registrations TO batch_assets_prune;
 
--- The web API, and `batch-assets register`: adds items, corrects their values, and takes the prediction of what it
+-- The web API, and `batch-assets register`: adds items and what came true of them, corrects their values, and takes the prediction of what it
 -- corrects away. It numbers no items and deletes none.
 GRANT SELECT, INSERT (`values`, created_datetime, updated_datetime), UPDATE (`values`, prediction) ON items
   TO batch_assets_api;
@@ -36,4 +40,6 @@ GRANT SELECT ON failed_items TO batch_assets_api;
 GRANT SELECT ON run_summary TO batch_assets_api;
 GRANT SELECT ON hour_requests TO batch_assets_api;
 GRANT SELECT ON hour_profiles TO batch_assets_api;
+GRANT SELECT ON hour_quality TO batch_assets_api;
+GRANT SELECT, INSERT, DELETE ON actuals TO batch_assets_api;
 GRANT SELECT, INSERT ON registrations TO batch_assets_api;

@@ -25,9 +25,11 @@ from batch_assets.database.schema.tables import (
     PipelineTables,
     failed_items,
     hour_locks,
+    hour_models,
     hour_profiles,
     hour_quality,
     hour_requests,
+    item_models,
     registrations,
     run_summary,
 )
@@ -78,7 +80,7 @@ def old_hours(engine: sa.Engine, tables: PipelineTables, end: datetime.datetime)
     gone = failed_items.outerjoin(items, items.c.id == failed_items.c.item_id)
     looked_up: list[sa.Select[datetime.datetime]] = [
         sa.select(table.c.hour).where(tables.has(table), table.c.hour < end)
-        for table in (run_summary, hour_requests, hour_locks, hour_profiles, hour_quality)
+        for table in (run_summary, hour_requests, hour_locks, hour_profiles, hour_quality, hour_models, item_models)
     ]
     looked_up.append(
         sa.select(failed_items.c.hour)
@@ -287,7 +289,7 @@ def _remove_records_of(connection: sa.Connection, tables: PipelineTables, hour: 
     deleted_by_the_service = of_hour.outerjoin(items, items.c.id == failed_items.c.item_id).where(items.c.id.is_(None))
     keys = connection.execute(deleted_by_the_service).scalars().all()
     _delete(connection, failed_items.c.item_id, keys, of_pipeline(failed_items))
-    for table in (run_summary, hour_requests, hour_profiles, hour_quality):
+    for table in (run_summary, hour_requests, hour_profiles, hour_quality, hour_models, item_models):
         connection.execute(sa.delete(table).where(of_pipeline(table), table.c.hour == hour.start))
 
 

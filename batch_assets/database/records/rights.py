@@ -7,13 +7,15 @@ from batch_assets.database.schema.tables import (
     baselines,
     failed_items,
     hour_locks,
+    hour_models,
     hour_profiles,
     hour_requests,
+    item_models,
     run_summary,
 )
 
 _READ = (baselines,)
-_REPLACED = (failed_items, hour_locks, hour_profiles, hour_requests, run_summary)
+_REPLACED = (failed_items, hour_locks, hour_models, hour_profiles, hour_requests, item_models, run_summary)
 _UPDATED = (failed_items, hour_requests)
 
 

@@ -81,7 +81,7 @@ def last_model(engine: sa.Engine, tables: PipelineTables) -> str | None:
 def count_hours_of_other_models(
     engine: sa.Engine, tables: PipelineTables, first: Hour, version: str
 ) -> HoursOfModels | None:
-    """Returns how many hours have predictions and were scored last by another model, None if there are none.
+    """Returns how many hours have predictions of another model, None if there are none.
 
     Args:
         engine: The database.
@@ -101,7 +101,7 @@ def count_hours_of_other_models(
 def read_hours_of_other_models(
     engine: sa.Engine, tables: PipelineTables, first: Hour, version: str, count: int | None = None
 ) -> Sequence[sa.Row[Any, Any, Any, Any]]:
-    """Reads the hours that have predictions and were scored last by another model, the newest first.
+    """Reads the hours that have predictions of another model, the newest first.
 
     Args:
         engine: The database.
@@ -131,5 +131,5 @@ def _of_other_models(tables: PipelineTables, first: Hour, version: str) -> sa.Co
         columns.hour >= first.start,
         columns.predicted > 0,
         columns.model_version.is_not(None),
-        columns.model_version != version,
+        sa.or_(columns.model_version != version, columns.predicted_by_other_models > 0),
     )

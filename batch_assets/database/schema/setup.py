@@ -17,10 +17,12 @@ from batch_assets.database.schema.tables import (
     baselines,
     failed_items,
     hour_locks,
+    hour_models,
     hour_profiles,
     hour_quality,
     hour_requests,
     incidents,
+    item_models,
     registrations,
     run_summary,
 )
@@ -41,6 +43,8 @@ BOOKKEEPING_TABLES = (
     incidents,
     actuals,
     hour_quality,
+    hour_models,
+    item_models,
 )
 _WAITED_TOO_LONG = 1205
 # The server cannot do it at once, or not without keeping the service out.

@@ -189,6 +189,13 @@ run_summary = sa.Table(
         server_default="0",
         doc="How many keys of the `scored` items name no feature; 0 where an earlier version has summed up.",
     ),
+    sa.Column(
+        "predicted_by_other_models",
+        sa.BigInteger,
+        nullable=False,
+        server_default="0",
+        doc="Items whose prediction stems from another model than `model_version`, see `item_models`.",
+    ),
     info={"doc": "One row for each hour that was scored: its items by outcome and by label, and how they were scored."},
 )
 
@@ -262,6 +269,26 @@ incidents = sa.Table(
         doc="Which receivers have had the message that others are yet to get, by their place in BATCH_ALERT_URLS.",
     ),
     info={"doc": "What the alerts have told, one row for each incident."},
+)
+
+hour_models = sa.Table(
+    "hour_models",
+    metadata,
+    _pipeline_column(),
+    sa.Column("hour", TIME, primary_key=True, doc="The hour."),
+    sa.Column("model_version", LONG_CODE, nullable=False, doc="SHA-256 of the model."),
+    info={"doc": "Which model made the predictions of an hour, but for those that `item_models` names."},
+)
+
+item_models = sa.Table(
+    "item_models",
+    metadata,
+    _pipeline_column(),
+    sa.Column("item_id", IDENTIFIER, primary_key=True, autoincrement=False, doc="The item."),
+    sa.Column("hour", TIME, nullable=False, doc="Its hour."),
+    sa.Column("model_version", LONG_CODE, nullable=False, doc="SHA-256 of the model."),
+    sa.Index("ix_item_models_hour", "pipeline", "hour"),
+    info={"doc": "Which model made the prediction of an item, where its hour has seen a second one."},
 )
 
 actuals = sa.Table(

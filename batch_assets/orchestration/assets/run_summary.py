@@ -8,6 +8,7 @@ import dagster as dg
 
 from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.failed_items import failed_ids, failures_by_code
+from batch_assets.database.records.hour_models import predictions_by_model
 from batch_assets.database.records.summaries import read_summaries
 from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.database.slices.batch import Batch
@@ -126,7 +127,8 @@ def _sum_up(pipeline: Pipeline, hour: Hour, predictions: Iterable[Batch], scorin
     sample, version = KeySample(pipeline.items), scoring.get("model_version")
     outcome = _outcome(pipeline, hour, sample.watching(predictions), scoring)
     profile = profile_hour(pipeline, hour, sample.keys, outcome.label_counts, version) if version else None
-    return SummedHour(Summary(pipeline.name, hour.start, outcome, scoring), profile)
+    by_model = predictions_by_model(engine_for(pipeline.database), pipeline_tables(pipeline), hour, outcome.predicted)
+    return SummedHour(Summary(pipeline.name, hour.start, outcome, scoring, by_model), profile)
 
 
 def _outcome(pipeline: Pipeline, hour: Hour, predictions: Iterable[Batch], scoring: Mapping[str, Any]) -> Outcome:

@@ -449,7 +449,16 @@ def test_an_account_needs_the_rights_to_read_and_to_delete_and_to_hold_an_hour(
     database, user = tables["MYSQL_DATABASE"], f"prune_{secrets.token_hex(4)}"
     server.execute(f"CREATE USER '{user}'@'%' IDENTIFIED BY 'secret'")
     try:
-        for table in ("items", "failed_items", "run_summary", "hour_requests", "hour_profiles", "hour_quality"):
+        for table in (
+            "items",
+            "failed_items",
+            "run_summary",
+            "hour_requests",
+            "hour_profiles",
+            "hour_quality",
+            "hour_models",
+            "item_models",
+        ):
             server.execute(f"GRANT SELECT, DELETE ON {database}.{table} TO '{user}'")
         server.execute(f"GRANT SELECT, INSERT, DELETE ON {database}.hour_locks TO '{user}'")
         settings = database_settings(tables | {"MYSQL_USER": user, "MYSQL_PASSWORD": "secret"})
