@@ -19,6 +19,7 @@ from batch_assets.alerting.incidents import (
     drifted,
     hours_given_up,
     hours_left_failed,
+    of_unusual_volume,
 )
 from batch_assets.alerting.messages import messages
 from batch_assets.alerting.receivers import Receiver
@@ -35,7 +36,7 @@ from batch_assets.database.schema.tables import PipelineTables, pipeline_tables
 from batch_assets.errors import AlertError
 from batch_assets.hours import Hour
 from batch_assets.pipeline import Pipeline
-from batch_assets.reporting.newest_hour import newest_hour
+from batch_assets.reporting.newest_hour import newest_hour, newest_volume
 from batch_assets.reporting.verdicts import newest_due_hour
 from batch_assets.retrying.decision import EndedRun
 from batch_assets.settings.retry import LEAVE
@@ -110,7 +111,8 @@ def _findings(
     drift = drifted(newest, baseline_is_missing=no_baseline)
     due = newest_due_hour(now, pipeline.deadline_minutes)
     late = deadline_missed(newest_hour(pipeline, now), due, failed)
-    return found | checks | drift | late | canary_failed(history.last_canary(since), now)
+    volume = of_unusual_volume(*newest_volume(engine, tables))
+    return found | checks | drift | volume | late | canary_failed(history.last_canary(since), now)
 
 
 def _notify(

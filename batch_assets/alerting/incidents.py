@@ -12,12 +12,13 @@ from typing import NamedTuple
 from batch_assets.database.records.incidents import Incident, RecordedIncident
 from batch_assets.database.records.profiles import JudgedHour
 from batch_assets.hours import Hour
-from batch_assets.monitoring.judgement import ALARM, NOT_JUDGED
+from batch_assets.monitoring.judgement import ALARM, NOT_JUDGED, Judgement
 from batch_assets.reporting.verdicts import Verdict
 from batch_assets.retrying.decision import FAILED, LONGEST_PAUSE, EndedRun, HourRequest
 
 HOUR_FAILED, CHECK_FAILED, DRIFT, DEADLINE_MISSED = "hour failed", "check failed", "drift", "deadline missed"
 CANARY_FAILED = "canary failed"
+VOLUME = "volume"
 NEXT_HOUR = "next hour"
 NEWEST_HOUR = "newest hour"
 BASELINE = "baseline"
@@ -185,6 +186,22 @@ def drifted(newest: JudgedHour | None, *, baseline_is_missing: bool) -> Findings
         cause = f"the model {newest.model_version} has none, as the model before it has: make one"
         found.open.append(Incident(DRIFT, BASELINE, newest.hour, cause))
     return found
+
+
+def of_unusual_volume(newest: Hour | None, judgement: Judgement | None) -> Findings:
+    """Returns whether the newest hour that was summed up has unusually few or many items.
+
+    Args:
+        newest: That hour; None if none was.
+        judgement: What is said of it.
+    """
+    if newest is None or judgement is None:
+        return Findings()
+    if judgement.verdict == NOT_JUDGED:
+        return Findings(undecided={Subject(VOLUME, judgement.name)})
+    if judgement.verdict != ALARM:
+        return Findings()
+    return Findings([Incident(VOLUME, judgement.name, newest, _sentence(judgement.reason))])
 
 
 def deadline_missed(verdict: Verdict, due: Hour, failed: Collection[Hour]) -> Findings:

@@ -4,7 +4,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from batch_assets.alerting.incidents import CANARY_FAILED, CHECK_FAILED, DEADLINE_MISSED, DRIFT, HOUR_FAILED
+from batch_assets.alerting.incidents import (
+    CANARY_FAILED,
+    CHECK_FAILED,
+    DEADLINE_MISSED,
+    DRIFT,
+    HOUR_FAILED,
+    VOLUME,
+)
 from batch_assets.database.records.incidents import RecordedIncident
 from batch_assets.hours import Hour
 from batch_assets.wording import counted
@@ -15,10 +22,18 @@ _TITLES = {
     HOUR_FAILED: "{count} failed",
     CHECK_FAILED: "{count} of an hour failed",
     DRIFT: "{count} of drift",
+    VOLUME: "an unusual number of items",
     DEADLINE_MISSED: "the newest hour was not scored in time",
     CANARY_FAILED: "the canary failed",
 }
-_THINGS = {HOUR_FAILED: "hour", CHECK_FAILED: "check", DRIFT: "alarm", DEADLINE_MISSED: "hour", CANARY_FAILED: "canary"}
+_THINGS = {
+    HOUR_FAILED: "hour",
+    CHECK_FAILED: "check",
+    DRIFT: "alarm",
+    VOLUME: "hour",
+    DEADLINE_MISSED: "hour",
+    CANARY_FAILED: "canary",
+}
 
 
 @dataclass(frozen=True)

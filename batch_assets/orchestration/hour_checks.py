@@ -3,20 +3,25 @@
 A step of its own for a check says one thing of all its hours; these say one of each.
 """
 
+import datetime
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
+import sqlalchemy as sa
 
 from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.failed_items import stray_failures
 from batch_assets.database.records.hour_counts import count_by_hour
 from batch_assets.database.records.profiles import Profile
-from batch_assets.database.schema.tables import pipeline_tables
+from batch_assets.database.records.summaries import read_volumes
+from batch_assets.database.schema.tables import PipelineTables, pipeline_tables
 from batch_assets.errors import ModelError, RegistryError, SettingsError
 from batch_assets.hours import Hour
 from batch_assets.inference.model_version import version_in_force
+from batch_assets.monitoring.judgement import REFERENCE_AGE
+from batch_assets.monitoring.volume import judge_volume
 from batch_assets.orchestration.dagster_internals import AssetCheckEvaluationTargetMaterializationData
 from batch_assets.orchestration.failures import as_dagster_failure
 from batch_assets.orchestration.names import asset_keys
@@ -30,6 +35,7 @@ from batch_assets.reporting.verdicts import (
     verdict_on_model,
     verdicts_of_hour,
     verdicts_on_profile,
+    verdicts_on_volume,
 )
 from batch_assets.settings.model import RegisteredModel
 
@@ -82,6 +88,7 @@ def record_checks(
     engine, tables = engine_for(pipeline.database), pipeline_tables(pipeline)
     in_force = _model_in_force(pipeline)
     materialised = _materialisations(context.instance, declaration, list(hours))
+    volumes = _volumes_before(engine, tables, hours)
     for hour, summed in hours.items():
         summary = summed.summary
         name = "model" if isinstance(pipeline.model, RegisteredModel) else "model_version"
@@ -91,8 +98,15 @@ def record_checks(
         strays = stray_failures(engine, tables, hour)
         profile, command = summed.profile, declaration.command("baseline")
         of_profile = verdicts_on_profile(profile, command) if profile else []
-        for verdict in [*verdicts_of_hour(summary.outcome, strays, pipeline.retry, of_model), *of_profile]:
+        volume = judge_volume(hour.start, summary.outcome.items, volumes)
+        of_items = verdicts_of_hour(summary.outcome, strays, pipeline.retry, of_model)
+        for verdict in [*of_items, *of_profile, *verdicts_on_volume(volume)]:
             context.log_event(evaluation_of(declaration, verdict, hour, materialised.get(hour.key)))
+
+
+def _volumes_before(engine: sa.Engine, tables: PipelineTables, hours: Collection[Hour]) -> dict[datetime.datetime, int]:
+    starts = [hour.start for hour in hours]
+    return read_volumes(engine, tables, min(starts) - REFERENCE_AGE, max(starts)) if starts else {}
 
 
 def record_failures(context: dg.AssetExecutionContext, declaration: Declaration, hours: Sequence[Hour]) -> None:

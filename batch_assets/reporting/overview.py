@@ -12,9 +12,11 @@ import sqlalchemy as sa
 from batch_assets.database.records.hour_requests import read_requests
 from batch_assets.database.records.profiles import read_alarms
 from batch_assets.database.records.remaining import remaining_by_hour
-from batch_assets.database.records.summaries import hours_with_summary, read_summaries
+from batch_assets.database.records.summaries import hours_with_summary, read_summaries, read_volumes
 from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.hours import Hour, hours_between
+from batch_assets.monitoring.judgement import ALARM, REFERENCE_AGE
+from batch_assets.monitoring.volume import judge_volume
 from batch_assets.pipeline import Pipeline
 from batch_assets.reporting.older_models import older_models
 from batch_assets.reporting.verdicts import FEATURES_NAMED, Verdict, newest_due_hour, verdict_on_newest_hour
@@ -135,6 +137,7 @@ class _Records:
     left: Mapping[Hour, Remaining]
     given_up: Mapping[Hour, HourRequest]
     alarms: Mapping[Hour, Sequence[str]]
+    volumes: Mapping[datetime.datetime, int]
 
 
 def pipeline_overview(engine: sa.Engine, pipeline: Pipeline, now: datetime.datetime) -> PipelineOverview:
@@ -178,6 +181,7 @@ def _read(engine: sa.Engine, pipeline: Pipeline, first: Hour, open_hour: Hour) -
         remaining_by_hour(engine, tables, pipeline.first_hour, open_hour.start, attempts),
         {hour: row for hour, row in read_requests(engine, tables).items() if row.given_up_at},
         read_alarms(engine, tables, first.start, open_hour.start),
+        read_volumes(engine, tables, first.start - REFERENCE_AGE, open_hour.start),
     )
 
 
@@ -189,8 +193,15 @@ def _hour(hour: Hour, records: _Records, state: HourState) -> HourOverview:
         summary.items if summary else None,
         records.left.get(hour, _NOTHING),
         (given_up.given_up_because or "") if given_up else None,
-        records.alarms.get(hour, ()),
+        [*records.alarms.get(hour, ()), *_unusual_volume(hour, records)],
     )
+
+
+def _unusual_volume(hour: Hour, records: _Records) -> list[str]:
+    if hour.start not in records.volumes:
+        return []
+    judgement = judge_volume(hour.start, records.volumes[hour.start], records.volumes)
+    return [judgement.name] if judgement.verdict == ALARM else []
 
 
 def _state(hour: Hour, records: _Records, first: Hour, due: Hour) -> HourState:

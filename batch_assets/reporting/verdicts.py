@@ -20,6 +20,7 @@ ANSWERS_ARE_FINITE = "answers_are_finite"
 PREDICTIONS_STEM_FROM_CURRENT_MODEL = "predictions_stem_from_current_model"
 INPUTS_ARE_AS_IN_TRAINING = "inputs_are_as_in_training"
 LABELS_ARE_AS_USUAL = "labels_are_as_usual"
+ITEMS_ARE_AS_MANY_AS_USUAL = "items_are_as_many_as_usual"
 NEWEST_HOUR_WAS_SCORED_IN_TIME = "newest_hour_was_scored_in_time"
 # What holds where the check of that name passes.
 CHECKS_OF_HOUR = {
@@ -36,6 +37,8 @@ CHECKS_OF_HOUR = {
     "change is to stay, train the model anew or make another baseline.",
     LABELS_ARE_AS_USUAL: "Each label was answered as often as in the same hours of the past four weeks. With too few "
     "items or hours it is not judged.\n\nRed: look at the features first, then at what the items are about.",
+    ITEMS_ARE_AS_MANY_AS_USUAL: "The hour has about as many items as the same hour of the days before. With "
+    "fewer than seven of these it is not judged.\n\nRed: look whether the service writes them.",
 }
 # Of those that are unusual.
 FEATURES_NAMED = 10
@@ -155,6 +158,14 @@ def verdict_on_model(predicted: int, by_others: int, scored_with: str | None, in
     return Verdict(
         PREDICTIONS_STEM_FROM_CURRENT_MODEL, passed, seen, expected, {"predicted_by_other_models": by_others}
     )
+
+
+def verdicts_on_volume(judgement: Judgement) -> list[Verdict]:
+    """Returns whether an hour has as many items as usual, nothing where that was not judged."""
+    if judgement.verdict == NOT_JUDGED:
+        return []
+    expected = "no fewer and no more than chance and other days explain"
+    return [Verdict(ITEMS_ARE_AS_MANY_AS_USUAL, judgement.verdict != ALARM, judgement.reason, expected)]
 
 
 def verdicts_on_profile(profile: Profile, command: str) -> list[Verdict]:

@@ -34,6 +34,7 @@ GRAPH = {
             "failed_share_is_within_limit",
             "inputs_are_as_in_training",
             "items_add_up",
+            "items_are_as_many_as_usual",
             "labels_are_as_usual",
             "newest_hour_was_scored_in_time",
             "no_failed_items",

@@ -1,5 +1,6 @@
 """The summaries of hours, as they stand in `run_summary`."""
 
+import datetime
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +63,26 @@ def read_summary(engine: sa.Engine, tables: PipelineTables, hour: Hour) -> sa.Ro
     of_hour = sa.and_(tables.has(run_summary), run_summary.c.hour == hour.start)
     with snapshot(engine) as connection:
         return connection.execute(sa.select(run_summary).where(of_hour)).one_or_none()
+
+
+def read_volumes(
+    engine: sa.Engine, tables: PipelineTables, start: datetime.datetime, end: datetime.datetime
+) -> dict[datetime.datetime, int]:
+    """Returns how many items the hours had that start within some time, by their start.
+
+    Args:
+        engine: The database.
+        tables: Those of the pipeline.
+        start: In UTC without a zone.
+        end: That after the last of them.
+    """
+    columns = run_summary.c
+    within = sa.and_(tables.has(run_summary), columns.hour >= start, columns.hour < end)
+    with snapshot(engine) as connection:
+        return {
+            row.hour: row.items_
+            for row in connection.execute(sa.select(columns.hour, columns["items"].label("items_")).where(within))
+        }
 
 
 def last_model(engine: sa.Engine, tables: PipelineTables) -> str | None:

@@ -253,7 +253,7 @@ incidents = sa.Table(
         "kind",
         LONG_CODE,
         nullable=False,
-        doc="`hour failed`, `check failed`, `drift`, `deadline missed` or `canary failed`.",
+        doc="`hour failed`, `check failed`, `drift`, `volume`, `deadline missed` or `canary failed`.",
     ),
     sa.Column("subject", sa.Text, nullable=False, doc="Of what: an hour, a check of an hour, a feature, a label."),
     sa.Column("hour", TIME, nullable=False, doc="The hour in which it was found."),
