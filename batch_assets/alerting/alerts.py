@@ -111,7 +111,7 @@ def _findings(
     drift = drifted(newest, baseline_is_missing=no_baseline)
     due = newest_due_hour(now, pipeline.deadline_minutes)
     late = deadline_missed(newest_hour(pipeline, now), due, failed)
-    volume = of_unusual_volume(*newest_volume(engine, tables))
+    volume = of_unusual_volume(newest_volume(engine, tables))
     return found | checks | drift | volume | late | canary_failed(history.last_canary(since), now)
 
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from batch_assets.database.records.incidents import Incident, RecordedIncident
 from batch_assets.database.records.profiles import JudgedHour
 from batch_assets.hours import Hour
-from batch_assets.monitoring.judgement import ALARM, NOT_JUDGED, Judgement
+from batch_assets.monitoring.judgement import ALARM, NOT_JUDGED
+from batch_assets.reporting.newest_hour import VolumeOfHour
 from batch_assets.reporting.verdicts import Verdict
 from batch_assets.retrying.decision import FAILED, LONGEST_PAUSE, EndedRun, HourRequest
 
@@ -188,20 +189,20 @@ def drifted(newest: JudgedHour | None, *, baseline_is_missing: bool) -> Findings
     return found
 
 
-def of_unusual_volume(newest: Hour | None, judgement: Judgement | None) -> Findings:
+def of_unusual_volume(newest: VolumeOfHour | None) -> Findings:
     """Returns whether the newest hour that was summed up has unusually few or many items.
+
+    A feed that had stopped is back with the first item, also where it is too early to say how many are usual.
 
     Args:
         newest: That hour; None if none was.
-        judgement: What is said of it.
     """
-    if newest is None or judgement is None:
+    if newest is None:
         return Findings()
-    if judgement.verdict == NOT_JUDGED:
-        return Findings(undecided={Subject(VOLUME, judgement.name)})
-    if judgement.verdict != ALARM:
-        return Findings()
-    return Findings([Incident(VOLUME, judgement.name, newest, _sentence(judgement.reason))])
+    judgement = newest.judgement
+    if judgement.verdict == ALARM:
+        return Findings([Incident(VOLUME, judgement.name, newest.hour, _sentence(judgement.reason))])
+    return Findings(undecided=set() if newest.items else {Subject(VOLUME, judgement.name)})
 
 
 def deadline_missed(verdict: Verdict, due: Hour, failed: Collection[Hour]) -> Findings:

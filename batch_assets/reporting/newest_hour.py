@@ -1,6 +1,7 @@
 """Whether the newest hours are as they should be, as the tables have it."""
 
 import datetime
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
@@ -12,6 +13,21 @@ from batch_assets.monitoring.judgement import REFERENCE_AGE, Judgement
 from batch_assets.monitoring.volume import judge_volume
 from batch_assets.pipeline import Pipeline
 from batch_assets.reporting.verdicts import Verdict, newest_due_hour, verdict_on_newest_hour
+
+
+@dataclass(frozen=True)
+class VolumeOfHour:
+    """How many items an hour has, and whether that is as usual.
+
+    Args:
+        hour: The hour.
+        items: How many it has.
+        judgement: What is said of that.
+    """
+
+    hour: Hour
+    items: int
+    judgement: Judgement
 
 
 def newest_hour(pipeline: Pipeline, now: datetime.datetime) -> Verdict:
@@ -26,8 +42,8 @@ def newest_hour(pipeline: Pipeline, now: datetime.datetime) -> Verdict:
     return verdict_on_newest_hour(due, pipeline.first_hour, pipeline.deadline_minutes, scored=scored)
 
 
-def newest_volume(engine: sa.Engine, tables: PipelineTables) -> tuple[Hour | None, Judgement | None]:
-    """Returns the newest hour that was summed up, and whether it has as many items as usual; None if there is none.
+def newest_volume(engine: sa.Engine, tables: PipelineTables) -> VolumeOfHour | None:
+    """Returns whether the newest hour that was summed up has as many items as usual, None if none was.
 
     Args:
         engine: The database.
@@ -35,5 +51,6 @@ def newest_volume(engine: sa.Engine, tables: PipelineTables) -> tuple[Hour | Non
     """
     for row in read_summaries(engine, tables, None, 1):
         past = read_volumes(engine, tables, row.hour - REFERENCE_AGE, row.hour)
-        return Hour(row.hour), judge_volume(row.hour, row._mapping["items"], past)
-    return None, None
+        items = row._mapping["items"]
+        return VolumeOfHour(Hour(row.hour), items, judge_volume(row.hour, items, past))
+    return None
