@@ -6,6 +6,7 @@ import click
 
 from batch_assets.cli.pipelines import chosen_pipeline, pipeline_option
 from batch_assets.cli.register import item_texts, opened_file
+from batch_assets.database.records.promotions import with_model_in_force
 from batch_assets.hours import Hour, hour_of_key
 from batch_assets.wording import counted
 
@@ -41,7 +42,7 @@ def baseline(hours: tuple[Hour, Hour] | None, file: Path | None, name: str | Non
         raise click.UsageError("Give either --hours FIRST LAST or --file FILE.")
     from batch_assets.reporting.drift import baseline_from_hours, baseline_from_items  # noqa: PLC0415 - imports SciPy
 
-    pipeline = chosen_pipeline(name).load()
+    pipeline = with_model_in_force(chosen_pipeline(name).load())
     if hours is not None:
         made = baseline_from_hours(pipeline, *hours)
     elif file is not None:

@@ -21,6 +21,7 @@ BOOKKEEPING_TABLES = (
     "incidents",
     "actuals",
     "hour_quality",
+    "promotions",
 )
 
 Sql = Callable[..., Rows]

@@ -9,10 +9,11 @@ from batch_assets.database.schema.tables import (
     hour_locks,
     hour_profiles,
     hour_requests,
+    promotions,
     run_summary,
 )
 
-_READ = (baselines,)
+_READ = (baselines, promotions)
 _REPLACED = (failed_items, hour_locks, hour_profiles, hour_requests, run_summary)
 _UPDATED = (failed_items, hour_requests)
 

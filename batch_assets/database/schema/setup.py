@@ -21,6 +21,7 @@ from batch_assets.database.schema.tables import (
     hour_quality,
     hour_requests,
     incidents,
+    promotions,
     registrations,
     run_summary,
 )
@@ -41,6 +42,7 @@ BOOKKEEPING_TABLES = (
     incidents,
     actuals,
     hour_quality,
+    promotions,
 )
 _WAITED_TOO_LONG = 1205
 # The server cannot do it at once, or not without keeping the service out.
