@@ -26,7 +26,8 @@ def promote(name: str) -> None:
     click.echo(f"In force from the next run on: {_shown(made.model, made.version)}")
     click.echo(f"before: {_shown(made.model_before, made.version_before)}")
     click.echo(f"{counted(tried.items, 'recent item')} tried: {tried.scored:,} scored, {tried.failed:,} failed")
-    click.echo(f"{_UNDER_WAY} To take it back: batch-assets rollback {name}")
+    click.echo(_UNDER_WAY)
+    click.echo(f"To take it back: batch-assets rollback {name}")
 
 
 @click.command()

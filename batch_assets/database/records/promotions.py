@@ -126,7 +126,7 @@ def record_promotion(engine: sa.Engine, tables: PipelineTables, promotion: Promo
     Raises:
         PromotionError: Somebody else has been faster.
     """
-    account = sa.null() if engine.dialect.name == "sqlite" else sa.func.user()
+    account = sa.null() if engine.dialect.name == "sqlite" else sa.literal_column("USER()")
     row = {**asdict(promotion), "pipeline": tables.pipeline, "database_account": account}
     try:
         with writing(engine) as connection:
