@@ -14,7 +14,7 @@ from batch_assets.settings.database import (
     database_settings,
 )
 from batch_assets.settings.environment import environment, number
-from batch_assets.settings.folders import root_folder
+from batch_assets.settings.folders import project_folder
 from batch_assets.settings.items import ItemFormat
 from batch_assets.settings.model import (
     Challenger,
@@ -86,7 +86,7 @@ class Pipeline:
         throttle: What the others on the server are to be spared.
         deadline_minutes: So long after its end an hour must have been scored.
         challenger: A second model, to compare with the first; None if there is none.
-        folder: That of the project, which may be another one on the next machine.
+        folder: That of the project, which may be another one on the next machine; the empty path if it has none.
     """
 
     name: str
@@ -99,7 +99,7 @@ class Pipeline:
     throttle: ThrottleSettings
     deadline_minutes: int = DEADLINE_MINUTES
     challenger: Challenger | None = None
-    folder: Path = field(default_factory=root_folder)
+    folder: Path = field(default_factory=project_folder)
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Declaration:
     connection: str = DEFAULT_CONNECTION
     model: ModelSource | None = None
     challenger_model: ModelSource | None = None
-    folder: Path = field(default_factory=root_folder)
+    folder: Path = field(default_factory=project_folder)
     settings: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property

@@ -17,16 +17,15 @@ def promotion_remarks(pipeline: Pipeline, newest: Promotion | None) -> list[str]
     if newest is None or newest.restores_declared:
         return []
     done = "put in force again" if newest.action == ROLLBACK else "promoted"
-    by = newest.made_by + (f" (database account {newest.database_account})" if newest.database_account else "")
-    when = f"{newest.made_at:%Y-%m-%d %H:%M} UTC"
+    done = f"{done} on {newest.made_at:%Y-%m-%d %H:%M} UTC by {newest.made_by}"
     if applies(pipeline, newest):
         version = newest.version[:VERSION_CHARACTERS]
-        return [f"The model in force is {newest.model}, {version}, {done} on {when} by {by}."]
+        return [f"The model in force is {newest.model}, {version}, {done}."]
     declared = model_text(pipeline.model, pipeline.folder)
     if declared == newest.model:  # whoever declared it has made the promotion needless
         return []
     sentence = (
-        f"The model in force is the declared one, {declared}: that {newest.model} was {done} on {when} by {by} no "
-        f"longer applies, since the pipeline declared {newest.declared} then."
+        f"The model in force is the declared one, {declared}: that {newest.model} was {done} no longer "
+        f"applies, since the pipeline declared {newest.declared} then."
     )
     return [sentence]

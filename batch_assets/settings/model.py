@@ -136,7 +136,14 @@ def model_text(source: ModelSource, folder: Path) -> str:
 
 
 def path_text(path: Path, folder: Path) -> str:
-    """Returns a path as it is written from a folder, if it lies in that, else from the root of the disk."""
+    """Returns a path as it is written from a folder, if it lies in that, else from the root of the disk.
+
+    Args:
+        path: The path.
+        folder: The folder; the empty path if it is none in particular: a path is then left as somebody has written it.
+    """
+    if not folder.is_absolute():
+        return str(path)
     absolute = path.absolute()
     return str(absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute)
 
