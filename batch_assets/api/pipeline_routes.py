@@ -69,6 +69,7 @@ def _answers(**described: str) -> Answers:
 
 
 _READING = _answers(status_422="A parameter is malformed.", status_503="The database is away or busy: try again.")
+_ASKING = _answers(status_503="The database is away or busy: try again.")
 _WRITING = _answers(
     status_400="The body is no JSON.",
     status_401="The header `X-API-Key` is missing, or its key is another one.",
@@ -160,7 +161,7 @@ def pipeline_router(
     _add_items(routes, served, tag or "items")
     _add_writing(routes, served, may_write, tag or "items")
     _add_hours(routes, served, tag or "batch")
-    _add_metadata(routes, served.model, tag or "batch")
+    _add_metadata(routes, served, tag or "batch")
     return routes
 
 
@@ -260,12 +261,14 @@ def _add_hours(routes: APIRouter, served: ServedPipeline, tag: str) -> None:
         return _summary(row)
 
 
-def _add_metadata(routes: APIRouter, model: OnnxModel, tag: str) -> None:
-    by_name = bool(model.inputs.features)
+def _add_metadata(routes: APIRouter, served: ServedPipeline, tag: str) -> None:
+    by_name = bool(served.model.inputs.features)
+    shown = FeatureModelMetadata if by_name else ModelMetadata
 
-    @routes.get("/metadata", response_model=FeatureModelMetadata if by_name else ModelMetadata, tags=[tag])
+    @routes.get("/metadata", response_model=shown, tags=[tag], responses=_ASKING)
     def metadata() -> ModelMetadata | FeatureModelMetadata:
-        """The model by which registered items are checked."""
+        """The model that the next hour is scored with."""
+        model = served.model_in_force()
         return _features_of(model) if by_name else _numbers_of(model)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import sqlalchemy as sa
 
@@ -9,10 +10,9 @@ from batch_assets.api.item_bodies import ItemBodies, item_bodies
 from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.promotions import model_in_force, newest_promotion
 from batch_assets.database.schema.tables import PipelineTables, pipeline_tables
-from batch_assets.errors import DatabaseError
 from batch_assets.inference.model_files import load_model
 from batch_assets.inference.onnx_model import OnnxModel
-from batch_assets.pipeline import ENVIRONMENT_PIPELINE, Declaration, Pipeline
+from batch_assets.pipeline import ENVIRONMENT_PIPELINE, Declaration, ItemTable, Pipeline
 from batch_assets.settings.model import ModelSource
 
 # The longest that a statement of the API may wait: longer than MySQL waits for a lock.
@@ -26,7 +26,7 @@ class ServedPipeline:
     Args:
         pipeline: The pipeline.
         engine: Its database.
-        model: The model that items must fit: the one in force when the API began, as far as that could be told.
+        model: The declared model, which items must fit: whatever else is put in force takes the same ones.
         bodies: What its items are in requests and answers.
         columns_to_clear: Every column that a pipeline writes for these values; they become NULL when the values change.
     """
@@ -41,6 +41,16 @@ class ServedPipeline:
     def tables(self) -> PipelineTables:
         """The tables of the pipeline."""
         return pipeline_tables(self.pipeline)
+
+    def model_in_force(self) -> OnnxModel:
+        """Returns the model that the next run scores with.
+
+        Raises:
+            DatabaseError: It cannot be told which one that is.
+            ModelError: It cannot be loaded, or is no longer the one that was put in force.
+        """
+        source = model_in_force(self.pipeline, newest_promotion(self.engine, self.tables))
+        return self.model if source == self.pipeline.model else _loaded(source, self.pipeline.items)
 
     @property
     def is_of_environment(self) -> bool:
@@ -70,19 +80,17 @@ def served_pipelines(
     pipelines = [declaration.load(environment) for declaration in declarations]
     served = []
     for pipeline in pipelines:
+        model = load_model(pipeline.model, pipeline.items)
         engine = engine_for(pipeline.database, connections, ANSWER_SECONDS)
-        model = load_model(_model_in_force(pipeline, engine), pipeline.items)
         bodies, columns_to_clear = item_bodies(pipeline, model), tuple(_columns_to_clear(pipeline, pipelines))
         served.append(ServedPipeline(pipeline, engine, model, bodies, columns_to_clear))
     return served
 
 
-def _model_in_force(pipeline: Pipeline, engine: sa.Engine) -> ModelSource:
-    """Returns the model in force or, while the database is away, the declared one, which takes the same items."""
-    try:
-        return model_in_force(pipeline, newest_promotion(engine, pipeline_tables(pipeline)))
-    except DatabaseError:  # of which every request will tell
-        return pipeline.model
+# One that was put in force is always the same.
+@lru_cache(maxsize=8)
+def _loaded(source: ModelSource, items: ItemTable) -> OnnxModel:
+    return load_model(source, items)
 
 
 def _columns_to_clear(pipeline: Pipeline, pipelines: Sequence[Pipeline]) -> Iterator[str]:

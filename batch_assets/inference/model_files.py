@@ -52,9 +52,12 @@ def _load(source: ModelSource, path: Path, labels: tuple[str, ...], items: ItemF
     registered = isinstance(source, RegisteredModel)
     name, weights_folder = (str(source), path.parent) if registered else (path.name, None)
     model_bytes = read_file(path, "model", "MODEL_FILEPATH")
+    if source.sha256 is not None and not registered:
+        check_version(source, version_of(model_bytes, None))
+    session = open_session(model_bytes, name if registered else str(relative_to_root(path)), weights_folder)
+    # ONNX Runtime has checked the names of the files with weights.
     version = version_of(model_bytes, weights_folder)
     check_version(source, version)
-    session = open_session(model_bytes, name if registered else str(relative_to_root(path)), weights_folder)
     inputs = find_inputs(session, name, items)
     read = find_outputs(session, name, items.outputs, _classes(labels, items, model_bytes, weights_folder))
     return OnnxModel(session, version, name, items, inputs, read)
