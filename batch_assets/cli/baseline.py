@@ -42,11 +42,12 @@ def baseline(hours: tuple[Hour, Hour] | None, file: Path | None, name: str | Non
         raise click.UsageError("Give either --hours FIRST LAST or --file FILE.")
     from batch_assets.reporting.drift import baseline_from_hours, baseline_from_items  # noqa: PLC0415 - imports SciPy
 
-    pipeline = with_model_in_force(chosen_pipeline(name).load())
+    pipeline = chosen_pipeline(name).load()
     if hours is not None:
         made = baseline_from_hours(pipeline, *hours)
     elif file is not None:
         with opened_file(file) as (stream, file_name, _):
-            made = baseline_from_items(pipeline, item_texts(stream, file_name, pipeline.items), file_name)
+            texts = item_texts(stream, file_name, pipeline.items)
+            made = baseline_from_items(with_model_in_force(pipeline), texts, file_name)
     features = counted(len(made.sketches), "feature")
     click.echo(f"baseline of {features} made from {made.made_from}: {counted(made.items, 'item')}")

@@ -11,9 +11,13 @@ import dagster as dg
 import pytest
 
 from batch_assets.errors import DatabaseUnavailableError
+from batch_assets.hours import hour_of_key, utc_now
+from batch_assets.pipeline import pipeline_from_environment
+from batch_assets.reporting.quality import measure_hour
 from batch_assets_tests.support.command_line import batch_assets, succeeded
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.instance import run_of
+from batch_assets_tests.support.onnx_models import write_labels
 from batch_assets_tests.support.pipeline import (
     GOOD,
     HOUR,
@@ -260,6 +264,29 @@ def test_a_run_that_is_killed_after_a_promotion_leaves_the_rest_to_a_run_with_th
     assert by_first + by_second == 3 * FOUR_BATCHES
     assert set(map(json.dumps, predictions_of(sql, NEXT_START, NEXT_END).values())) == {json.dumps(SURE)}
     assert summary_of(sql)["run_id"] == run
+
+
+def test_an_hour_keeps_the_labels_of_the_model_that_scored_it(
+    instance: dg.DagsterInstance, sql: Sql, challenger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = insert_items(sql, GOOD)
+    run_job().assert_succeeded()
+    counts = summary_of(sql)["label_counts"]
+    reversed_labels = write_labels(tmp_path / "reversed.json", [*reversed(LABELS)])
+    monkeypatch.setenv("CHALLENGER_LABEL_FILEPATH", str(reversed_labels))
+    promote()
+    run_job().assert_succeeded()  # which scores nothing, and sums the hour up again
+    assert summary_of(sql)["label_counts"] == counts
+    assert summary_of(sql)["model_version"] == sha_of(IRIS)
+
+    known = [LABELS[row.argmax()] for row in iris_probabilities(GOOD)]
+    lines = [f"{key},{label}" for key, label in zip(keys, known, strict=True)]
+    (tmp_path / "known.csv").write_text("\n".join(["item_id,label", *lines]))
+    succeeded(batch_assets("actuals", str(tmp_path / "known.csv")))
+    hour = hour_of_key(HOUR)
+    assert hour
+    measured = measure_hour(pipeline_from_environment(), hour, utc_now())
+    assert (measured.known, measured.accuracy) == (3, 1.0)
 
 
 def test_a_pipeline_without_challenger_and_promotion_has_no_tags_of_a_model(
