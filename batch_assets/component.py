@@ -19,7 +19,7 @@ from batch_assets.orchestration.resources import Model
 from batch_assets.pipeline import ENVIRONMENT_PIPELINE, ITEM_TABLE, SCHEDULE_MINUTE, Declaration, ItemTable
 from batch_assets.settings.database import DEFAULT_CONNECTION
 from batch_assets.settings.items import Feature, Form, Output
-from batch_assets.settings.model import ModelFiles, ModelSource, is_registered, registered_model
+from batch_assets.settings.model import ModelSource, is_registered, model_of_text, registered_model
 
 
 def _between(least: float, most: float, value: Any) -> Any:
@@ -77,9 +77,7 @@ def pipeline_definitions(declaration: Declaration) -> dg.Definitions:
 def _declared_model(project_root: Path, file: str, labels: str | None, sample: str | None) -> ModelSource:
     label_filepath = project_root / labels if labels else None
     sample_data_path = project_root / sample if sample else None
-    if is_registered(file):
-        return registered_model(file, label_filepath, sample_data_path)
-    return ModelFiles(project_root / file, label_filepath, sample_data_path)
+    return model_of_text(file, label_filepath, sample_data_path, project_root)
 
 
 class TableAttributes(dg.Model, dg.Resolvable):
@@ -300,6 +298,7 @@ class BatchInferenceComponent(dg.Component, dg.Model, dg.Resolvable):
             connection=self.connection,
             model=self.files.declared(project_root) if self.files else None,
             challenger_model=self.challenger.declared(project_root) if self.challenger else None,
+            folder=project_root,
             settings={name: str(value) for name, value in settings.items() if value is not None},
         )
 

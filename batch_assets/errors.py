@@ -59,6 +59,10 @@ class BaselineError(BatchAssetsError):
     """Of the hours or the items that were named no baseline can be made."""
 
 
+class PromotionError(BatchAssetsError):
+    """No other model can be put in force, or none be taken back: nothing was changed."""
+
+
 class ModelError(BatchAssetsError):
     """The model or its labels cannot be used, or do not fit the items."""
 

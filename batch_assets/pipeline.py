@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from batch_assets.errors import SettingsError
 from batch_assets.hours import Hour, hour_of_key
@@ -13,6 +14,7 @@ from batch_assets.settings.database import (
     database_settings,
 )
 from batch_assets.settings.environment import environment, number
+from batch_assets.settings.folders import project_folder
 from batch_assets.settings.items import ItemFormat
 from batch_assets.settings.model import (
     Challenger,
@@ -84,6 +86,7 @@ class Pipeline:
         throttle: What the others on the server are to be spared.
         deadline_minutes: So long after its end an hour must have been scored.
         challenger: A second model, to compare with the first; None if there is none.
+        folder: That of the project, which may be another one on the next machine; the empty path if it has none.
     """
 
     name: str
@@ -96,6 +99,7 @@ class Pipeline:
     throttle: ThrottleSettings
     deadline_minutes: int = DEADLINE_MINUTES
     challenger: Challenger | None = None
+    folder: Path = field(default_factory=project_folder)
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ class Declaration:
         model: The files of the model, or a model of a registry; None for that of the environment.
         challenger_model: Those of a second model, to compare with the first. None: there is none or, without a `model`,
             it is that of the environment.
+        folder: That of the project.
         settings: Variables that have another value for it than in the environment.
     """
 
@@ -122,6 +127,7 @@ class Declaration:
     connection: str = DEFAULT_CONNECTION
     model: ModelSource | None = None
     challenger_model: ModelSource | None = None
+    folder: Path = field(default_factory=project_folder)
     settings: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
@@ -213,6 +219,7 @@ class Declaration:
             throttle=ThrottleSettings.from_environment(of_pipeline),
             deadline_minutes=int(number(of_pipeline, "BATCH_DEADLINE_MINUTES", 1, DEADLINE_MINUTES)),
             challenger=self.challenger(variables),
+            folder=self.folder,
         )
 
 

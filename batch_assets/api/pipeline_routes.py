@@ -73,6 +73,7 @@ def _answers(**described: str) -> Answers:
 
 
 _READING = _answers(status_422="A parameter is malformed.", status_503="The database is away or busy: try again.")
+_ASKING = _answers(status_503="The database is away or busy: try again.")
 _WRITING = _answers(
     status_400="The body is no JSON.",
     status_401="The header `X-API-Key` is missing, or its key is another one.",
@@ -166,7 +167,7 @@ def pipeline_router(
     _add_writing(routes, served, may_write, tag or "items")
     _add_hours(routes, served, tag or "batch")
     _add_actuals(routes, served, may_write, tag or "batch")
-    _add_metadata(routes, served.model, tag or "batch")
+    _add_metadata(routes, served, tag or "batch")
     return routes
 
 
@@ -290,12 +291,14 @@ def _add_actuals(routes: APIRouter, served: ServedPipeline, may_write: Callable[
         return page.answer(content, before=content[-1]["hour"]) if more else page.answer(content)
 
 
-def _add_metadata(routes: APIRouter, model: OnnxModel, tag: str) -> None:
-    by_name = bool(model.inputs.features)
+def _add_metadata(routes: APIRouter, served: ServedPipeline, tag: str) -> None:
+    by_name = bool(served.model.inputs.features)
+    shown = FeatureModelMetadata if by_name else ModelMetadata
 
-    @routes.get("/metadata", response_model=FeatureModelMetadata if by_name else ModelMetadata, tags=[tag])
+    @routes.get("/metadata", response_model=shown, tags=[tag], responses=_ASKING)
     def metadata() -> ModelMetadata | FeatureModelMetadata:
-        """The model by which registered items are checked."""
+        """The model that the next hour is scored with."""
+        model = served.model_in_force()
         return _features_of(model) if by_name else _numbers_of(model)
 
 

@@ -6,6 +6,7 @@ import click
 
 from batch_assets.cli.pipelines import chosen_pipeline, pipeline_option
 from batch_assets.cli.register import item_texts, opened_file
+from batch_assets.database.records.promotions import with_model_in_force
 from batch_assets.hours import Hour, hour_of_key
 from batch_assets.wording import counted
 
@@ -46,6 +47,7 @@ def baseline(hours: tuple[Hour, Hour] | None, file: Path | None, name: str | Non
         made = baseline_from_hours(pipeline, *hours)
     elif file is not None:
         with opened_file(file) as (stream, file_name, _):
-            made = baseline_from_items(pipeline, item_texts(stream, file_name, pipeline.items), file_name)
+            texts = item_texts(stream, file_name, pipeline.items)
+            made = baseline_from_items(with_model_in_force(pipeline), texts, file_name)
     features = counted(len(made.sketches), "feature")
     click.echo(f"baseline of {features} made from {made.made_from}: {counted(made.items, 'item')}")

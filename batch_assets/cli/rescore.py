@@ -6,6 +6,7 @@ from batch_assets.cli.hours import closed_hour
 from batch_assets.cli.pipelines import chosen_pipeline, pipeline_option
 from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.hour_requests import request_rescoring
+from batch_assets.database.records.promotions import with_model_in_force
 from batch_assets.database.records.summaries import hours_with_summary
 from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.errors import RetryError
@@ -37,7 +38,7 @@ def rescore(what: tuple[str, ...], older_model: bool, name: str | None) -> None:
     if older_model:
         from batch_assets.reporting.older_models import hours_of_older_models  # noqa: PLC0415 - imports the model's room
 
-        hours = [Hour(row.hour) for row in hours_of_older_models(engine, pipeline)]
+        hours = [Hour(row.hour) for row in hours_of_older_models(engine, with_model_in_force(pipeline))]
     else:
         hours = [closed_hour(text, pipeline.first_hour) for text in what]
         for hour in sorted(set(hours) - hours_with_summary(engine, tables, hours), key=lambda each: each.start):

@@ -1,12 +1,14 @@
 """`batch-assets status`: what became of the items."""
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
 from batch_assets.cli.pipelines import chosen_pipeline, declared_pipelines
 from batch_assets.database.connection.engine import engine_for
+from batch_assets.database.records.promotions import model_in_force, newest_promotion, with_model_in_force
 from batch_assets.database.records.remaining import failed_rows
 from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.hours import utc_now
@@ -62,12 +64,19 @@ def status(count: int, failed: bool, older_model: bool, limit: int, name: str | 
 
 def _hours(declaration: Declaration, count: int) -> "tuple[Table, list[str]]":
     from batch_assets.reporting.older_models import older_models  # noqa: PLC0415 - as above
+    from batch_assets.reporting.promotions import promotion_remarks  # noqa: PLC0415
     from batch_assets.reporting.status import hours_status, status_table  # noqa: PLC0415
 
-    pipeline = declaration.load()
-    engine = engine_for(pipeline.database)
+    declared = declaration.load()
+    engine = engine_for(declared.database)
+    newest = newest_promotion(engine, pipeline_tables(declared))
+    pipeline = replace(declared, model=model_in_force(declared, newest))
     found = hours_status(engine, pipeline, utc_now(), count)
-    return status_table(found), [*found.remarks, *older_models(engine, pipeline)]
+    return status_table(found), [
+        *promotion_remarks(declared, newest),
+        *found.remarks,
+        *older_models(engine, pipeline),
+    ]
 
 
 def _failed(declaration: Declaration, limit: int) -> "tuple[Table, list[str]]":
@@ -82,7 +91,7 @@ def _failed(declaration: Declaration, limit: int) -> "tuple[Table, list[str]]":
 def _of_older_models(declaration: Declaration, limit: int) -> "tuple[Table, list[str]]":
     from batch_assets.reporting.older_models import hours_of_older_models, older_models_table  # noqa: PLC0415 - as above
 
-    pipeline = declaration.load()
+    pipeline = with_model_in_force(declaration.load())
     rows = hours_of_older_models(engine_for(pipeline.database), pipeline, limit + 1)
     if not rows:
         remarks = ["No hour was scored last by another model."]

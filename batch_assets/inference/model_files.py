@@ -13,7 +13,7 @@ from batch_assets.inference.model_check import check_sample
 from batch_assets.inference.model_inputs import find_inputs
 from batch_assets.inference.model_outputs import Classes, find_outputs
 from batch_assets.inference.model_registry import downloaded, resolve
-from batch_assets.inference.model_version import read_file, version_of
+from batch_assets.inference.model_version import check_version, read_file, version_of
 from batch_assets.inference.onnx_model import OnnxModel, open_session
 from batch_assets.settings.folders import relative_to_root
 from batch_assets.settings.items import ItemFormat
@@ -39,24 +39,28 @@ def load_model(source: ModelSource, items: ItemFormat = LISTS_OF_NUMBERS) -> Onn
     if isinstance(source, RegisteredModel):
         version = resolve(source)
         with downloaded(version) as path:
-            model = _load(path, str(version), str(version), path.parent, labels, items)
+            model = _load(version, path, labels, items)
     else:
-        path = source.model_filepath
-        model = _load(path, path.name, str(relative_to_root(path)), None, labels, items)
+        model = _load(source, source.model_filepath, labels, items)
     if source.sample_data_path is not None:
         shown_as = f"the sample in {relative_to_root(source.sample_data_path)}"
         check_sample(model, _load_sample(source.sample_data_path), shown_as, every=True)
     return model
 
 
-def _load(  # noqa: PLR0913, PLR0917 - the file, what it is called, and what belongs to it
-    path: Path, name: str, place: str, weights_folder: Path | None, labels: tuple[str, ...], items: ItemFormat
-) -> OnnxModel:
+def _load(source: ModelSource, path: Path, labels: tuple[str, ...], items: ItemFormat) -> OnnxModel:
+    registered = isinstance(source, RegisteredModel)
+    name, weights_folder = (str(source), path.parent) if registered else (path.name, None)
     model_bytes = read_file(path, "model", "MODEL_FILEPATH")
-    session = open_session(model_bytes, place, weights_folder)
+    if source.sha256 is not None and not registered:
+        check_version(source, version_of(model_bytes, None))
+    session = open_session(model_bytes, name if registered else str(relative_to_root(path)), weights_folder)
+    # ONNX Runtime has checked the names of the files with weights.
+    version = version_of(model_bytes, weights_folder)
+    check_version(source, version)
     inputs = find_inputs(session, name, items)
     read = find_outputs(session, name, items.outputs, _classes(labels, items, model_bytes, weights_folder))
-    return OnnxModel(session, version_of(model_bytes, weights_folder), name, items, inputs, read)
+    return OnnxModel(session, version, name, items, inputs, read)
 
 
 def labels_of(source: ModelSource, items: ItemFormat, scored_with: Sequence[str] = ()) -> tuple[str, ...]:
@@ -72,6 +76,9 @@ def labels_of(source: ModelSource, items: ItemFormat, scored_with: Sequence[str]
     """
     if items.labelled_output is None:
         return ()
+    # A model that was put in force is not to name the answers of the one before it.
+    if scored_with and source.sha256 is not None:
+        return tuple(scored_with)
     if source.label_filepath is not None:
         return load_labels(source.label_filepath)
     if isinstance(source, RegisteredModel):

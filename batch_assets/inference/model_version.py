@@ -21,12 +21,34 @@ def version_in_force(source: ModelSource) -> str:
 
     Raises:
         SettingsError: The model is in a registry, and MLflow is missing or no registry is named.
-        ModelError: The file is missing, or the registry has no such model.
+        ModelError: The file is missing or not the one that was promoted, or the registry has no such model.
         RegistryError: The registry does not answer.
     """
     if isinstance(source, RegisteredModel):
         return str(resolve(source))
-    return version_of(read_file(source.model_filepath, "model", "MODEL_FILEPATH"), None)
+    version = version_of(read_file(source.model_filepath, "model", "MODEL_FILEPATH"), None)
+    check_version(source, version)
+    return version
+
+
+def check_version(source: ModelSource, version: str) -> None:
+    """Refuses a model that was promoted and is another one by now.
+
+    Args:
+        source: Where it is, and which version it must be.
+        version: Which one it is, in SHA-256.
+
+    Raises:
+        ModelError: It must be another one.
+    """
+    if source.sha256 not in (None, version):
+        file = None if isinstance(source, RegisteredModel) else source.model_filepath
+        name = f"file {relative_to_root(file)}" if file else source
+        raise ModelError(
+            f"The model {name} is not the one that was put in force: its SHA-256 is {version}, and was "
+            f"{source.sha256}. Nothing is scored with it. Put the one that it was back, promote this one "
+            "(batch-assets promote), or take the promotion back (batch-assets rollback)."
+        )
 
 
 def read_file(path: Path, what: str, variable: str) -> bytes:

@@ -5,6 +5,7 @@ from dataclasses import asdict
 import dagster as dg
 
 from batch_assets.database.connection.engine import engine_for
+from batch_assets.database.records.promotions import with_model_in_force
 from batch_assets.orchestration.failures import as_dagster_failure, tag_fault
 from batch_assets.orchestration.names import CANARY
 from batch_assets.orchestration.resources import Model
@@ -23,7 +24,7 @@ def build_canary(declaration: Declaration) -> dg.Definitions:
         It fails with the cause where the server is away, a right, a table or a column is missing, the model cannot be
         loaded or does not fit, or it answers otherwise than when it scored the same items.
         """
-        pipeline = declaration.load()
+        pipeline = with_model_in_force(declaration.load())
         result = try_pipeline(engine_for(pipeline.database), pipeline, model.load(pipeline.model, declaration.items))
         context.log.info(
             "The next hour would be scored with %s: %s of %s recent items scored, %s failed; %s answers compared.",

@@ -15,6 +15,7 @@ from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.failed_items import stray_failures
 from batch_assets.database.records.hour_counts import count_by_hour
 from batch_assets.database.records.profiles import Profile
+from batch_assets.database.records.promotions import with_model_in_force
 from batch_assets.database.records.summaries import read_volumes
 from batch_assets.database.schema.tables import PipelineTables, pipeline_tables
 from batch_assets.errors import ModelError, RegistryError, SettingsError
@@ -84,7 +85,7 @@ def record_checks(
         declaration: The pipeline.
         hours: What is known of each.
     """
-    pipeline = declaration.load()
+    pipeline = with_model_in_force(declaration.load())
     engine, tables = engine_for(pipeline.database), pipeline_tables(pipeline)
     in_force = _model_in_force(pipeline)
     materialised = _materialisations(context.instance, declaration, list(hours))

@@ -1,42 +1,72 @@
-"""Which version of a registered model a run scores with: one for all its hours, and all attempts of its steps."""
+"""Which model a run scores with: one for all its hours, and all attempts of its steps."""
 
 import dagster as dg
 
+from batch_assets.database.connection.engine import engine_for
+from batch_assets.database.records.promotions import (
+    applies,
+    model_in_force,
+    newest_promotion,
+    read_promotion,
+    source_of,
+)
+from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.inference.model_registry import resolve
 from batch_assets.orchestration.names import run_tag
-from batch_assets.pipeline import Declaration
-from batch_assets.settings.model import ModelSource, RegisteredModel, registered_model
+from batch_assets.pipeline import Declaration, Pipeline
+from batch_assets.settings.model import ModelSource, RegisteredModel, model_text, registered_model
 
-MODEL_TAG = "batch_assets/model"
+MODEL_TAG, PROMOTION_TAG = "batch_assets/model", "batch_assets/promotion"
 # And which run it was: one that is executed again has the tags of the first.
 _RUN_OF_MODEL_TAG = "batch_assets/run_of_model"
+_NONE = "none"
 
 
-def model_of_run(context: dg.AssetExecutionContext, declaration: Declaration, model: ModelSource) -> ModelSource:
-    """Returns the model that a run scores with: of an alias the version that it named when the run first asked.
+def model_of_run(context: dg.AssetExecutionContext, declaration: Declaration, pipeline: Pipeline) -> ModelSource:
+    """Returns the model that a run scores with: the one that was in force, as a version, when the run first asked.
 
-    The run is tagged with it. A step that is tried again after a lost connection may have written a part of the hour,
-    and must not write the rest with another model.
+    Where it may be another one a moment later, the run is tagged with it. A step that is tried again after a lost
+    connection may have written a part of the hour, and must not write the rest with another model.
 
     Args:
         context: Of the step.
         declaration: The pipeline.
-        model: As it is declared.
+        pipeline: The same with its settings.
 
     Raises:
         SettingsError: MLflow is not installed, or no registry is named.
         ModelError: The registry has no such model, version or alias.
         RegistryError: It does not answer, or not to this process.
+        DatabaseError: The promotions cannot be read.
     """
-    if not isinstance(model, RegisteredModel):
-        return model
-    run_id = context.run.run_id
-    model_tag, owner_tag = run_tag(MODEL_TAG, declaration), run_tag(_RUN_OF_MODEL_TAG, declaration)
+    newest = newest_promotion(engine_for(pipeline.database), pipeline_tables(pipeline))
+    if newest is None and pipeline.challenger is None and not isinstance(pipeline.model, RegisteredModel):
+        return pipeline.model
     # As it is now: the run of the context has the tags with which the process began.
-    run = context.instance.get_run_by_id(run_id)
+    run_id = context.run.run_id
+    run, owner_tag = context.instance.get_run_by_id(run_id), run_tag(_RUN_OF_MODEL_TAG, declaration)
     if run and run.tags.get(owner_tag) == run_id:
-        return registered_model(run.tags[model_tag], model.label_filepath, model.sample_data_path)
-    resolved = resolve(model)
-    context.log.info("The model of this run is %s, which %s names.", resolved, model)
-    context.instance.add_run_tags(run_id, {model_tag: str(resolved), owner_tag: run_id})
+        model, promotion = (run.tags[run_tag(tag, declaration)] for tag in (MODEL_TAG, PROMOTION_TAG))
+        return _as_tagged(pipeline, model, promotion)
+    source = model_in_force(pipeline, newest)
+    resolved = resolve(source) if isinstance(source, RegisteredModel) else source
+    text, promotion = model_text(resolved, pipeline.folder), _NONE
+    if newest and applies(pipeline, newest):
+        promotion = str(newest.number)
+        context.log.info("The model of this run is %s, by promotion %s.", text, promotion)
+    elif resolved != source:
+        context.log.info("The model of this run is %s, which %s names.", resolved, source)
+    tags = {MODEL_TAG: text, PROMOTION_TAG: promotion, _RUN_OF_MODEL_TAG: run_id}
+    context.instance.add_run_tags(run_id, {run_tag(tag, declaration): value for tag, value in tags.items()})
     return resolved
+
+
+def _as_tagged(pipeline: Pipeline, model: str, promotion: str) -> ModelSource:
+    """Returns the model that the run was tagged with, whatever is in force by now."""
+    if promotion != _NONE:
+        row = read_promotion(engine_for(pipeline.database), pipeline_tables(pipeline), int(promotion))
+        return source_of(pipeline, row.after)
+    declared = pipeline.model
+    if isinstance(declared, RegisteredModel):
+        return registered_model(model, declared.label_filepath, declared.sample_data_path)
+    return declared

@@ -20,6 +20,7 @@ from batch_assets.database.records.profiles import (
     store_baseline,
     store_profile,
 )
+from batch_assets.database.records.promotions import model_that_scored
 from batch_assets.database.schema.tables import item_table, pipeline_tables
 from batch_assets.database.slices.batch import Batch
 from batch_assets.errors import BaselineError
@@ -125,7 +126,7 @@ def baseline_from_hours(pipeline: Pipeline, first: Hour, last: Hour) -> Baseline
     (version,) = set(versions.values())
     sample = KeySample(names, BASELINE_ITEMS)
     found: dict[Hour, tuple[KeySample, Mapping[str, int]]] = {}
-    labels = labels_of(pipeline.model, names)
+    labels = labels_of(model_that_scored(pipeline, version), names)
     for hour in sorted(versions, key=lambda each: each.start):
         of_hour = KeySample(names)
         batches = sample.watching(of_hour.watching(read_predictions(engine, names, hour)))
@@ -139,7 +140,7 @@ def baseline_from_hours(pipeline: Pipeline, first: Hour, last: Hour) -> Baseline
 
 
 def baseline_from_items(pipeline: Pipeline, texts: Iterable[str], source: str) -> Baseline:
-    """Makes the baseline of items, as those of the training, for the model that the pipeline has now, and stores it.
+    """Makes the baseline of items, as those of the training, for the model of the pipeline, and stores it.
 
     Args:
         pipeline: The pipeline.

@@ -27,7 +27,7 @@ def older_models(engine: sa.Engine, pipeline: Pipeline) -> list[str]:
 
     Args:
         engine: The database.
-        pipeline: The pipeline.
+        pipeline: The pipeline, with the model in force.
     """
     try:
         version = _comparable_version(engine, pipeline)
@@ -38,7 +38,8 @@ def older_models(engine: sa.Engine, pipeline: Pipeline) -> list[str]:
     if version is None or hours is None:
         return []
     when = hours.first.key if hours.count == 1 else f"from {hours.first.key} to {hours.last.key}"
-    which = "that of the last run" if isinstance(pipeline.model, RegisteredModel) else "the one in force"
+    known = pipeline.model.sha256 is not None or not isinstance(pipeline.model, RegisteredModel)
+    which = "the one in force" if known else "that of the last run"
     sentence = (
         f"{counted(hours.count, 'hour')} ({when}) {'was' if hours.count == 1 else 'were'} scored last by another model "
         f"than {which}, {version[:VERSION_CHARACTERS]}."
@@ -53,7 +54,7 @@ def hours_of_older_models(
 
     Args:
         engine: The database.
-        pipeline: The pipeline.
+        pipeline: The pipeline, with the model in force.
         count: How many at the most; None for all.
 
     Raises:
@@ -73,13 +74,13 @@ def _comparable_version(engine: sa.Engine, pipeline: Pipeline) -> str | None:
 
     Args:
         engine: The database.
-        pipeline: The pipeline.
+        pipeline: The pipeline, with the model in force.
 
     Raises:
         ModelError: The file of the model is missing.
     """
     if isinstance(pipeline.model, RegisteredModel):
-        return last_model(engine, pipeline_tables(pipeline))
+        return pipeline.model.sha256 or last_model(engine, pipeline_tables(pipeline))
     return version_in_force(pipeline.model)
 
 

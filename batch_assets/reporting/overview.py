@@ -3,7 +3,7 @@
 import datetime
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum, auto
 from typing import Any
 
@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from batch_assets.database.records.hour_requests import read_requests
 from batch_assets.database.records.profiles import read_alarms
+from batch_assets.database.records.promotions import model_in_force, newest_promotion
 from batch_assets.database.records.remaining import remaining_by_hour
 from batch_assets.database.records.summaries import hours_with_summary, read_summaries, read_volumes
 from batch_assets.database.schema.tables import pipeline_tables
@@ -19,6 +20,7 @@ from batch_assets.monitoring.judgement import ALARM, REFERENCE_AGE
 from batch_assets.monitoring.volume import judge_volume
 from batch_assets.pipeline import Pipeline
 from batch_assets.reporting.older_models import older_models
+from batch_assets.reporting.promotions import promotion_remarks
 from batch_assets.reporting.verdicts import FEATURES_NAMED, Verdict, newest_due_hour, verdict_on_newest_hour
 from batch_assets.retrying.decision import HourRequest, Remaining
 from batch_assets.wording import counted
@@ -109,6 +111,7 @@ class PipelineOverview:
         open: Hours in which something is left to do, of whatever age, newest first.
         open_count: How many there are of these.
         newest: Whether the newest hour that must have been scored was.
+        promotion: Which model was put in force and by whom, in sentences; none if the declared one is in force.
         older_models: How many hours another model has scored last, in sentences; none if none was.
     """
 
@@ -116,6 +119,7 @@ class PipelineOverview:
     open: Sequence[HourOverview]
     open_count: int
     newest: Verdict
+    promotion: Sequence[str]
     older_models: Sequence[str]
 
     @property
@@ -147,12 +151,13 @@ def pipeline_overview(engine: sa.Engine, pipeline: Pipeline, now: datetime.datet
 
     Args:
         engine: The database.
-        pipeline: The pipeline.
+        pipeline: The pipeline as it is declared.
         now: The present, in UTC without a zone.
 
     Raises:
         DatabaseError: A table is missing, or the server is away.
     """
+    newest = newest_promotion(engine, pipeline_tables(pipeline))
     open_hour = Hour(now.replace(minute=0, second=0, microsecond=0))
     first = Hour(open_hour.start - datetime.timedelta(hours=HOURS_SHOWN))
     shown = hours_between(first, open_hour)[:-1]
@@ -170,7 +175,8 @@ def pipeline_overview(engine: sa.Engine, pipeline: Pipeline, now: datetime.datet
         found[:OPEN_HOURS_SHOWN],
         len(found),
         verdict_on_newest_hour(due, pipeline.first_hour, pipeline.deadline_minutes, scored=scored),
-        older_models(engine, pipeline),
+        promotion_remarks(pipeline, newest),
+        older_models(engine, replace(pipeline, model=model_in_force(pipeline, newest))),
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.actuals import MeasuredHour, read_answers_and_actuals, store_quality
+from batch_assets.database.records.promotions import model_that_scored
 from batch_assets.database.records.summaries import read_summary
 from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.hours import Hour
@@ -32,13 +33,14 @@ def measure_hour(pipeline: Pipeline, hour: Hour, now: datetime.datetime) -> Qual
     """
     engine, tables = engine_for(pipeline.database), pipeline_tables(pipeline)
     output = pipeline.items.labelled_output or pipeline.items.outputs[0]
-    labels = labels_of(pipeline.model, pipeline.items)
+    summary = read_summary(engine, tables, hour)
+    version = summary.model_version if summary else None
+    labels = labels_of(model_that_scored(pipeline, version), pipeline.items)
     quality = Quality()
     for rows in read_answers_and_actuals(engine, tables, output.column, hour):
         answers, known_labels, known_values = zip(*rows, strict=True)
         _add(quality, output.form, parsed_texts(answers, output.form), labels, known_labels, known_values)
-    summary = read_summary(engine, tables, hour)
-    measured = MeasuredHour(hour, quality, summary.model_version if summary else None, now)
+    measured = MeasuredHour(hour, quality, version, now)
     store_quality(engine, tables, measured)
     return quality
 

@@ -10,8 +10,20 @@ _MODEL_OF_WHEEL = Path(str(files("batch_assets"))) / "models"
 
 def root_folder() -> Path:
     """Returns the checkout that holds the package, or the working folder for a package installed elsewhere."""
+    return _checkout() or Path.cwd()
+
+
+def project_folder() -> Path:
+    """Returns the checkout that holds the package, or the empty path for a package installed elsewhere.
+
+    The working folder of one process, which that stands for, may be another one for the next.
+    """
+    return _checkout() or Path()
+
+
+def _checkout() -> Path | None:
     checkout = Path(__file__).parents[2]
-    return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
+    return checkout if (checkout / "pyproject.toml").is_file() else None
 
 
 def home_folder(environment: Mapping[str, str]) -> Path:

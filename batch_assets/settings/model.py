@@ -24,11 +24,13 @@ class ModelFiles:
             itself, or it has none.
         sample_data_path: JSON list of the values of a few items that the model must be able to score. None:
             the first items of an hour serve as the sample.
+        sha256: The version that the file must be; None if it may be any.
     """
 
     model_filepath: Path
     label_filepath: Path | None
     sample_data_path: Path | None
+    sha256: str | None = None
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Self:
@@ -58,6 +60,7 @@ class RegisteredModel:
         alias: Names a version, now this one and then another.
         label_filepath: As of `ModelFiles`.
         sample_data_path: As of `ModelFiles`.
+        sha256: As of `ModelFiles`.
     """
 
     name: str
@@ -65,6 +68,7 @@ class RegisteredModel:
     alias: str | None
     label_filepath: Path | None = None
     sample_data_path: Path | None = None
+    sha256: str | None = None
 
     def __str__(self) -> str:
         """The model as MLflow writes it: `models:/churn@champion` or `models:/churn/3`."""
@@ -119,6 +123,46 @@ def registered_model(text: str, label_filepath: Path | None, sample_data_path: P
     return RegisteredModel(
         found["name"], None if version is None else int(version), found["alias"], label_filepath, sample_data_path
     )
+
+
+def model_text(source: ModelSource, folder: Path) -> str:
+    """Returns what names a model, the same on every machine that has the folder, wherever that is.
+
+    Args:
+        source: The model.
+        folder: That of the project.
+    """
+    return str(source) if isinstance(source, RegisteredModel) else path_text(source.model_filepath, folder)
+
+
+def path_text(path: Path, folder: Path) -> str:
+    """Returns a path as it is written from a folder, if it lies in that, else from the root of the disk.
+
+    Args:
+        path: The path.
+        folder: The folder; the empty path if it is none in particular: a path is then left as somebody has written it.
+    """
+    if not folder.is_absolute():
+        return str(path)
+    absolute = path.absolute()
+    return str(absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute)
+
+
+def model_of_text(text: str, label_filepath: Path | None, sample_data_path: Path | None, folder: Path) -> ModelSource:
+    """Returns the model that a text names, which `model_text` has written or somebody into a declaration.
+
+    Args:
+        text: A path, or a model of a registry.
+        label_filepath: Its labels, if it does not name its classes.
+        sample_data_path: What to try it with.
+        folder: That of the project, from which a path is written.
+
+    Raises:
+        SettingsError: The text names no version of a registered model.
+    """
+    if is_registered(text):
+        return registered_model(text, label_filepath, sample_data_path)
+    return ModelFiles(folder / text, label_filepath, sample_data_path)
 
 
 def model_from_environment(environ: Mapping[str, str]) -> ModelSource:

@@ -32,6 +32,7 @@ from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 from batch_assets_tests.support.instance import ROOT, running_instance
 from batch_assets_tests.support.pipeline import GOOD, insert_items
+from batch_assets_tests.support.promotions import IRIS, promote, roll_back, sha_of, write_challenger
 from batch_assets_tests.support.rows import failed
 from batch_assets_tests.support.servers import free_port, private_server
 
@@ -222,6 +223,24 @@ def test_hours_of_an_older_model_are_counted_and_nothing_is_wrong_with_them(star
         "<p>40 hours (from 2026-11-01-10:00 to 2026-11-03-01:00) were scored last by another model than the one in "
         f"force, {in_force[:12]}. To see which: batch-assets status --older-model</p>"
     ) in page
+
+
+def test_a_promoted_model_is_named_with_who_has_promoted_it(
+    start: Start, sql: Sql, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good_night(sql)
+    sql("UPDATE run_summary SET model_version = %s", version_in_force(pipeline_from_environment().model))
+    challenger = write_challenger(tmp_path, monkeypatch)
+    api = start()
+    assert "The model in force" not in page_of(api)
+    promote()
+    ((made_by,),) = sql("SELECT made_by FROM promotions")
+    page, version = page_of(api), sha_of(challenger)[:12]
+    assert re.search(f"The model in force is .*challenger.onnx, {version}, promoted on .* UTC by {made_by}", page)
+    assert f"were scored last by another model than the one in force, {version}" in page
+    assert api.get("/metadata").json()["model_version"] == sha_of(challenger)
+    roll_back()
+    assert api.get("/metadata").json()["model_version"] == sha_of(IRIS)
 
 
 def test_hours_before_the_first_one_are_nobodys_fault(start: Start, sql: Sql) -> None:

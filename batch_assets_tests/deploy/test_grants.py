@@ -62,6 +62,7 @@ from batch_assets_tests.support.pipeline import (
 )
 from batch_assets_tests.support.programs import find_program
 from batch_assets_tests.support.project import create_customers, declared, run_of, scores
+from batch_assets_tests.support.promotions import SURE, promote, roll_back, sha_of, write_challenger
 from batch_assets_tests.support.receiver import receiver
 from batch_assets_tests.support.servers import PrivateServer, Server, try_to_install
 
@@ -212,6 +213,24 @@ def test_the_batch_tells_of_incidents(as_batch: Installation, monkeypatch: pytes
     assert heard.titles.count("items: 1 hour failed") == heard.titles.count("items: over: 1 hour failed") == 1
 
 
+def test_the_batch_promotes_a_challenger_and_takes_it_back(
+    as_batch: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = as_batch
+    challenger = write_challenger(tmp_path, monkeypatch)
+    registered(shop, *GOOD)
+    promote()
+    run_job().assert_succeeded()
+    assert list(predictions_of(shop.sql).values()) == [SURE] * 3
+    ((model, account),) = shop.sql("SELECT model, database_account FROM promotions")
+    assert (model, account.partition("@")[0]) == (str(challenger), "shop_batch")
+    with served(shop.environment("api")) as client:
+        assert client.get("/metadata").json()["model_version"] == sha_of(challenger)
+        assert str(challenger) in client.get("/").text
+    roll_back()
+    assert shop.sql("SELECT action FROM promotions ORDER BY number") == [("promote",), ("rollback",)]
+
+
 def test_the_batch_publishes_a_whole_hour_and_takes_predictions_away(as_batch: Installation) -> None:
     shop, sql = as_batch, as_batch.sql
     keys = registered(shop, *GOOD)
@@ -224,7 +243,14 @@ def test_the_batch_publishes_a_whole_hour_and_takes_predictions_away(as_batch: I
 
 
 @pytest.mark.parametrize(
-    "right", ["UPDATE (prediction) ON items", "DELETE ON run_summary", "INSERT ON hour_locks", "SELECT ON baselines"]
+    "right",
+    [
+        "UPDATE (prediction) ON items",
+        "DELETE ON run_summary",
+        "INSERT ON hour_locks",
+        "SELECT ON baselines",
+        "SELECT ON promotions",
+    ],
 )
 def test_the_canary_names_a_right_that_is_missing(as_batch: Installation, right: str) -> None:
     shop, sql = as_batch, as_batch.sql
@@ -342,12 +368,15 @@ NOT_THEIRS = {
         "DROP TABLE {dagster}.runs",
         "CREATE INDEX more ON failed_items (code)",
         "DELETE FROM incidents",
+        "DELETE FROM promotions",
+        "UPDATE promotions SET made_by = 'somebody else'",
         "UPDATE batch_assets_alembic_version SET version_num = '0001'",
     ),
     "prune": (
         "UPDATE items SET prediction = NULL",
         "INSERT INTO items (`values`) VALUES ('[1]')",
         "UPDATE run_summary SET items = 0",
+        "DELETE FROM promotions",
         "ALTER TABLE items ADD COLUMN more INTEGER",
         "DROP TABLE {dagster}.runs",
     ),
@@ -365,6 +394,7 @@ NOT_THEIRS = {
         "DELETE FROM hour_profiles",
         "SELECT * FROM hour_locks",
         "SELECT * FROM incidents",
+        "INSERT INTO promotions SELECT * FROM promotions",
         "REPLACE INTO hour_locks VALUES ('items', '2026-11-02', 'somebody', '2026-11-02')",
         "SELECT * FROM {dagster}.runs",
     ),

@@ -23,6 +23,7 @@ BOOKKEEPING_TABLES = (
     "hour_quality",
     "hour_models",
     "item_models",
+    "promotions",
 )
 
 Sql = Callable[..., Rows]

@@ -3,8 +3,9 @@
 --
 --     mysql shop < deploy/grants/3_tables.sql
 
--- The batch: Dagster's webserver, daemon, code server and runs, and `batch-assets status`, `retry`, `rescore` and
--- `baseline`. It writes predictions and nothing else into the items.
+-- The batch: Dagster's webserver, daemon, code server and runs, and `batch-assets status`, `retry`, `rescore`,
+-- `baseline`, `promote` and `rollback`. It writes predictions and nothing else into the items. What was promoted nobody
+-- changes or deletes afterwards.
 GRANT SELECT, UPDATE (prediction) ON items TO batch_assets_batch;
 GRANT SELECT, INSERT, UPDATE, DELETE ON failed_items TO batch_assets_batch;
 GRANT SELECT, INSERT, DELETE ON run_summary TO batch_assets_batch;
@@ -17,6 +18,7 @@ GRANT SELECT, INSERT, DELETE ON item_models TO batch_assets_batch;
 GRANT SELECT, INSERT, DELETE ON actuals TO batch_assets_batch;
 GRANT SELECT, INSERT, DELETE ON hour_quality TO batch_assets_batch;
 GRANT SELECT, INSERT, UPDATE ON incidents TO batch_assets_batch;
+GRANT SELECT, INSERT ON promotions TO batch_assets_batch;
 
 -- `batch-assets prune`: the only one who deletes items.
 GRANT SELECT, DELETE ON items TO batch_assets_prune;
@@ -42,4 +44,5 @@ GRANT SELECT ON hour_requests TO batch_assets_api;
 GRANT SELECT ON hour_profiles TO batch_assets_api;
 GRANT SELECT ON hour_quality TO batch_assets_api;
 GRANT SELECT, INSERT, DELETE ON actuals TO batch_assets_api;
+GRANT SELECT ON promotions TO batch_assets_api;
 GRANT SELECT, INSERT ON registrations TO batch_assets_api;

@@ -11,10 +11,11 @@ from batch_assets.database.schema.tables import (
     hour_profiles,
     hour_requests,
     item_models,
+    promotions,
     run_summary,
 )
 
-_READ = (baselines,)
+_READ = (baselines, promotions)
 _REPLACED = (failed_items, hour_locks, hour_models, hour_profiles, hour_requests, item_models, run_summary)
 _UPDATED = (failed_items, hour_requests)
 

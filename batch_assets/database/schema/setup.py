@@ -23,6 +23,7 @@ from batch_assets.database.schema.tables import (
     hour_requests,
     incidents,
     item_models,
+    promotions,
     registrations,
     run_summary,
 )
@@ -45,6 +46,7 @@ BOOKKEEPING_TABLES = (
     hour_quality,
     hour_models,
     item_models,
+    promotions,
 )
 _WAITED_TOO_LONG = 1205
 # The server cannot do it at once, or not without keeping the service out.

@@ -319,3 +319,30 @@ hour_quality = sa.Table(
     sa.Column("calibration", sa.Text, nullable=False, doc="Ten bins: items, mean confidence and accuracy, as JSON."),
     info={"doc": "How right the predictions of each hour were, as far as it is known what came true."},
 )
+
+promotions = sa.Table(
+    "promotions",
+    metadata,
+    _pipeline_column(),
+    sa.Column("number", IDENTIFIER, primary_key=True, autoincrement=False, doc="Numbers those of a pipeline from 1."),
+    sa.Column("action", LONG_CODE, nullable=False, doc="`promote` or `rollback`."),
+    sa.Column("made_at", TIME, nullable=False, doc="When, in UTC."),
+    sa.Column("made_by", sa.Text, nullable=False, doc="By which account of which machine, as that says."),
+    sa.Column("database_account", sa.Text, doc="By which account of the server, from where. `NULL` on SQLite."),
+    sa.Column(
+        "declared",
+        sa.Text,
+        nullable=False,
+        doc="The model that the pipeline declared then. While it declares that, the newest row applies.",
+    ),
+    sa.Column(
+        "model", sa.Text, nullable=False, doc="The model in force from then on: a file, or `models:/NAME/VERSION`."
+    ),
+    sa.Column("label_filepath", sa.Text, doc="Its labels. `NULL` if it names its classes itself, or has none."),
+    sa.Column("version", LONG_CODE, nullable=False, doc="Its SHA-256."),
+    sa.Column("model_before", sa.Text, nullable=False, doc="The model in force until then."),
+    sa.Column("label_filepath_before", sa.Text, doc="Its labels."),
+    sa.Column("version_before", LONG_CODE, doc="Its SHA-256. `NULL` if it could not be told, as of an alias."),
+    sa.Column("takes_back", sa.BigInteger, doc="Which promotion a rollback has taken back, by its `number`."),
+    info={"doc": "Which models were put in force, and by whom. A row is never changed or deleted."},
+)

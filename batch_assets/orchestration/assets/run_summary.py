@@ -9,6 +9,7 @@ import dagster as dg
 from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.failed_items import failed_ids, failures_by_code
 from batch_assets.database.records.hour_models import predictions_by_model
+from batch_assets.database.records.promotions import model_that_scored
 from batch_assets.database.records.summaries import read_summaries
 from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.database.slices.batch import Batch
@@ -132,7 +133,8 @@ def _sum_up(pipeline: Pipeline, hour: Hour, predictions: Iterable[Batch], scorin
 
 
 def _outcome(pipeline: Pipeline, hour: Hour, predictions: Iterable[Batch], scoring: Mapping[str, Any]) -> Outcome:
-    labels = labels_of(pipeline.model, pipeline.items, scoring.get("labels", ()))
+    source = model_that_scored(pipeline, scoring.get("model_version"))
+    labels = labels_of(source, pipeline.items, scoring.get("labels", ()))
     failed = failed_ids(engine_for(pipeline.database), pipeline_tables(pipeline), hour)
     return count_outcome(predictions, pipeline.items, failed, labels)
 

@@ -157,12 +157,13 @@ def test_a_migration_that_is_interrupted_after_any_step_loses_nothing_and_is_fin
     before, on_sqlite = rows_of_tables(sql), engine.dialect.name == "sqlite"
     # SQLite takes back all that was done. A server keeps it, so that the first step is another one each time; the last
     # one of a migration writes down that it is done.
-    for step in range(1, 100 if on_sqlite else len(COLUMNS) + 16):
+    for step in range(1, 100):
         limit = step if on_sqlite else 1
         if interrupted_after(engine, limit, lambda: initialize_database(engine, ITEMS)) < limit:
             break
         assert rows_of_tables(sql) == before
-        assert sql(VERSION) in ([("0003",)], [("0004",)], [("0005",)], [("0006",)], [("0007",)])
+        ((version,),) = sql(VERSION)
+        assert "0003" <= version < "0011"
     assert step > len(COLUMNS)
     initialize_database(engine, ITEMS)
     assert rows_of_tables(sql) == before
