@@ -61,13 +61,15 @@ def status(count: int, failed: bool, older_model: bool, limit: int, name: str | 
 
 
 def _hours(declaration: Declaration, count: int) -> "tuple[Table, list[str]]":
-    from batch_assets.reporting.older_models import older_models  # noqa: PLC0415 - as above
+    from batch_assets.reporting.challenger_summary import challenger_remarks  # noqa: PLC0415 - as above
+    from batch_assets.reporting.older_models import older_models  # noqa: PLC0415
     from batch_assets.reporting.status import hours_status, status_table  # noqa: PLC0415
 
     pipeline = declaration.load()
-    engine = engine_for(pipeline.database)
-    found = hours_status(engine, pipeline, utc_now(), count)
-    return status_table(found), [*found.remarks, *older_models(engine, pipeline)]
+    engine, now = engine_for(pipeline.database), utc_now()
+    found = hours_status(engine, pipeline, now, count)
+    remarks = [*found.remarks, *older_models(engine, pipeline), *challenger_remarks(engine, declaration, now, count)]
+    return status_table(found), remarks
 
 
 def _failed(declaration: Declaration, limit: int) -> "tuple[Table, list[str]]":

@@ -21,6 +21,8 @@ BOOKKEEPING_TABLES = (
     "incidents",
     "actuals",
     "hour_quality",
+    "challenger_predictions",
+    "challenger_hours",
 )
 
 Sql = Callable[..., Rows]

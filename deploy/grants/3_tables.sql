@@ -14,6 +14,8 @@ GRANT SELECT, INSERT, DELETE ON baselines TO batch_assets_batch;
 GRANT SELECT, INSERT, DELETE ON hour_profiles TO batch_assets_batch;
 GRANT SELECT, INSERT, DELETE ON actuals TO batch_assets_batch;
 GRANT SELECT, INSERT, DELETE ON hour_quality TO batch_assets_batch;
+GRANT SELECT, INSERT, DELETE ON challenger_predictions TO batch_assets_batch;
+GRANT SELECT, INSERT, UPDATE, DELETE ON challenger_hours TO batch_assets_batch;
 GRANT SELECT, INSERT, UPDATE ON incidents TO batch_assets_batch;
 
 -- `batch-assets prune`: the only one who deletes items.
@@ -25,6 +27,8 @@ GRANT SELECT, DELETE ON hour_requests TO batch_assets_prune;
 GRANT SELECT, DELETE ON hour_profiles TO batch_assets_prune;
 GRANT SELECT, DELETE ON actuals TO batch_assets_prune;
 GRANT SELECT, DELETE ON hour_quality TO batch_assets_prune;
+GRANT SELECT, DELETE ON challenger_predictions TO batch_assets_prune;
+GRANT SELECT, DELETE ON challenger_hours TO batch_assets_prune;
 GRANT SELECT, DELETE ON incidents TO batch_assets_prune;
 GRANT SELECT, DELETE ON registrations TO batch_assets_prune;
 

@@ -23,6 +23,8 @@ from batch_assets.database.records.remaining import remaining_by_hour
 from batch_assets.database.records.summaries import hours_with_summary
 from batch_assets.database.schema.tables import (
     PipelineTables,
+    challenger_hours,
+    challenger_predictions,
     failed_items,
     hour_locks,
     hour_profiles,
@@ -78,7 +80,7 @@ def old_hours(engine: sa.Engine, tables: PipelineTables, end: datetime.datetime)
     gone = failed_items.outerjoin(items, items.c.id == failed_items.c.item_id)
     looked_up: list[sa.Select[datetime.datetime]] = [
         sa.select(table.c.hour).where(tables.has(table), table.c.hour < end)
-        for table in (run_summary, hour_requests, hour_locks, hour_profiles, hour_quality)
+        for table in (run_summary, hour_requests, hour_locks, hour_profiles, hour_quality, challenger_hours)
     ]
     looked_up.append(
         sa.select(failed_items.c.hour)
@@ -287,7 +289,8 @@ def _remove_records_of(connection: sa.Connection, tables: PipelineTables, hour: 
     deleted_by_the_service = of_hour.outerjoin(items, items.c.id == failed_items.c.item_id).where(items.c.id.is_(None))
     keys = connection.execute(deleted_by_the_service).scalars().all()
     _delete(connection, failed_items.c.item_id, keys, of_pipeline(failed_items))
-    for table in (run_summary, hour_requests, hour_profiles, hour_quality):
+    of_hours = (run_summary, hour_requests, hour_profiles, hour_quality, challenger_predictions, challenger_hours)
+    for table in of_hours:
         connection.execute(sa.delete(table).where(of_pipeline(table), table.c.hour == hour.start))
 
 

@@ -15,6 +15,8 @@ from batch_assets.database.schema.pending import pending_column, pending_index
 from batch_assets.database.schema.tables import (
     actuals,
     baselines,
+    challenger_hours,
+    challenger_predictions,
     failed_items,
     hour_locks,
     hour_profiles,
@@ -41,6 +43,8 @@ BOOKKEEPING_TABLES = (
     incidents,
     actuals,
     hour_quality,
+    challenger_predictions,
+    challenger_hours,
 )
 _WAITED_TOO_LONG = 1205
 # The server cannot do it at once, or not without keeping the service out.
