@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # Done on import: before any test module, and with it Dagster or the package, can have read it.
 SERVER_SETTINGS = {name: value for name, value in os.environ.items() if name.startswith("MYSQL_")}
 for name in list(os.environ):
-    if name.startswith(("MYSQL_", "BATCH_", "DAGSTER_", "API_", "MLFLOW_")) or name in {
+    if name.startswith(("MYSQL_", "BATCH_", "CHALLENGER_", "DAGSTER_", "API_", "MLFLOW_")) or name in {
         "MODEL_FILEPATH",
         "LABEL_FILEPATH",
         "SAMPLE_DATA_PATH",

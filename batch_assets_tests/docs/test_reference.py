@@ -22,7 +22,7 @@ from batch_assets_tests.support.pages import PAGES, ROOT, blocks
 from batch_assets_tests.support.pipeline import GOOD, HOUR, insert_items
 
 REFERENCE = ROOT / "docs" / "reference"
-VARIABLE = r"(?:MYSQL|BATCH|MODEL|LABEL|SAMPLE|API|MLFLOW)_[A-Z_]+"
+VARIABLE = r"(?:MYSQL|BATCH|CHALLENGER|MODEL|LABEL|SAMPLE|API|MLFLOW)_[A-Z_]+"
 
 
 def _rows(page: str, heading: str = "") -> Iterator[list[str]]:
