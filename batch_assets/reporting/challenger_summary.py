@@ -148,9 +148,9 @@ def hours_table(summary: ChallengerSummary) -> Table:
 
 
 def shares_table(summary: ChallengerSummary) -> Table | None:
-    """Returns the share of each label by both as a table for the terminal; None where there are no labels."""
+    """Returns the share of each label by both as a table for the terminal; None where there is none."""
     counts = summary.label_counts()
-    if not counts:
+    if not counts or not summary.compared:
         return None
     table = Table()
     table.add_column("label")
@@ -165,14 +165,15 @@ def shares_table(summary: ChallengerSummary) -> Table | None:
 def sentences(summary: ChallengerSummary) -> list[str]:
     """Returns in words how the two compare."""
     newest = summary.hours[-1]
-    hours = counted(len(summary.hours), "hour")
+    hours, items = counted(len(summary.hours), "hour"), counted(summary.compared, "item")
+    in_force = f"the model in force, {newest.model_version[:VERSION_CHARACTERS]}"
     if summary.agreement is not None:
-        how = f"answers {_percent(summary.agreement)} of {counted(summary.compared, 'item')} of {hours} with the label"
-        how += f" of the model in force, {newest.model_version[:VERSION_CHARACTERS]}"
-    else:
+        how = f"answers {_percent(summary.agreement)} of {items} of {hours} with the label of {in_force}"
+    elif summary.mean_absolute_difference is not None:
         difference = _digits(summary.mean_absolute_difference)
-        how = f"differs by {difference} on the average from the model in force, "
-        how += f"{newest.model_version[:VERSION_CHARACTERS]}, in {counted(summary.compared, 'item')} of {hours}"
+        how = f"differs by {difference} on the average from {in_force}, in {items} of {hours}"
+    else:
+        how = f"answers {items} of {hours}, in no form that can be compared with {in_force}"
     version = newest.challenger_version[:VERSION_CHARACTERS]
     said = [f"The challenger {newest.challenger}, {version}, {how}."]
     for name in _MEASURES[:2]:

@@ -27,6 +27,7 @@ from batch_assets.orchestration import challenger as module
 from batch_assets.pipeline import OF_ENVIRONMENT, Declaration
 from batch_assets.reporting.challengers import compare_hour
 from batch_assets.scoring.challenger import answer_sample
+from batch_assets.settings.folders import root_folder
 from batch_assets.settings.model import ModelFiles
 from batch_assets_tests.support.command_line import batch_assets, succeeded, table_rows
 from batch_assets_tests.support.customers import customers, fitted, write_customer_model, write_exported
@@ -45,6 +46,7 @@ from batch_assets_tests.support.pipeline import (
     run_in,
 )
 from batch_assets_tests.support.project import create_customers, declared, run_of
+from batch_assets_tests.support.registry import Registry
 
 pytestmark = [pytest.mark.usefixtures("tables"), pytest.mark.dagster]
 
@@ -514,6 +516,30 @@ def test_the_runs_of_a_challenger_are_none_of_the_hour(
     with dg.build_sensor_context(instance=instance, repository_def=repository) as context:
         data = repository.get_sensor_def("retry_hours").evaluate_tick(context)
     assert [request.partition_key for request in data.run_requests or []] == [NEXT]
+
+
+@pytest.mark.one_server
+def test_a_challenger_of_a_registry_is_the_version_that_its_alias_names(
+    instance: dg.DagsterInstance, sql: Sql, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.set_alias(2, "next")
+    monkeypatch.setenv("CHALLENGER_FILEPATH", "models:/iris@next")
+    monkeypatch.setenv("CHALLENGER_LABEL_FILEPATH", str(root_folder() / "models" / "label.json"))
+    insert_items(sql, GOOD)
+    run_in(instance)
+    [request], _ = tick(instance)
+    assert request.tags["batch_assets/challenger"].startswith("models:/iris/2 ")
+    assert compared(instance).success
+    # The second version says the first label of every item.
+    assert stored(sql, "challenger, compared, agreed") == ("models:/iris/2", 3, in_force(GOOD).count("setosa"))
+    assert tick(instance) == ([], "No hour is left to compare.")
+    registry.set_alias(1, "next")  # which has scored the hour
+    [request], _ = tick(instance)
+    launched(instance, request, dg.DagsterRunStatus.SUCCESS)
+    assert compared(instance).success
+    assert metadata(instance)["nothing to compare"].endswith("models:/iris/1 itself: nothing to compare.")
+    assert tick(instance)[0] == []
+    assert stored(sql, "challenger") == ("models:/iris/2",)
 
 
 # Declarations

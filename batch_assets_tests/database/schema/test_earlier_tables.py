@@ -146,7 +146,7 @@ def test_a_year_of_rows_is_kept_and_belongs_to_the_pipeline_of_the_environment(e
     # The second time nothing is written, let alone anew.
     assert interrupted_after(engine, 0, lambda: initialize_database(engine, ITEMS)) == 0
     assert rows_of_tables(sql) == before
-    assert sql(VERSION) == [("0008",)]
+    assert sql(VERSION) == [("0010",)]
 
 
 @pytest.mark.slow
@@ -167,7 +167,7 @@ def test_a_migration_that_is_interrupted_after_any_step_loses_nothing_and_is_fin
     initialize_database(engine, ITEMS)
     assert rows_of_tables(sql) == before
     assert pipelines(sql) == all_of_the_environment(COUNTS)
-    assert sql(VERSION) == [("0008",)]
+    assert sql(VERSION) == [("0010",)]
 
 
 def test_a_migration_that_is_killed_loses_nothing_and_is_finished_by_the_next_one(engine: sa.Engine, sql: Sql) -> None:
@@ -180,7 +180,7 @@ def test_a_migration_that_is_killed_loses_nothing_and_is_finished_by_the_next_on
     initialize_database(engine, ITEMS)
     assert rows_of_tables(sql) == before
     assert pipelines(sql) == all_of_the_environment(COUNTS)
-    assert sql(VERSION) == [("0008",)]
+    assert sql(VERSION) == [("0010",)]
 
 
 def test_a_run_of_the_version_before_can_still_store_its_summary(engine: sa.Engine, sql: Sql) -> None:

@@ -208,7 +208,7 @@ def test_a_migration_history_of_the_service_is_left_alone(engine: sa.Engine, sql
     initialize_database(engine, ITEMS)
     assert initialize_database(engine, ITEMS) == []
     assert sql("SELECT * FROM alembic_version") == [("deadbeef",)]
-    assert sql("SELECT * FROM batch_assets_alembic_version") == [("0008",)]
+    assert sql("SELECT * FROM batch_assets_alembic_version") == [("0010",)]
 
 
 def test_the_service_goes_on_writing_while_the_index_is_added(on_server: sa.Engine, server: Server, sql: Sql) -> None:
@@ -362,7 +362,7 @@ def test_what_was_interrupted_anywhere_is_finished_by_the_next_one(engine: sa.En
         assert run(limit) == limit
         initialize_database(engine, ITEMS)
         assert snapshot_of(engine, sql) == whole
-        assert sql("SELECT * FROM batch_assets_alembic_version") == [("0008",)]
+        assert sql("SELECT * FROM batch_assets_alembic_version") == [("0010",)]
 
 
 @pytest.mark.parametrize("name", ["items", *metadata.tables, "batch_assets_alembic_version"])
