@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from batch_assets.cli.actuals import actuals
 from batch_assets.cli.baseline import baseline
+from batch_assets.cli.challenger import challenger
 from batch_assets.cli.grants import grants
 from batch_assets.cli.pipelines import declared_pipelines
 from batch_assets.cli.promote import promote, rollback
@@ -107,5 +108,5 @@ def _make_home(home: Path) -> list[str]:
     return [f"made the Dagster instance {home}: export DAGSTER_HOME={folder} to use it"]
 
 
-for command in (register, status, retry, rescore, baseline, actuals, promote, rollback, prune, grants):
+for command in (register, status, retry, rescore, baseline, actuals, challenger, promote, rollback, prune, grants):
     main.add_command(command)

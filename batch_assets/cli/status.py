@@ -63,19 +63,21 @@ def status(count: int, failed: bool, older_model: bool, limit: int, name: str | 
 
 
 def _hours(declaration: Declaration, count: int) -> "tuple[Table, list[str]]":
-    from batch_assets.reporting.older_models import older_models  # noqa: PLC0415 - as above
+    from batch_assets.reporting.challenger_summary import challenger_remarks  # noqa: PLC0415 - as above
+    from batch_assets.reporting.older_models import older_models  # noqa: PLC0415
     from batch_assets.reporting.promotions import promotion_remarks  # noqa: PLC0415
     from batch_assets.reporting.status import hours_status, status_table  # noqa: PLC0415
 
     declared = declaration.load()
-    engine = engine_for(declared.database)
+    engine, now = engine_for(declared.database), utc_now()
     newest = newest_promotion(engine, pipeline_tables(declared))
     pipeline = replace(declared, model=model_in_force(declared, newest))
-    found = hours_status(engine, pipeline, utc_now(), count)
+    found = hours_status(engine, pipeline, now, count)
     return status_table(found), [
         *promotion_remarks(declared, newest),
         *found.remarks,
         *older_models(engine, pipeline),
+        *challenger_remarks(engine, declaration, now, count),
     ]
 
 

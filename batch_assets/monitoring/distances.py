@@ -66,7 +66,7 @@ def _of_numbers(column: Column, expected: Sketch, quantiles: NDArray[np.float64]
     nulls = np.array([[column.nulls, len(column.numbers)], [expected.nulls, expected.count - expected.nulls]], float)
     p_nulls = _chi_square(nulls)[1] if column.nulls or expected.nulls else None
     if len(column.numbers) < LEAST_NUMBERS or not len(quantiles):
-        psi = _psi(nulls[0], nulls[1])
+        psi = population_stability_index(nulls[0], nulls[1])
         return Distance(0.0, 1.0 if p_nulls is None else p_nulls, psi, 0.0)
     statistic = _kolmogorov_smirnov(column.numbers, quantiles)
     there, others = len(column.numbers), expected.count - expected.nulls
@@ -84,7 +84,7 @@ def _of_numbers(column: Column, expected: Sketch, quantiles: NDArray[np.float64]
     ]
     spread = float(quantiles.std()) or 1.0
     moved = np.abs(quantiles_of(column.numbers) - quantiles).mean() / spread
-    return Distance(statistic, p, _psi(parts[0], parts[1]), float(moved))
+    return Distance(statistic, p, population_stability_index(parts[0], parts[1]), float(moved))
 
 
 def _kolmogorov_smirnov(numbers: NDArray[np.float64], quantiles: NDArray[np.float64]) -> float:
@@ -115,7 +115,9 @@ def _of_texts(column: Column, expected: Sketch) -> Distance:
     )
     statistic, p = _chi_square(counts)
     shares = counts / counts.sum(axis=1, keepdims=True)
-    return Distance(statistic, p, _psi(counts[0], counts[1]), float(np.abs(shares[0] - shares[1]).sum() / 2))
+    return Distance(
+        statistic, p, population_stability_index(counts[0], counts[1]), float(np.abs(shares[0] - shares[1]).sum() / 2)
+    )
 
 
 def _chi_square(counts: NDArray[np.float64]) -> tuple[float, float]:
@@ -130,7 +132,7 @@ def _chi_square(counts: NDArray[np.float64]) -> tuple[float, float]:
     return statistic, _chi_square_above(statistic, merged.shape[1] - 1)
 
 
-def _psi(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
+def population_stability_index(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
     """Returns the population stability index of two rows of counts."""
     used = (found > 0) | (expected > 0)
     rows = [np.maximum(counts[used], _HALF_AN_ITEM) for counts in (found, expected)]

@@ -9,6 +9,7 @@ from batch_assets.settings.database import DEFAULT_CONNECTION
 
 JOB = "batch_inference"
 CANARY = "canary"
+CHALLENGER = "challenger"
 IO_MANAGER = "mysql_io_manager"
 
 
@@ -24,6 +25,11 @@ def asset_keys(declaration: Declaration) -> AssetKeys:
     """Returns the keys of the assets of a pipeline: with its name as prefix, but for that of the environment."""
     prefix = [] if declaration.is_of_environment else [declaration.name]
     return AssetKeys(*(dg.AssetKey([*prefix, name]) for name in AssetKeys._fields))
+
+
+def challenger_key(declaration: Declaration) -> dg.AssetKey:
+    """Returns the key of what the challenger answers, with the same prefix."""
+    return dg.AssetKey([*asset_keys(declaration).predictions.path[:-1], "challenger_predictions"])
 
 
 def job_name(declaration: Declaration) -> str:

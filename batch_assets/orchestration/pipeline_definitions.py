@@ -8,6 +8,7 @@ from batch_assets.orchestration.assets.raw_items import build_raw_items
 from batch_assets.orchestration.assets.run_summary import build_run_summary
 from batch_assets.orchestration.automation import build_job, build_schedule, build_sensor
 from batch_assets.orchestration.canary import build_canary
+from batch_assets.orchestration.challenger import build_challenger
 from batch_assets.orchestration.checks import build_checks
 from batch_assets.orchestration.quality import build_quality
 from batch_assets.pipeline import Declaration
@@ -23,4 +24,5 @@ def build_pipeline(declaration: Declaration) -> dg.Definitions:
         schedules=[build_schedule(declaration, job)],
         sensors=[build_sensor(declaration, job), build_alerts(declaration)],
     )
-    return dg.Definitions.merge(scoring, build_canary(declaration), build_quality(declaration))
+    beside = build_canary(declaration), build_quality(declaration), build_challenger(declaration)
+    return dg.Definitions.merge(scoring, *beside)

@@ -1,7 +1,7 @@
 """What Dagster knows of the runs of an hour, for the sensor's decision.
 
-A run counts if it is for `predictions`: of the job, or of a selection of assets. It is for the hour of its partition,
-or for all hours of its range.
+A run counts if it is for `predictions`, or the asset that is named: of its job, or of a selection of assets. It is for
+the hour of its partition, or for all hours of its range.
 """
 
 import datetime
@@ -50,13 +50,22 @@ class RunHistory:
     Args:
         instance: Where the runs are.
         declaration: The pipeline.
+        asset: Runs for this asset count; None for its predictions.
+        job: The job of this asset; None for that of the predictions.
     """
 
-    def __init__(self, instance: dg.DagsterInstance, declaration: Declaration) -> None:
+    def __init__(
+        self,
+        instance: dg.DagsterInstance,
+        declaration: Declaration,
+        asset: dg.AssetKey | None = None,
+        job: str | None = None,
+    ) -> None:
         self._instance = instance
         self._declaration = declaration
-        self._job = job_name(declaration)
         self._keys = asset_keys(declaration)
+        self._asset = asset or self._keys.predictions
+        self._job = job or job_name(declaration)
 
     def busy_hours(self, now: datetime.datetime) -> dict[Hour, str]:
         """Returns the hours that a run or a backfill will yet score, and which of the two.
@@ -69,13 +78,13 @@ class RunHistory:
         not_ended = [status for status in dg.DagsterRunStatus if status not in _ENDED]
         for record in self._instance.get_run_records(dg.RunsFilter(statuses=not_ended)):
             if not _is_abandoned(record, now):
-                busy.update(dict.fromkeys(self._hours(record.dagster_run), BUSY_RUN))
+                busy.update(dict.fromkeys(self.hours_of(record.dagster_run), BUSY_RUN))
         return busy
 
     def hours_of_failed_runs(self, since: datetime.datetime) -> set[Hour]:
         """Returns the hours of runs that have failed since a moment of UTC, whatever became of them afterwards."""
         failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since.replace(tzinfo=datetime.UTC))
-        return {hour for record in self._instance.get_run_records(failed) for hour in self._hours(record.dagster_run)}
+        return {hour for record in self._instance.get_run_records(failed) for hour in self.hours_of(record.dagster_run)}
 
     def last_runs(self, hours: Collection[Hour], job_names: Collection[str]) -> dict[Hour, LastRuns]:
         """Returns the last runs that have ended of each of these hours that has had any.
@@ -86,7 +95,7 @@ class RunHistory:
         """
         ended: dict[Hour, list[dg.RunRecord]] = {hour: [] for hour in hours}
         for record in self._records(hours, job_names):
-            for hour in self._hours(record.dagster_run):
+            for hour in self.hours_of(record.dagster_run):
                 if hour in ended:
                     ended[hour].append(record)
         for records in ended.values():
@@ -165,9 +174,9 @@ class RunHistory:
                     return sentence.strip()
         return ""
 
-    def _hours(self, run: dg.DagsterRun) -> list[Hour]:
-        """Returns the hours whose predictions a run is for."""
-        selected = self._keys.predictions in run.asset_selection if run.asset_selection else run.job_name == self._job
+    def hours_of(self, run: dg.DagsterRun) -> list[Hour]:
+        """Returns the hours that a run is for, none if it is not for the asset."""
+        selected = self._asset in run.asset_selection if run.asset_selection else run.job_name == self._job
         if not selected:
             return []
         if PARTITION_TAG in run.tags:
@@ -190,7 +199,7 @@ class RunHistory:
                     yield from _known(backfill.partition_names or ())
                 continue
             ended = data.materialized_subset | data.failed_and_downstream_subset
-            subset = (data.target_subset - ended).partitions_subsets_by_asset_key.get(self._keys.predictions)
+            subset = (data.target_subset - ended).partitions_subsets_by_asset_key.get(self._asset)
             if subset is not None:
                 yield from _known(subset.get_partition_keys())
 

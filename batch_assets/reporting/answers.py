@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from batch_assets.monitoring.quality import Quality
 from batch_assets.settings.items import Form
 
 Matrix = npt.NDArray[np.float64]
@@ -132,6 +133,43 @@ def matrix_of(documents: Sequence[Any]) -> Matrix | None:
     if not set(map(type, chain.from_iterable(documents))) <= _NUMBERS:
         return None
     return np.asarray(documents, dtype=np.float64)
+
+
+def add_answers(  # noqa: PLR0913, PLR0917 - a part of an hour
+    quality: Quality,
+    form: Form,
+    answers: Sequence[Any],
+    labels: Sequence[str],
+    known_labels: Sequence[str | None],
+    known_values: Sequence[float | None],
+) -> None:
+    """Counts predictions, and how right they were.
+
+    Args:
+        quality: Where they are counted.
+        form: What they are.
+        answers: What was predicted of each item, as `parsed_texts` returns it.
+        labels: The labels in the order of the probabilities.
+        known_labels: The label that came true of each item, None where it is not known.
+        known_values: The number that came true of each item, None where it is not known.
+    """
+    if form in ("value", "probability"):
+        numbers = [float("nan") if answer is None else float(answer) for answer in answers]
+        finite = np.isfinite(numbers).tolist()
+        quality.add_numbers(
+            numbers, [value if holds else None for value, holds in zip(known_values, finite, strict=True)]
+        )
+        return
+    if form == "label":
+        quality.add_labels([parsed_label(answer, labels) for answer in answers], known_labels)
+        return
+    if form == "label_and_probabilities":
+        answers = [answer.get("probabilities") if isinstance(answer, dict) else None for answer in answers]
+    matrix = matrix_of(answers)
+    if matrix is not None and matrix.shape[1] == len(labels):
+        quality.add_probabilities(matrix, labels, known_labels)
+    else:  # of another model: it is not known which label is which
+        quality.add_labels([None] * len(answers), [None] * len(answers))
 
 
 def _is_finite(number: Any) -> bool:

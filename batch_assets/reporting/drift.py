@@ -28,6 +28,7 @@ from batch_assets.hours import Hour, utc_now
 from batch_assets.inference.model_files import labels_of, load_model
 from batch_assets.monitoring.judgement import LEAST_ITEMS, judge
 from batch_assets.monitoring.labels import judge_labels
+from batch_assets.monitoring.samples import lowest_hashed
 from batch_assets.monitoring.sketches import Column, column_of, columns_of, sketch_of
 from batch_assets.pipeline import ItemTable, Pipeline
 from batch_assets.reporting.summary import count_outcome, read_predictions
@@ -71,9 +72,7 @@ class KeySample:
         pairs = zip(batch.column(self._names.key), answers, strict=True)
         scored = np.array([key for key, answer in pairs if answer is not None], np.int64)
         keys = np.concatenate([self._keys, scored])
-        if len(keys) > self._most:
-            keys = keys[np.argpartition(_hashes(keys), self._most)[: self._most]]
-        self._keys = keys
+        self._keys = lowest_hashed(keys, self._most)
 
 
 def profile_hour(
@@ -210,11 +209,3 @@ def _names(items: ItemTable) -> list[str]:
 
 def _number(answer: Any) -> Any:
     return orjson.loads(answer) if isinstance(answer, (str, bytes)) else answer
-
-
-def _hashes(keys: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Mixes the bits of whole numbers so that near ones come far apart, as SplitMix64 does."""
-    mixed = keys.astype(np.uint64)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(mixed ^ (mixed >> np.uint64(31)))

@@ -40,7 +40,7 @@ def failures(kinds: Sequence[FailureKind]) -> str:
             [
                 kind.code,
                 kind.items,
-                "; ".join(_shortened(example) for example in dict.fromkeys(kind.examples[:EXAMPLES])),
+                "; ".join(shortened(example) for example in dict.fromkeys(kind.examples[:EXAMPLES])),
                 ", ".join(map(str, kind.ids)) + (", ..." if kind.items > len(kind.ids) else ""),
             ]
             for kind in kinds
@@ -63,7 +63,8 @@ def judgements(profile: Profile, command: str) -> str:
     return table if profile.baseline_made_at else f"{table}\n\nThis model has no baseline: `{command}` makes one."
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
+    """Returns a text of which an example shows as much as there is room for."""
     return textwrap.shorten(text, EXAMPLE_CHARACTERS, placeholder=" ...")
 
 

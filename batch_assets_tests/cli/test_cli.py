@@ -517,6 +517,7 @@ def test_no_command_waits_for_imports_that_it_does_not_need(tmp_path: Path) -> N
     for arguments in (
         ["--help"],
         ["status"],
+        ["challenger"],
         ["retry", "1"],
         ["register", "/dev/null"],
         ["prune", "--items-older-than", "1d"],
@@ -532,7 +533,7 @@ def test_no_command_waits_for_imports_that_it_does_not_need(tmp_path: Path) -> N
 # Help, and servers that cannot be used
 
 
-@pytest.mark.parametrize("command", ["init-db", "register", "status", "retry", "prune", "demo"])
+@pytest.mark.parametrize("command", ["init-db", "register", "status", "retry", "challenger", "prune", "demo"])
 def test_help_tells_of_every_command(command: str) -> None:
     assert re.search(rf"^  {command}  +[A-Z]", succeeded(batch_assets("--help")), re.MULTILINE)
     output = succeeded(batch_assets(command, "--help"))

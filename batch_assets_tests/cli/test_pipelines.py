@@ -73,6 +73,16 @@ WRONG = {
     "no version of a registered model": (
         "models/churn.onnx", "models:/churn", ["file", "defs.yaml:5", "models:/NAME@ALIAS or models:/NAME/VERSION"],
     ),
+    "a challenger with a key there is not": (
+        "  first_hour:", "  challenger: {files: new.onnx}\n  first_hour:", ["files at", "defs.yaml:6", "Extra inputs"],
+    ),
+    "a challenger of no item": (
+        "  first_hour:", "  challenger: {file: new.onnx, items: 0}\n  first_hour:",
+        ["items", "defs.yaml:6", "must be 1 or more"],
+    ),
+    "a challenger that is no version of a model": (
+        "  first_hour:", "  challenger: {file: 'models:/new'}\n  first_hour:", ["defs.yaml:6", "models:/NAME@ALIAS or"],
+    ),
     "a name with a space": ("name: churn\n", "name: Churn Rate\n", ["attributes.name at", "defs.yaml:3"]),
     "a feature twice": ("[age, plan,", "[age, age, plan,", ["feature age is named 2 times"]),
     "a form that there is not": ("output: churn_score", "outputs: {churn_score: mean}", ["outputs", "defs.yaml:4"]),

@@ -15,7 +15,9 @@ import pymysql
 import pytest
 from sklearn.linear_model import Ridge
 
+from batch_assets.component import pipeline_definitions
 from batch_assets.database.connection.engine import engine_for
+from batch_assets.database.records.actuals import Actual, store_actuals
 from batch_assets.database.records.hour_lock import HourLock
 from batch_assets.database.schema.grants import grant_statements
 from batch_assets.database.schema.migrations import VERSION_TABLE
@@ -25,8 +27,9 @@ from batch_assets.definitions import defs
 from batch_assets.errors import DatabaseError
 from batch_assets.hours import Hour, hour_of_key
 from batch_assets.inference.model_files import load_model
-from batch_assets.pipeline import ITEM_TABLE, Declaration
+from batch_assets.pipeline import ITEM_TABLE, OF_ENVIRONMENT, Declaration
 from batch_assets.reporting.overview import HOURS_SHOWN
+from batch_assets.reporting.quality import measure_hour
 from batch_assets.scoring.canary import try_pipeline
 from batch_assets.settings.database import database_settings
 from batch_assets_tests.support import engines
@@ -48,11 +51,13 @@ from batch_assets_tests.support.customers import customers, fitted, write_custom
 from batch_assets_tests.support.earlier_tables import fill_a_year, make_earlier_tables, rows_of_tables
 from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets_tests.support.incidents import AlertTick, give_up
+from batch_assets_tests.support.onnx_models import write_classifier
 from batch_assets_tests.support.pipeline import (
     END,
     GOOD,
     HALF_PAST,
     HOUR,
+    LABELS,
     START,
     Counts,
     assert_hour_adds_up,
@@ -229,6 +234,26 @@ def test_the_batch_promotes_a_challenger_and_takes_it_back(
         assert str(challenger) in client.get("/").text
     roll_back()
     assert shop.sql("SELECT action FROM promotions ORDER BY number") == [("promote",), ("rollback",)]
+
+
+def test_the_batch_compares_a_challenger_and_measures_it(
+    as_batch: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = write_classifier(tmp_path, labels=list(LABELS), sample=False)
+    monkeypatch.setenv("CHALLENGER_FILEPATH", str(files.model_filepath))
+    monkeypatch.setenv("CHALLENGER_LABEL_FILEPATH", str(files.label_filepath))
+    first, *_ = registered(as_batch, *GOOD)
+    run_job().assert_succeeded()
+    job, hour = pipeline_definitions(OF_ENVIRONMENT).resolve_job_def("challenger"), hour_of_key(HOUR)
+    with dg.DagsterInstance.get() as instance:
+        for _ in range(2):
+            assert job.execute_in_process(partition_key=HOUR, instance=instance).success
+    pipeline, now = OF_ENVIRONMENT.load(), datetime.datetime.fromisoformat(END)
+    store_actuals(engine_from_environment(), engines.TABLES, [Actual(first, "setosa")], now)
+    assert hour
+    measure_hour(pipeline, hour, now)
+    assert as_batch.sql("SELECT sampled, known FROM challenger_hours") == [(3, 1)]
+    assert as_batch.sql("SELECT COUNT(*) FROM challenger_predictions") == [(3,)]
 
 
 def test_the_batch_publishes_a_whole_hour_and_takes_predictions_away(as_batch: Installation) -> None:

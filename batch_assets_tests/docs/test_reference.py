@@ -11,15 +11,17 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from batch_assets.component import pipeline_definitions
 from batch_assets.database.schema.tables import metadata
 from batch_assets.definitions import defs
-from batch_assets.pipeline import pipeline_from_environment
+from batch_assets.pipeline import OF_ENVIRONMENT, pipeline_from_environment
 from batch_assets.settings.alerts import AlertSettings
 from batch_assets.settings.api import ApiSettings
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import ITEMS
+from batch_assets_tests.support.onnx_models import write_classifier
 from batch_assets_tests.support.pages import PAGES, ROOT, blocks
-from batch_assets_tests.support.pipeline import GOOD, HOUR, insert_items
+from batch_assets_tests.support.pipeline import GOOD, HOUR, LABELS, insert_items
 
 REFERENCE = ROOT / "docs" / "reference"
 VARIABLE = r"(?:MYSQL|BATCH|MODEL|LABEL|SAMPLE|CHALLENGER|API|MLFLOW)_[A-Z_]+"
@@ -102,6 +104,25 @@ def test_the_metadata_are_those_of_the_events(sql: Sql) -> None:
             assert event.asset_materialization is not None
             keys = {"label LABEL" if key.startswith("label ") else key for key in event.asset_materialization.metadata}
             assert keys == _keys(asset)
+
+
+@pytest.mark.usefixtures("tables")
+def test_the_metadata_of_a_challenger_are_those_of_its_event(
+    sql: Sql, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = write_classifier(tmp_path, labels=list(LABELS), sample=False)
+    monkeypatch.setenv("CHALLENGER_FILEPATH", str(files.model_filepath))
+    monkeypatch.setenv("CHALLENGER_LABEL_FILEPATH", str(files.label_filepath))
+    key, *_ = insert_items(sql, GOOD)
+    known = "INSERT INTO actuals (pipeline, item_id, label, known_at) VALUES ('items', %s, 'setosa', %s)"
+    sql(known, key, "2026-11-02 07:00:00")
+    with dg.DagsterInstance.get() as instance:
+        for job in ("batch_inference", "challenger"):
+            definition = pipeline_definitions(OF_ENVIRONMENT).resolve_job_def(job)
+            assert definition.execute_in_process(partition_key=HOUR, instance=instance).success
+        [event] = instance.fetch_materializations(dg.AssetKey("challenger_predictions"), limit=1).records
+    assert event.asset_materialization is not None
+    assert set(event.asset_materialization.metadata) == _keys("challenger_predictions")
 
 
 class _Requests(HTMLParser):

@@ -24,6 +24,8 @@ BOOKKEEPING_TABLES = (
     "hour_models",
     "item_models",
     "promotions",
+    "challenger_predictions",
+    "challenger_hours",
 )
 
 Sql = Callable[..., Rows]

@@ -27,5 +27,7 @@ GRANT SELECT, INSERT, CREATE, ALTER, INDEX ON item_models TO batch_assets_migrat
 GRANT SELECT, INSERT, CREATE, ALTER, INDEX ON actuals TO batch_assets_migrations;
 GRANT SELECT, INSERT, CREATE, ALTER, INDEX ON hour_quality TO batch_assets_migrations;
 GRANT SELECT, INSERT, CREATE, ALTER, INDEX ON promotions TO batch_assets_migrations;
+GRANT SELECT, INSERT, CREATE, ALTER, INDEX ON challenger_predictions TO batch_assets_migrations;
+GRANT SELECT, INSERT, CREATE, ALTER, INDEX ON challenger_hours TO batch_assets_migrations;
 -- Which migrations have been made.
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON batch_assets_alembic_version TO batch_assets_migrations;

@@ -17,6 +17,8 @@ GRANT SELECT, INSERT, DELETE ON hour_models TO batch_assets_batch;
 GRANT SELECT, INSERT, DELETE ON item_models TO batch_assets_batch;
 GRANT SELECT, INSERT, DELETE ON actuals TO batch_assets_batch;
 GRANT SELECT, INSERT, DELETE ON hour_quality TO batch_assets_batch;
+GRANT SELECT, INSERT, DELETE ON challenger_predictions TO batch_assets_batch;
+GRANT SELECT, INSERT, UPDATE, DELETE ON challenger_hours TO batch_assets_batch;
 GRANT SELECT, INSERT, UPDATE ON incidents TO batch_assets_batch;
 GRANT SELECT, INSERT ON promotions TO batch_assets_batch;
 
@@ -31,6 +33,8 @@ GRANT SELECT, DELETE ON hour_models TO batch_assets_prune;
 GRANT SELECT, DELETE ON item_models TO batch_assets_prune;
 GRANT SELECT, DELETE ON actuals TO batch_assets_prune;
 GRANT SELECT, DELETE ON hour_quality TO batch_assets_prune;
+GRANT SELECT, DELETE ON challenger_predictions TO batch_assets_prune;
+GRANT SELECT, DELETE ON challenger_hours TO batch_assets_prune;
 GRANT SELECT, DELETE ON incidents TO batch_assets_prune;
 GRANT SELECT, DELETE ON registrations TO batch_assets_prune;
 

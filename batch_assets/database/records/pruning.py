@@ -23,6 +23,9 @@ from batch_assets.database.records.remaining import remaining_by_hour
 from batch_assets.database.records.summaries import hours_with_summary
 from batch_assets.database.schema.tables import (
     PipelineTables,
+    actuals,
+    challenger_hours,
+    challenger_predictions,
     failed_items,
     hour_locks,
     hour_models,
@@ -45,6 +48,17 @@ LEAST_AGE = LONGEST_PAUSE + FAILED_RUNS_AGE
 # Why something of an hour stays.
 IN_USE, UNSCORED, LOCKED = "in use", "unscored", "locked"
 
+# What is recorded of an hour, by its start.
+_OF_HOURS = (
+    run_summary,
+    hour_requests,
+    hour_profiles,
+    hour_quality,
+    hour_models,
+    item_models,
+    challenger_predictions,
+    challenger_hours,
+)
 _BEFORE_ALL_IDS = -(2**63)
 
 
@@ -79,8 +93,7 @@ def old_hours(engine: sa.Engine, tables: PipelineTables, end: datetime.datetime)
     items = tables.items
     gone = failed_items.outerjoin(items, items.c.id == failed_items.c.item_id)
     looked_up: list[sa.Select[datetime.datetime]] = [
-        sa.select(table.c.hour).where(tables.has(table), table.c.hour < end)
-        for table in (run_summary, hour_requests, hour_locks, hour_profiles, hour_quality, hour_models, item_models)
+        sa.select(table.c.hour).where(tables.has(table), table.c.hour < end) for table in (*_OF_HOURS, hour_locks)
     ]
     looked_up.append(
         sa.select(failed_items.c.hour)
@@ -236,6 +249,7 @@ class Pruning:
                 keys = self._lock_items(connection, hour, sorted(row.id for row in batch))
                 for tables in self._tables:
                     _delete(connection, failed_items.c.item_id, keys, tables.has(failed_items))
+                    _delete(connection, actuals.c.item_id, keys, tables.has(actuals))
                 _delete(connection, self._items.c.id, keys)
             yield len(keys)
 
@@ -289,7 +303,7 @@ def _remove_records_of(connection: sa.Connection, tables: PipelineTables, hour: 
     deleted_by_the_service = of_hour.outerjoin(items, items.c.id == failed_items.c.item_id).where(items.c.id.is_(None))
     keys = connection.execute(deleted_by_the_service).scalars().all()
     _delete(connection, failed_items.c.item_id, keys, of_pipeline(failed_items))
-    for table in (run_summary, hour_requests, hour_profiles, hour_quality, hour_models, item_models):
+    for table in _OF_HOURS:
         connection.execute(sa.delete(table).where(of_pipeline(table), table.c.hour == hour.start))
 
 

@@ -15,6 +15,8 @@ from batch_assets.database.schema.pending import pending_column, pending_index
 from batch_assets.database.schema.tables import (
     actuals,
     baselines,
+    challenger_hours,
+    challenger_predictions,
     failed_items,
     hour_locks,
     hour_models,
@@ -47,6 +49,8 @@ BOOKKEEPING_TABLES = (
     hour_models,
     item_models,
     promotions,
+    challenger_predictions,
+    challenger_hours,
 )
 _WAITED_TOO_LONG = 1205
 # The server cannot do it at once, or not without keeping the service out.

@@ -346,3 +346,52 @@ promotions = sa.Table(
     sa.Column("takes_back", sa.BigInteger, doc="Which promotion a rollback has taken back, by its `number`."),
     info={"doc": "Which models were put in force, and by whom. A row is never changed or deleted."},
 )
+
+challenger_predictions = sa.Table(
+    "challenger_predictions",
+    metadata,
+    _pipeline_column(),
+    sa.Column("hour", TIME, primary_key=True, doc="The hour."),
+    sa.Column("item_id", IDENTIFIER, primary_key=True, autoincrement=False, doc="An item of its sample."),
+    sa.Column("model_version", LONG_CODE, nullable=False, doc="SHA-256 of the challenger."),
+    sa.Column("answer", LONG_TEXT, doc="What it answers, as JSON. `NULL` if it cannot."),
+    sa.Column("code", LONG_CODE, doc="Why it cannot, for example `wrong_length`. `NULL` if it can."),
+    info={"doc": "What a challenger answers to a sample of each hour. Nothing of it is published."},
+)
+
+challenger_hours = sa.Table(
+    "challenger_hours",
+    metadata,
+    _pipeline_column(),
+    sa.Column("hour", TIME, primary_key=True, doc="The hour."),
+    sa.Column("model_version", LONG_CODE, nullable=False, doc="SHA-256 of the model that scored the hour last."),
+    sa.Column("challenger_version", LONG_CODE, nullable=False, doc="SHA-256 of the challenger."),
+    sa.Column("challenger", sa.Text, nullable=False, doc="Its name: of its file, or its version in a registry."),
+    sa.Column("compared_at", TIME, nullable=False, doc="When the two were compared."),
+    sa.Column("sampled", sa.BigInteger, nullable=False, doc="Predicted items of the hour that were looked at."),
+    sa.Column("failed", sa.BigInteger, nullable=False, doc="Those that the challenger cannot answer."),
+    sa.Column("compared", sa.BigInteger, nullable=False, doc="Those whose two answers were compared."),
+    sa.Column(
+        "agreed", sa.BigInteger, doc="Those to which both give the same label. `NULL` where there are no labels."
+    ),
+    sa.Column(
+        "label_counts",
+        LONG_TEXT,
+        nullable=False,
+        doc="By label: how many have it from the model, from the challenger and from both, as JSON.",
+    ),
+    sa.Column("mean_absolute_difference", sa.Double, doc="Between the two answers, where these are numbers."),
+    sa.Column("correlation", sa.Double, doc="Of the two answers, where these are numbers that vary."),
+    sa.Column("psi", sa.Double, doc="How far the answers have shifted: the population stability index."),
+    sa.Column("labels", LONG_TEXT, nullable=False, doc="The labels of the model in the order of its probabilities."),
+    sa.Column("challenger_labels", LONG_TEXT, nullable=False, doc="Those of the challenger."),
+    sa.Column("measured_at", TIME, nullable=False, doc="When it was looked at last what is known of these items."),
+    sa.Column("known", sa.BigInteger, nullable=False, doc="Compared items of which it is known what came true."),
+    sa.Column("accuracy", sa.Double, doc="The share of them whose label the model had right."),
+    sa.Column("challenger_accuracy", sa.Double, doc="The share of them whose label the challenger had right."),
+    sa.Column("mean_absolute_error", sa.Double, doc="Of the model's numbers for them."),
+    sa.Column("challenger_mean_absolute_error", sa.Double, doc="Of the challenger's numbers for them."),
+    sa.Column("brier_score", sa.Double, doc="Of the model's probabilities for them: 0 to 2."),
+    sa.Column("challenger_brier_score", sa.Double, doc="Of the challenger's probabilities for them."),
+    info={"doc": "How a challenger compares with the model that scored the hour: one row for each hour compared."},
+)

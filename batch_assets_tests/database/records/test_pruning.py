@@ -143,6 +143,26 @@ def test_old_hours_are_those_of_items_and_of_rows_that_are_left_oldest_first(eng
     assert sql("SELECT COUNT(*) FROM items") == [(1,)]
 
 
+def test_what_a_challenger_has_answered_goes_with_its_hour(engine: sa.Engine, sql: Sql) -> None:
+    predicted(sql)
+    answer = "INSERT INTO challenger_predictions (pipeline, hour, item_id, model_version) VALUES (%s, %s, 1, 'v')"
+    compared = (
+        "INSERT INTO challenger_hours (pipeline, hour, model_version, challenger_version, challenger, compared_at, "
+        "sampled, failed, compared, label_counts, labels, challenger_labels, measured_at, known) "
+        "VALUES (%s, %s, 'a', 'b', 'c', '2026-11-02 06:30:00', 1, 0, 1, '{}', '[]', '[]', '2026-11-02 06:30:00', 0)"
+    )
+    for pipeline, start in (("items", START), ("items", END), ("other", START)):
+        sql(answer, pipeline, start)
+        sql(compared, pipeline, start)
+    assert prune(engine) == PrunedHour(HOUR, 3)
+    left = [("items", NEXT.start), ("other", HOUR.start)]
+    for table in ("challenger_predictions", "challenger_hours"):
+        found = sql(f"SELECT pipeline, hour FROM {table} ORDER BY pipeline")
+        assert [(name, str(start)) for name, start in found] == [(name, str(start)) for name, start in left]
+    # An hour of which nothing else is left.
+    assert old_hours(engine, TABLES, NEXT.end) == [NEXT]
+
+
 def test_a_failed_item_that_is_now_of_another_hour_keeps_its_reason(engine: sa.Engine, sql: Sql) -> None:
     key = failed(sql, END, START)
     predicted(sql, 1)
@@ -458,6 +478,8 @@ def test_an_account_needs_the_rights_to_read_and_to_delete_and_to_hold_an_hour(
             "hour_quality",
             "hour_models",
             "item_models",
+            "challenger_predictions",
+            "challenger_hours",
         ):
             server.execute(f"GRANT SELECT, DELETE ON {database}.{table} TO '{user}'")
         server.execute(f"GRANT SELECT, INSERT, DELETE ON {database}.hour_locks TO '{user}'")
