@@ -445,7 +445,7 @@ def test_it_costs_what_it_shows(tables: dict[str, str], sql: Sql) -> None:
     before = rows_read()
     found = pipeline_overview(engine, pipeline, NOW)
     assert found.open_count == 1
-    assert len([text for text in statements if text.lstrip().upper().startswith("SELECT")]) <= 8
+    assert len([text for text in statements if text.lstrip().upper().startswith("SELECT")]) <= 9
     # Of 4,000 items and 148 summaries, of which all say how many items an hour has.
     assert rows_read() - before < 350
 

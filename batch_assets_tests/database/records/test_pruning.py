@@ -163,6 +163,17 @@ def test_what_a_challenger_has_answered_goes_with_its_hour(engine: sa.Engine, sq
     assert old_hours(engine, TABLES, NEXT.end) == [NEXT]
 
 
+def test_what_came_true_of_items_and_which_model_scored_them_goes_with_them(engine: sa.Engine, sql: Sql) -> None:
+    gone, stays = predicted(sql, 1, START)[0], predicted(sql, 1, END)[0]
+    for key, start in ((gone, START), (stays, END)):
+        sql("INSERT INTO actuals (pipeline, item_id, label) VALUES ('items', %s, 'setosa')", key)
+        sql("INSERT INTO item_models VALUES ('items', %s, %s, 'v')", key, start)
+        sql("INSERT INTO hour_models VALUES ('items', %s, 'v')", start)
+    assert prune(engine) == PrunedHour(HOUR, 1)
+    assert sql("SELECT item_id FROM actuals") == sql("SELECT item_id FROM item_models") == [(stays,)]
+    assert hours(sql, "hour_models") == [END]
+
+
 def test_a_failed_item_that_is_now_of_another_hour_keeps_its_reason(engine: sa.Engine, sql: Sql) -> None:
     key = failed(sql, END, START)
     predicted(sql, 1)
@@ -480,6 +491,7 @@ def test_an_account_needs_the_rights_to_read_and_to_delete_and_to_hold_an_hour(
             "item_models",
             "challenger_predictions",
             "challenger_hours",
+            "actuals",
         ):
             server.execute(f"GRANT SELECT, DELETE ON {database}.{table} TO '{user}'")
         server.execute(f"GRANT SELECT, INSERT, DELETE ON {database}.hour_locks TO '{user}'")
