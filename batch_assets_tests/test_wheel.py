@@ -100,4 +100,6 @@ def test_a_model_that_is_trained_anew_is_kept_in_the_home_and_used(
     run(tmp_path, *dagster, *job)
     with contextlib.closing(sqlite3.connect(home / "batch.sqlite")) as connection:
         counts = [json.loads(row[0]) for row in connection.execute("SELECT label_counts FROM run_summary")]
+        baselines = connection.execute("SELECT items, made_from FROM baselines").fetchall()
     assert counts == [{"one": 1, "two": 0, "three": 0}]
+    assert baselines == [(150, "the training of iris_model")]

@@ -105,6 +105,11 @@ def iris_classifier() -> Any:
     return _unfitted_classifier().fit(iris.measurements, iris.classes)
 
 
+def training_items() -> list[str]:
+    """Returns the items that the model is fitted on, each as the JSON of its values."""
+    return [json.dumps(values) for values in _load_iris().measurements.tolist()]
+
+
 def iris_items(count: int, seed: int) -> list[list[float]]:
     """Makes items that look like irises: real measurements with a little noise.
 

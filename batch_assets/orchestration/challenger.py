@@ -11,6 +11,7 @@ import dagster as dg
 
 from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.challengers import hours_to_compare
+from batch_assets.database.records.promotions import model_that_scored
 from batch_assets.database.records.summaries import last_model, read_summary
 from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.errors import BatchAssetsError, PartitionsError, SettingsError
@@ -119,7 +120,8 @@ def _compare(
         context.log.info(reason)
         return {"sampled": 0, "nothing to compare": reason}
     scoring = last_scorings(context.instance, declaration, [hour]).get(hour.key, {})
-    labels = tuple(scoring.get("labels") or ()) or labels_of(pipeline.model, pipeline.items)
+    scored_by = model_that_scored(pipeline, summary.model_version)
+    labels = tuple(scoring.get("labels") or ()) or labels_of(scored_by, pipeline.items)
     sample = answer_sample(pipeline, hour, summary.predicted, _declared(pipeline).items, model)
     comparison = compare_hour(
         pipeline, hour, summary.model_version, labels, model, sample.items, sample.answers, utc_now()

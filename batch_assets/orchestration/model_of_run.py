@@ -46,8 +46,9 @@ def model_of_run(context: dg.AssetExecutionContext, declaration: Declaration, pi
     run_id = context.run.run_id
     run, owner_tag = context.instance.get_run_by_id(run_id), run_tag(_RUN_OF_MODEL_TAG, declaration)
     if run and run.tags.get(owner_tag) == run_id:
-        model, promotion = (run.tags[run_tag(tag, declaration)] for tag in (MODEL_TAG, PROMOTION_TAG))
-        return _as_tagged(pipeline, model, promotion)
+        # Of the version before, a run has no tag that names a promotion.
+        promotion = run.tags.get(run_tag(PROMOTION_TAG, declaration), _NONE)
+        return _as_tagged(pipeline, run.tags[run_tag(MODEL_TAG, declaration)], promotion)
     source = model_in_force(pipeline, newest)
     resolved = resolve(source) if isinstance(source, RegisteredModel) else source
     text, promotion = model_text(resolved, pipeline.folder), _NONE

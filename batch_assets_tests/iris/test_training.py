@@ -2,6 +2,7 @@
 
 import json
 import stat
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,8 +12,11 @@ import pytest
 from batch_assets.errors import ModelError
 from batch_assets.inference.model_files import load_model
 from batch_assets.iris import training
+from batch_assets.iris.baseline import baseline_of_training
 from batch_assets.iris.training import TrainingReport, iris_classifier, iris_items, train_iris_model
+from batch_assets.pipeline import OF_ENVIRONMENT
 from batch_assets.settings.model import ModelFiles
+from batch_assets_tests.support.database import Sql
 
 pytestmark = pytest.mark.xdist_group("training")
 
@@ -124,3 +128,17 @@ def test_demo_items_look_like_irises() -> None:
     assert all(0.1 <= value < 9 and value == round(value, 1) for item in items for value in item)
     assert len({tuple(item) for item in items}) > 300
     assert iris_items(0, seed=1) == []
+
+
+def test_the_items_of_the_training_are_the_baseline_of_the_model_if_it_is_in_force(
+    tables: dict[str, str], sql: Sql, report: TrainingReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert baseline_of_training(OF_ENVIRONMENT.load(), replace(report, version="another")) is None
+    assert sql("SELECT COUNT(*) FROM baselines") == [(0,)]
+    monkeypatch.setenv("MODEL_FILEPATH", str(report.model_filepath))
+    monkeypatch.setenv("LABEL_FILEPATH", str(report.label_filepath))
+    for _ in range(2):
+        made = baseline_of_training(OF_ENVIRONMENT.load(), report)
+        assert made
+        assert (made.model_version, len(made.sketches)) == (report.version, 4)
+    assert sql("SELECT model_version, items FROM baselines") == [(report.version, 150)]

@@ -148,11 +148,16 @@ def read_answers_and_actuals(
         column: The column with the predictions that are looked at.
         hour: The hour.
     """
-    items = tables.items
-    same = sa.and_(actuals.c.item_id == items.c.id, tables.has(actuals))
+    items, row = tables.items, actuals.c
+    # By other names: the column of the predictions may be called as one of these.
+    known = (
+        sa.select(row.item_id.label("known_id"), row.label.label("known_label"), row.value.label("known_value"))
+        .where(tables.has(actuals))
+        .subquery("known")
+    )
     chosen = (
-        sa.select(sa.column(column), actuals.c.label, actuals.c.value)
-        .select_from(items.outerjoin(actuals, same))
+        sa.select(sa.column(column), known.c.known_label, known.c.known_value)
+        .select_from(items.outerjoin(known, known.c.known_id == items.c.id))
         .where(created_within(items, hour.start, hour.end), items.c.prediction.is_not(None))
     )
     with snapshot(engine) as connection:
