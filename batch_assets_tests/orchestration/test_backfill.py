@@ -88,7 +88,7 @@ def test_a_backfill_of_several_hours_scores_each_of_them(running: RunningInstanc
 
     [repository] = running.query(SCHEDULES)["repositoriesOrError"]["nodes"]
     assert repository["sensors"] == [
-        {"name": name, "sensorState": {"status": "RUNNING"}} for name in ("alerts", "retry_hours")
+        {"name": name, "sensorState": {"status": "RUNNING"}} for name in ("alerts", "measure_quality", "retry_hours")
     ]
     assert repository["schedules"] == [
         {"name": name, "cronSchedule": "19 * * * *", "scheduleState": {"status": status}}

@@ -250,7 +250,8 @@ def test_a_run_that_is_killed_after_a_promotion_leaves_the_rest_to_a_run_with_th
 ) -> None:
     insert_items(sql, GOOD * FOUR_BATCHES)
     insert_items(sql, GOOD, NEXT_HALF_PAST)
-    with started_command() as process:
+    # Slow enough for the promotion, the run and its end to come in this order.
+    with started_command(BATCH_MAX_ROWS_PER_SECOND="2000") as process:
         wait_for_the_first_prediction(sql)
         promote()
         time.sleep(random.random() / 2)  # whenever that is
