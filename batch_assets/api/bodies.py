@@ -1,18 +1,19 @@
 """What requests and answers are made of, as the OpenAPI document shows it."""
 
 import datetime
-from typing import Any, Literal, Self
+import sys
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from batch_assets.settings.items import Form
 
 EXAMPLE_VALUES = [5.1, 3.5, 1.4, 0.2]
 EXAMPLE_TIME = "2026-11-02T05:30:00Z"
 LARGEST_ID = 10**18 - 1
-# A TEXT takes 65,535 bytes, and a character up to four.
-LONGEST_LABEL = 16_000
+LARGEST_NUMBER = sys.float_info.max
+# So that as many as a request may have fit into its largest body.
+LONGEST_LABEL = 500
 
 
 class Item(BaseModel):
@@ -56,20 +57,37 @@ class HourSummary(BaseModel):
     rows_per_second: float | None
 
 
-class NewActual(BaseModel):
-    """What came true of an item: a label or, where the model answers with numbers, a number."""
+def _whole(given: Any) -> Any:
+    """Returns 4711 for 4711.0, which is the same number in JSON."""
+    return int(given) if isinstance(given, float) and given.is_integer() else given
 
+
+class _OfItem(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    item_id: int = Field(ge=1, le=LARGEST_ID, strict=True, examples=[4711])
-    label: str | None = Field(None, min_length=1, max_length=LONGEST_LABEL, examples=["setosa"])
-    value: float | None = Field(None, allow_inf_nan=False, strict=True)
+    # The bound itself is a number that clients which read JSON into floating-point numbers have, too.
+    item_id: Annotated[int, BeforeValidator(_whole)] = Field(ge=1, lt=LARGEST_ID + 1, strict=True, examples=[4711])
 
-    @model_validator(mode="after")
-    def _has_one(self) -> Self:
-        if (self.label is None) == (self.value is None):
-            raise PydanticCustomError("one_of", "has either label or value")
-        return self
+
+class ActualLabel(_OfItem):
+    """What came true of an item, where the model answers with labels."""
+
+    label: str = Field(min_length=1, max_length=LONGEST_LABEL, examples=["setosa"])
+
+
+class ActualValue(_OfItem):
+    """What came true of an item, where the model answers with a number."""
+
+    value: float = Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER, strict=True, examples=[0.5])
+
+
+def _kind_of_actual(given: Any) -> str:
+    return "value" if isinstance(given, dict) and "value" in given and "label" not in given else "label"
+
+
+NewActual = Annotated[
+    Annotated[ActualLabel, Tag("label")] | Annotated[ActualValue, Tag("value")], Discriminator(_kind_of_actual)
+]
 
 
 class Stored(BaseModel):

@@ -279,7 +279,7 @@ def _add_actuals(routes: APIRouter, served: ServedPipeline, may_write: Callable[
 
         It takes the place of what was stored of them before. Their hours are measured anew within five minutes.
         """
-        rows = [Actual(each.item_id, each.label, each.value) for each in known]
+        rows = [Actual(**each.model_dump()) for each in known]
         return Stored(stored=store_actuals(engine, tables, rows, utc_now()))
 
     @routes.get("/quality", response_model=list[HourQuality], tags=[tag], responses=_READING)

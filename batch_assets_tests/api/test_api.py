@@ -333,7 +333,7 @@ def test_what_came_true_is_stored_of_all_items_or_of_none(api: httpx.Client, sql
         assert {fault["index"] for fault in problem["faults"]} == {1}
     text = json.dumps([{"item_id": third, "label": "\ud800"}])
     unpaired = api.post("/actuals", content=text, headers={"Content-Type": "application/json"})
-    assert "label: Input should be a valid string" in refused(unpaired, 422)["faults"][0]["reason"]
+    assert "label.label: Input should be a valid string" in refused(unpaired, 422)["faults"][0]["reason"]
     refused(api.post("/actuals", json=[]), 422)
     refused(api.post("/actuals", json=missing, headers={"X-API-Key": "another"}), 401)
     assert sql(ACTUALS) == stored
