@@ -150,6 +150,7 @@ def test_a_year_of_rows_is_kept_and_belongs_to_the_pipeline_of_the_environment(e
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_migration_that_is_interrupted_after_any_step_loses_nothing_and_is_finished_by_the_next_one(
     engine: sa.Engine, sql: Sql
 ) -> None:

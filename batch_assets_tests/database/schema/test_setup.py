@@ -346,6 +346,7 @@ def snapshot_of(engine: sa.Engine, sql: Sql) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_what_was_interrupted_anywhere_is_finished_by_the_next_one(engine: sa.Engine, sql: Sql) -> None:
     def drop_all() -> None:
         for name in tables(engine):
