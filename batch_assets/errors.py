@@ -151,7 +151,7 @@ class ItemRefusedError(BatchAssetsError):
 
 
 class ActualError(BatchAssetsError):
-    """What came true was said of an item that is not there, or cannot be read: nothing was stored."""
+    """Actuals name an item that is not there, or cannot be read: nothing was stored."""
 
 
 class AlertError(BatchAssetsError):

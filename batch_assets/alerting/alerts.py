@@ -19,7 +19,7 @@ from batch_assets.alerting.incidents import (
     drifted,
     hours_given_up,
     hours_left_failed,
-    of_unusual_volume,
+    unusual_volume,
 )
 from batch_assets.alerting.messages import messages
 from batch_assets.alerting.receivers import Receiver
@@ -111,7 +111,7 @@ def _findings(
     drift = drifted(newest, baseline_is_missing=no_baseline)
     due = newest_due_hour(now, pipeline.deadline_minutes)
     late = deadline_missed(newest_hour(pipeline, now), due, failed)
-    volume = of_unusual_volume(newest_volume(engine, tables))
+    volume = unusual_volume(newest_volume(engine, tables))
     return found | checks | drift | volume | late | canary_failed(history.last_canary(since), now)
 
 

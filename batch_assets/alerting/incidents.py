@@ -189,7 +189,7 @@ def drifted(newest: JudgedHour | None, *, baseline_is_missing: bool) -> Findings
     return found
 
 
-def of_unusual_volume(newest: VolumeOfHour | None) -> Findings:
+def unusual_volume(newest: VolumeOfHour | None) -> Findings:
     """Returns whether the newest hour that was summed up has unusually few or many items.
 
     A feed that had stopped is back with the first item, also where it is too early to say how many are usual.

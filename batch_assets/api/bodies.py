@@ -57,7 +57,7 @@ class HourSummary(BaseModel):
     rows_per_second: float | None
 
 
-def _whole(given: Any) -> Any:
+def _as_integer(given: Any) -> Any:
     """Returns 4711 for 4711.0, which is the same number in JSON."""
     return int(given) if isinstance(given, float) and given.is_integer() else given
 
@@ -66,7 +66,7 @@ class _OfItem(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     # The bound itself is a number that clients which read JSON into floating-point numbers have, too.
-    item_id: Annotated[int, BeforeValidator(_whole)] = Field(ge=1, lt=LARGEST_ID + 1, strict=True, examples=[4711])
+    item_id: Annotated[int, BeforeValidator(_as_integer)] = Field(ge=1, lt=LARGEST_ID + 1, strict=True, examples=[4711])
 
 
 class ActualLabel(_OfItem):

@@ -252,10 +252,7 @@ def _add_hours(routes: APIRouter, served: ServedPipeline, tag: str) -> None:
     @routes.get("/hours", response_model=list[HourSummary], tags=[tag], responses=_READING)
     def hours(page: Page, before: BeforeHour = None) -> Response:
         """What became of the hours, the newest first; the header `Link` names the next page, if there is one."""
-        rows = read_summaries(engine, tables, _bound(before) if before else None, page.limit + 1)
-        content = [_summary(row).model_dump() for row in rows[: page.limit]]
-        more = len(rows) > page.limit
-        return page.answer(content, before=content[-1]["hour"]) if more else page.answer(content)
+        return _page_of_hours(page, read_summaries(engine, tables, _bound(before), page.limit + 1), _summary)
 
     @routes.get("/hours/{hour}", tags=[tag], responses=_READING | _NO_HOUR)
     def one_hour(hour: HourKey) -> HourSummary:
@@ -265,6 +262,13 @@ def _add_hours(routes: APIRouter, served: ServedPipeline, tag: str) -> None:
         if row is None:
             raise HTTPException(404, f"The hour {hour} was not summed up: it has not ended, or not been scored.")
         return _summary(row)
+
+
+def _page_of_hours(page: _Page, rows: Sequence[sa.Row[Any]], shown: Callable[[sa.Row[Any]], BaseModel]) -> Response:
+    """Answers with some hours, of which one more was read than the page has if there is a next one."""
+    content = [shown(row).model_dump() for row in rows[: page.limit]]
+    more = len(rows) > page.limit
+    return page.answer(content, before=content[-1]["hour"]) if more else page.answer(content)
 
 
 def _add_actuals(routes: APIRouter, served: ServedPipeline, may_write: Callable[[str | None], None], tag: str) -> None:
@@ -285,10 +289,7 @@ def _add_actuals(routes: APIRouter, served: ServedPipeline, may_write: Callable[
     @routes.get("/quality", response_model=list[HourQuality], tags=[tag], responses=_READING)
     def quality(page: Page, before: BeforeHour = None) -> Response:
         """How right the predictions of the hours were, the newest first; the header `Link` names the next page."""
-        rows = read_qualities(engine, tables, _bound(before) if before else None, page.limit + 1)
-        content = [_quality(row).model_dump() for row in rows[: page.limit]]
-        more = len(rows) > page.limit
-        return page.answer(content, before=content[-1]["hour"]) if more else page.answer(content)
+        return _page_of_hours(page, read_qualities(engine, tables, _bound(before), page.limit + 1), _quality)
 
 
 def _add_metadata(routes: APIRouter, served: ServedPipeline, tag: str) -> None:
@@ -334,8 +335,10 @@ def _position(cursor: str) -> Position:
     return Position(_EPOCH + int(microseconds) * _MICROSECOND, int(item_id))
 
 
-def _bound(key: str) -> Hour:
-    """Returns the hour that is written as `key`, also where its month has fewer days."""
+def _bound(key: str | None) -> Hour | None:
+    """Returns the hour that is written as `key`, also where its month has fewer days; None if none is given."""
+    if key is None:
+        return None
     month, day, hour = key[:7], int(key[8:10]), int(key[11:13])
     return Hour(datetime.datetime.fromisoformat(f"{month}-01") + datetime.timedelta(days=day - 1, hours=hour))
 

@@ -7,9 +7,8 @@ import socket
 import click
 
 from batch_assets.cli.pipelines import chosen_pipeline
-from batch_assets.wording import counted
+from batch_assets.wording import counted, short_version
 
-_VERSION_CHARACTERS = 12
 _UNDER_WAY = "Runs that are under way go on with the model that they began with."
 
 
@@ -46,7 +45,7 @@ def rollback(name: str) -> None:
 
 
 def _shown(model: str, version: str | None) -> str:
-    return f"{model}, {version[:_VERSION_CHARACTERS]}" if version else model
+    return f"{model}, {short_version(version)}" if version else model
 
 
 def _account() -> str:

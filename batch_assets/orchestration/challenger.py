@@ -22,7 +22,7 @@ from batch_assets.inference.onnx_model import OnnxModel
 from batch_assets.orchestration.assets.run_summary import last_scorings
 from batch_assets.orchestration.dagster_internals import UnresolvedAssetJobDefinition
 from batch_assets.orchestration.failures import as_dagster_failure, tag_fault
-from batch_assets.orchestration.names import CHALLENGER, asset_keys, challenger_key, group_name
+from batch_assets.orchestration.names import CHALLENGER, CHALLENGER_PREDICTIONS, asset_key, asset_keys, group_name
 from batch_assets.orchestration.partitions import (
     RANGE_END_TAG,
     RANGE_START_TAG,
@@ -53,7 +53,7 @@ def build_challenger(declaration: Declaration) -> dg.Definitions:
         return dg.Definitions()
     job = dg.define_asset_job(
         declaration.prefixed(CHALLENGER),
-        selection=dg.AssetSelection.assets(challenger_key(declaration)),
+        selection=dg.AssetSelection.assets(asset_key(declaration, CHALLENGER_PREDICTIONS)),
         description="Compares the challenger with the model that scored an hour, and publishes nothing.",
     )
     return dg.Definitions(
@@ -66,7 +66,7 @@ def build_challenger_predictions(declaration: Declaration) -> dg.AssetsDefinitio
     keys = asset_keys(declaration)
 
     @dg.asset(
-        key=challenger_key(declaration),
+        key=asset_key(declaration, CHALLENGER_PREDICTIONS),
         partitions_def=hourly_partitions(declaration),
         backfill_policy=backfill_policy,
         # The summary says which model has scored the hour.
@@ -174,7 +174,7 @@ def _build_sensor(declaration: Declaration, job: UnresolvedAssetJobDefinition) -
         model_version = last_model(engine, tables)
         if model_version in (None, challenger):
             return dg.SkipReason("No hour was scored, or the last one by the challenger itself: nothing to compare.")
-        history = RunHistory(context.instance, declaration, challenger_key(declaration), job.name)
+        history = RunHistory(context.instance, declaration, asset_key(declaration, CHALLENGER_PREDICTIONS), job.name)
         if busy := history.busy_hours(now):
             return dg.SkipReason(f"{counted(len(busy), 'hour')} are being compared: it waits until that run has ended.")
         since = max(pipeline.first_hour.start, now - datetime.timedelta(days=DAYS_BACK))

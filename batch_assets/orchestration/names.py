@@ -10,6 +10,7 @@ from batch_assets.settings.database import DEFAULT_CONNECTION
 JOB = "batch_inference"
 CANARY = "canary"
 CHALLENGER = "challenger"
+CHALLENGER_PREDICTIONS, HOUR_QUALITY = "challenger_predictions", "hour_quality"
 IO_MANAGER = "mysql_io_manager"
 
 
@@ -22,14 +23,13 @@ class AssetKeys(NamedTuple):
 
 
 def asset_keys(declaration: Declaration) -> AssetKeys:
-    """Returns the keys of the assets of a pipeline: with its name as prefix, but for that of the environment."""
-    prefix = [] if declaration.is_of_environment else [declaration.name]
-    return AssetKeys(*(dg.AssetKey([*prefix, name]) for name in AssetKeys._fields))
+    """Returns the keys of the assets that the job of a pipeline materialises."""
+    return AssetKeys(*(asset_key(declaration, name) for name in AssetKeys._fields))
 
 
-def challenger_key(declaration: Declaration) -> dg.AssetKey:
-    """Returns the key of what the challenger answers, with the same prefix."""
-    return dg.AssetKey([*asset_keys(declaration).predictions.path[:-1], "challenger_predictions"])
+def asset_key(declaration: Declaration, name: str) -> dg.AssetKey:
+    """Returns the key of an asset of a pipeline: with its name as prefix, but for that of the environment."""
+    return dg.AssetKey([name] if declaration.is_of_environment else [declaration.name, name])
 
 
 def job_name(declaration: Declaration) -> str:

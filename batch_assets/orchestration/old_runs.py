@@ -24,7 +24,7 @@ from batch_assets.orchestration.dagster_internals import (
     BulkActionsFilter,
     BulkActionStatus,
 )
-from batch_assets.orchestration.names import asset_keys, challenger_key
+from batch_assets.orchestration.names import CHALLENGER_PREDICTIONS, asset_key, asset_keys
 from batch_assets.orchestration.run_history import RunHistory
 from batch_assets.pipeline import Declaration
 from batch_assets.retrying.decision import FAILED_RUNS_AGE
@@ -94,7 +94,7 @@ class OldRuns:
     ) -> None:
         self._instance = instance
         self._engine = engine
-        self._declared = {each: (*asset_keys(each), challenger_key(each)) for each in declared}
+        self._declared = {each: (*asset_keys(each), asset_key(each, CHALLENGER_PREDICTIONS)) for each in declared}
         self._before = before.replace(tzinfo=datetime.UTC)
 
     def removable(self, gone: Collection[Hour] = ()) -> Iterator[tuple[bool, str]]:

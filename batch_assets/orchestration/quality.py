@@ -8,7 +8,7 @@ from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.records.actuals import COMMIT_SECONDS, hours_to_measure
 from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.hours import utc_now
-from batch_assets.orchestration.names import asset_keys, group_name
+from batch_assets.orchestration.names import HOUR_QUALITY, asset_key, asset_keys, group_name
 from batch_assets.orchestration.partitions import hourly_partitions
 from batch_assets.pipeline import Declaration
 from batch_assets.reporting.quality import measure_hour
@@ -20,7 +20,7 @@ HOURS_AT_ONCE = 10
 
 def build_quality(declaration: Declaration) -> dg.Definitions:
     """Returns the asset `hour_quality` of a pipeline, and the sensor that records it."""
-    key = hour_quality_key(declaration)
+    key = asset_key(declaration, HOUR_QUALITY)
     asset = dg.AssetSpec(
         key,
         deps=[asset_keys(declaration).predictions],
@@ -55,8 +55,3 @@ def build_quality(declaration: Declaration) -> dg.Definitions:
         )
 
     return dg.Definitions(assets=[asset], sensors=[measure_quality])
-
-
-def hour_quality_key(declaration: Declaration) -> dg.AssetKey:
-    """Returns the key of the asset: with the name of the pipeline as prefix, but for that of the environment."""
-    return dg.AssetKey([*asset_keys(declaration).predictions.path[:-1], "hour_quality"])

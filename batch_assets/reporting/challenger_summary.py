@@ -13,9 +13,8 @@ from batch_assets.database.records.challengers import read_comparisons
 from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.hours import Hour
 from batch_assets.pipeline import Declaration, Pipeline
-from batch_assets.wording import counted
+from batch_assets.wording import counted, short_version
 
-VERSION_CHARACTERS = 12
 _MEASURES = ("accuracy", "mean_absolute_error", "brier_score")
 
 
@@ -166,7 +165,7 @@ def sentences(summary: ChallengerSummary) -> list[str]:
     """Returns in words how the two compare."""
     newest = summary.hours[-1]
     hours, items = counted(len(summary.hours), "hour"), counted(summary.compared, "item")
-    in_force = f"the model in force, {newest.model_version[:VERSION_CHARACTERS]}"
+    in_force = f"the model in force, {short_version(newest.model_version)}"
     if summary.agreement is not None:
         how = f"answers {_percent(summary.agreement)} of {items} of {hours} with the label of {in_force}"
     elif summary.mean_absolute_difference is not None:
@@ -174,21 +173,21 @@ def sentences(summary: ChallengerSummary) -> list[str]:
         how = f"differs by {difference} on the average from {in_force}, in {items} of {hours}"
     else:
         how = f"answers {items} of {hours}, in no form that can be compared with {in_force}"
-    version = newest.challenger_version[:VERSION_CHARACTERS]
-    said = [f"The challenger {newest.challenger}, {version}, {how}."]
+    version = short_version(newest.challenger_version)
+    lines = [f"The challenger {newest.challenger}, {version}, {how}."]
     for name in _MEASURES[:2]:
         model, challenger = summary.measure(name), summary.measure(f"challenger_{name}")
         if model is not None and challenger is not None:
             write = _percent if name == "accuracy" else _digits
-            said.append(
+            lines.append(
                 f"The {name.replace('_', ' ')} of the challenger is {write(challenger)}, that of the model "
                 f"{write(model)}, of the {counted(summary.known, 'item')} of which it is known what came true."
             )
     if summary.others:
-        said.append(
+        lines.append(
             f"{counted(summary.others, 'hour')} of other models {'is' if summary.others == 1 else 'are'} left out."
         )
-    return said
+    return lines
 
 
 def _mean(rows: Sequence[sa.Row[Any]], weight: Callable[[sa.Row[Any]], int], name: str) -> float | None:

@@ -22,7 +22,7 @@ class VolumeOfHour:
     Args:
         hour: The hour.
         items: How many it has.
-        judgement: What is said of that.
+        judgement: The judgement of that.
     """
 
     hour: Hour

@@ -17,9 +17,7 @@ from batch_assets.hours import Hour
 from batch_assets.inference.model_version import version_in_force
 from batch_assets.pipeline import Pipeline
 from batch_assets.settings.model import RegisteredModel
-from batch_assets.wording import counted
-
-VERSION_CHARACTERS = 12
+from batch_assets.wording import counted, short_version
 
 
 def older_models(engine: sa.Engine, pipeline: Pipeline) -> list[str]:
@@ -42,7 +40,7 @@ def older_models(engine: sa.Engine, pipeline: Pipeline) -> list[str]:
     which = "the one in force" if known else "that of the last run"
     sentence = (
         f"{counted(hours.count, 'hour')} ({when}) {'was' if hours.count == 1 else 'were'} scored last by another model "
-        f"than {which}, {version[:VERSION_CHARACTERS]}."
+        f"than {which}, {short_version(version)}."
     )
     return [sentence, "To see which: batch-assets status --older-model"]
 
@@ -92,6 +90,6 @@ def older_models_table(rows: Sequence[sa.Row[Any, Any, Any, Any]]) -> Table:
     table.add_column("model", no_wrap=True)
     table.add_column("scored at (UTC)", no_wrap=True)
     for row in rows:
-        version = row.model_version[:VERSION_CHARACTERS]
+        version = short_version(row.model_version)
         table.add_row(Hour(row.hour).key, f"{row.predicted:,}", version, f"{row.finished_at:%Y-%m-%d %H:%M}")
     return table

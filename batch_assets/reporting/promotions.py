@@ -3,8 +3,7 @@
 from batch_assets.database.records.promotions import ROLLBACK, Promotion, applies
 from batch_assets.pipeline import Pipeline
 from batch_assets.settings.model import model_text
-
-VERSION_CHARACTERS = 12
+from batch_assets.wording import short_version
 
 
 def promotion_remarks(pipeline: Pipeline, newest: Promotion | None) -> list[str]:
@@ -19,7 +18,7 @@ def promotion_remarks(pipeline: Pipeline, newest: Promotion | None) -> list[str]
     done = "put in force again" if newest.action == ROLLBACK else "promoted"
     done = f"{done} on {newest.made_at:%Y-%m-%d %H:%M} UTC by {newest.made_by}"
     if applies(pipeline, newest):
-        version = newest.version[:VERSION_CHARACTERS]
+        version = short_version(newest.version)
         return [f"The model in force is {newest.model}, {version}, {done}."]
     declared = model_text(pipeline.model, pipeline.folder)
     if declared == newest.model:  # whoever declared it has made the promotion needless

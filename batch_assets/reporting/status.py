@@ -22,8 +22,8 @@ from batch_assets.database.records.remaining import remaining_by_hour
 from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.hours import Hour
 from batch_assets.pipeline import Pipeline
+from batch_assets.wording import short_version
 
-VERSION_CHARACTERS = 12
 MESSAGE_CHARACTERS = 46
 GIVEN_UP_HOURS = 20
 
@@ -114,7 +114,7 @@ def status_table(status: HoursStatus) -> Table:
     table.add_column("model", no_wrap=True)
     for counts in status.hours:
         numbers = (counts.items, counts.predicted, counts.failed, counts.pending)
-        version = status.versions.get(counts.hour, "")[:VERSION_CHARACTERS]
+        version = short_version(status.versions.get(counts.hour, ""))
         state = "(open)" if counts.hour.end > status.now else version
         table.add_row(counts.hour.key, *(f"{number:,}" for number in numbers), state)
     return table

@@ -77,13 +77,13 @@ def faults_of_challenger() -> Iterator[None]:
     """Has a fault of a model name the challenger, and the variables that say where it is.
 
     Raises:
-        ModelError: With what was said of the model.
+        ModelError: With the fault of the model.
     """
     try:
         yield
     except RegistryError:  # which says nothing of these variables, and may be transient
         raise
     except ModelError as error:
-        said = str(error).replace("LABEL_FILEPATH", "CHALLENGER_LABEL_FILEPATH")
-        said = said.replace("MODEL_FILEPATH", "CHALLENGER_FILEPATH")
-        raise ModelError(f"The challenger cannot be used. {said}") from error
+        text = str(error).replace("LABEL_FILEPATH", "CHALLENGER_LABEL_FILEPATH")
+        text = text.replace("MODEL_FILEPATH", "CHALLENGER_FILEPATH")
+        raise ModelError(f"The challenger cannot be used. {text}") from error

@@ -164,11 +164,14 @@ def _collecting_what_is_new() -> Iterator[None]:
 
     A batch makes so many short-lived lists that it would look at everything else, all that was imported, for each.
     """
+    # A process that has frozen what it imported means it for good.
+    for_good = gc.get_freeze_count() > 0
     gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not for_good:
+            gc.unfreeze()
 
 
 def _with_failed_as_null(batch: Batch) -> Batch:

@@ -25,6 +25,7 @@ from batch_assets.inference.model_version import version_in_force
 from batch_assets.pipeline import Pipeline
 from batch_assets.scoring.canary import CanaryResult, try_pipeline
 from batch_assets.settings.model import ModelSource, RegisteredModel, model_text
+from batch_assets.wording import short_version
 
 
 def promote(pipeline: Pipeline, made_by: str) -> tuple[Promotion, CanaryResult]:
@@ -56,8 +57,8 @@ def promote(pipeline: Pipeline, made_by: str) -> tuple[Promotion, CanaryResult]:
     before, after = _named(pipeline, in_force), named_model(pipeline, source, model.version)
     if _is_resolved(in_force, before, after):
         raise PromotionError(
-            f"The challenger of {pipeline.name}, {after.model}, is the model in force already, {model.version[:12]}. "
-            "Nothing was changed."
+            f"The challenger of {pipeline.name}, {after.model}, is the model in force already, "
+            f"{short_version(model.version)}. Nothing was changed."
         )
     tried = try_pipeline(engine, replace(pipeline, model=source), model)
     promotion = _promotion(pipeline, newest, PROMOTE, made_by, (before, after), None)

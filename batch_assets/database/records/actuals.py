@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from batch_assets.database.connection.engine import snapshot, writing
 from batch_assets.database.records.hour_counts import created_within, hour_of
+from batch_assets.database.records.summaries import newest_hours
 from batch_assets.database.schema.tables import PipelineTables, actuals, hour_quality, run_summary
 from batch_assets.errors import ActualError
 from batch_assets.hours import Hour
@@ -205,8 +206,4 @@ def read_qualities(engine: sa.Engine, tables: PipelineTables, before: Hour | Non
         before: Older hours than this only; None for the newest.
         count: How many at the most.
     """
-    page = sa.select(hour_quality).where(tables.has(hour_quality)).order_by(hour_quality.c.hour.desc()).limit(count)
-    if before:
-        page = page.where(hour_quality.c.hour < before.start)
-    with snapshot(engine) as connection:
-        return connection.execute(page).all()
+    return newest_hours(engine, tables, hour_quality, before, count)

@@ -186,13 +186,13 @@ def store_comparison(
     compared: ComparedHour,
     answers: Sequence[ChallengerAnswer],
 ) -> None:
-    """Puts the answers of a challenger and what is said of them in the place of those before: both, or neither.
+    """Replaces the answers of a challenger and the comparison of an hour: both, or neither.
 
     Args:
         engine: The database.
         tables: Those of the pipeline.
         hour: The hour.
-        compared: What is said of them.
+        compared: The comparison.
         answers: The answers.
     """
     row = {name: value for name, value in vars(compared).items() if name != "quality"} | {

@@ -51,9 +51,24 @@ def read_summaries(engine: sa.Engine, tables: PipelineTables, before: Hour | Non
         before: Older hours than this only; None for the newest.
         count: How many at the most.
     """
-    page = sa.select(run_summary).where(tables.has(run_summary)).order_by(run_summary.c.hour.desc()).limit(count)
+    return newest_hours(engine, tables, run_summary, before, count)
+
+
+def newest_hours(
+    engine: sa.Engine, tables: PipelineTables, table: sa.Table, before: Hour | None, count: int
+) -> Sequence[sa.Row[Any]]:
+    """Reads rows of a table that has one for each hour, the newest first.
+
+    Args:
+        engine: The database.
+        tables: Those of the pipeline.
+        table: The table.
+        before: Older hours than this only; None for the newest.
+        count: How many at the most.
+    """
+    page = sa.select(table).where(tables.has(table)).order_by(table.c.hour.desc()).limit(count)
     if before:
-        page = page.where(run_summary.c.hour < before.start)
+        page = page.where(table.c.hour < before.start)
     with snapshot(engine) as connection:
         return connection.execute(page).all()
 

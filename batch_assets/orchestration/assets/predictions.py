@@ -1,6 +1,5 @@
 """The predictions of an hour."""
 
-import gc
 from functools import partial
 
 import dagster as dg
@@ -62,9 +61,6 @@ def build_predictions(declaration: Declaration) -> dg.AssetsDefinition:
         scored; one that was corrected or deleted while it was being scored is left for the next run. A model that
         does not fit fails the run before anything is written.
         """
-        # Dagster's modules and definitions live as long as the process: each full collection of garbage would look
-        # through all of them again, which takes as long as the scoring of some 50,000 items.
-        gc.freeze()
         pipeline = declaration.load()
         engine = engine_for(pipeline.database)
         scoring = HourlyScoring(
