@@ -27,4 +27,4 @@ def actuals(file: Path, name: str | None) -> None:
     with opened_file(file) as (stream, file_name, _):
         rows = (Actual(*row) for row in read_actuals(stream, file_name))
         count = store_actuals(engine_for(pipeline.database), pipeline_tables(pipeline), rows, utc_now())
-    click.echo(f"what came true of {counted(count, 'item')} stored")
+    click.echo(f"stored what came true of {counted(count, 'item')}")

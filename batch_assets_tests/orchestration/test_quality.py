@@ -50,7 +50,7 @@ def test_an_hour_is_measured_when_it_is_known_what_came_true_and_again_when_more
         for (text,) in sql("SELECT prediction FROM items ORDER BY id")
     ]
     other = next(label for label in labels if label != said[1])
-    assert known(tmp_path, (keys[0], said[0]), (keys[1], other)) == "what came true of 2 items stored\n"
+    assert known(tmp_path, (keys[0], said[0]), (keys[1], other)) == "stored what came true of 2 items\n"
     [event], cursor = tick(instance)
     assert (event.asset_key, event.partition) == (QUALITY, HOUR)
     found = numbers(event)
@@ -108,7 +108,7 @@ def test_what_a_file_says_is_stored_as_a_whole_or_not_at_all(sql: Sql, tmp_path:
     assert "value a finite one" in refused(batch_assets("actuals", str(file)))
     assert sql("SELECT COUNT(*) FROM actuals") == [(0,)]
     file.write_text(f"item_id,value\n{keys[0]},1.5\n{keys[1]},2\n")
-    assert succeeded(batch_assets("actuals", str(file))) == "what came true of 2 items stored\n"
+    assert succeeded(batch_assets("actuals", str(file))) == "stored what came true of 2 items\n"
     assert sql("SELECT item_id, label, value FROM actuals ORDER BY item_id") == [
         (keys[0], None, 1.5),
         (keys[1], None, 2.0),
