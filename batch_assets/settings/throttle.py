@@ -5,9 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
-from batch_assets.errors import SettingsError
+from batch_assets.errors import RunTagError, SettingsError
 from batch_assets.settings.database import READER_PATIENCE_SECONDS, MySQLSettings, database_settings
 from batch_assets.settings.environment import number
+
+# What the tag batch_assets/pace of a run may be.
+FULL_SPEED = "full"
 
 _LIMIT = re.compile(r"\s*([A-Za-z]\w*)\s*=\s*(\d+(?:\.\d+)?)\s*")
 # An address of IPv6 stands in brackets.
@@ -23,6 +26,8 @@ class ThrottleSettings:
         max_load: Status variables of the server, and for each the value above which writing pauses.
         replicas: The replicas that may not be too far behind, reached as the server itself is.
         max_lag_seconds: How far behind a replica may be.
+        max_slowdown: A statement of the service may take so many times as long beside a run; None: a run writes as fast
+            as it can.
         max_pause_seconds: After a pause of this length the step fails, to be tried again.
     """
 
@@ -31,6 +36,7 @@ class ThrottleSettings:
     replicas: tuple[MySQLSettings, ...] = ()
     max_lag_seconds: float = 5.0
     max_pause_seconds: float = 1800.0
+    max_slowdown: float | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
@@ -46,7 +52,29 @@ class ThrottleSettings:
             replicas=_replicas(environment),
             max_lag_seconds=number(environment, "BATCH_MAX_LAG_SECONDS", 0, cls.max_lag_seconds, whole=False),
             max_pause_seconds=_pause(environment, cls.max_pause_seconds),
+            max_slowdown=_max_slowdown(environment),
         )
+
+    def of_run(self, pace: str | None) -> Self:
+        """Returns what holds for a run.
+
+        Args:
+            pace: The tag of the run that says how it writes; None if it has none.
+
+        Raises:
+            RunTagError: It says something else than that it writes at full speed.
+        """
+        if pace not in {None, FULL_SPEED}:
+            raise RunTagError(f"The tag batch_assets/pace of this run is {pace!r}: set it to {FULL_SPEED}, or remove it.")
+        return replace(self, max_slowdown=None) if pace else self
+
+
+def _max_slowdown(environment: Mapping[str, str]) -> float | None:
+    name = "BATCH_MAX_SLOWDOWN"
+    if not environment.get(name):
+        return None
+    _server_for(environment, name)
+    return number(environment, name, 1, 1, whole=False)
 
 
 def _pause(environment: Mapping[str, str], default: float) -> float:

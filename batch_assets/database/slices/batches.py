@@ -32,6 +32,8 @@ class Batches:
         scope: Entered before the first batch is read and left after the last one is written: a lock, for example.
         before_write: With `update_columns`: called with the number of rows before a transaction is begun that writes
             them, to have it wait.
+        after_write: With `update_columns`: called with the seconds of each transaction when it has ended, be it by a
+            fault; by another thread than the one that makes the batches.
         at_once: With `update_columns`: readers see the old values of all rows until they see the new ones of all.
         select: Gives the same slice with a further condition in SQL, or one partition of it.
     """
@@ -42,6 +44,7 @@ class Batches:
     metadata: Callable[[], Mapping[str, Any]] | None = None
     scope: Callable[[], AbstractContextManager[object]] = nullcontext
     before_write: Callable[[int], None] | None = None
+    after_write: Callable[[float], None] | None = None
     at_once: bool = False
     select: "Callable[[str | None, str | None], Batches] | None" = None
 

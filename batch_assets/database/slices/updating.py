@@ -74,9 +74,14 @@ def update_rows(engine: sa.Engine, table_slice: TableSlice, update: ColumnUpdate
 def _write_one_by_one(engine: sa.Engine, batches: Batches, source: Iterator[PreparedBatch]) -> Updated:
     def write_batch(prepared: PreparedBatch) -> Updated:
         start = time.perf_counter()
-        with writing(engine) as connection:
-            updated = _write_batch(connection, batches, prepared)
-        return replace(updated, write_seconds=time.perf_counter() - start)
+        try:
+            with writing(engine) as connection:
+                updated = _write_batch(connection, batches, prepared)
+        finally:
+            seconds = time.perf_counter() - start
+            if batches.after_write:
+                batches.after_write(seconds)
+        return replace(updated, write_seconds=seconds)
 
     done = Updated()
     written: deque[Future[Updated]] = deque()
