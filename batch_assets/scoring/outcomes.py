@@ -24,7 +24,7 @@ class Outcome:
 
     Args:
         columns: For each column that is written, the values of the items that were scored, in their order.
-        faults: The other items.
+        faults: The other items, in their order.
         taken: How many items the model was given.
         refusals: What it says of each on which it fails.
         ignored_keys: Keys of scored items that name no feature.
@@ -62,7 +62,7 @@ def outcome_of(
     finite = are_finite(answers)
     faults: list[BadValues] = []
     if len(finite) < len(texts) or not finite.all():
-        faults = list(_faults(checked, refusals, answers, finite))
+        faults = sorted(_faults(checked, refusals, answers, finite))
         answers = {name: rows[finite] for name, rows in answers.items()}
     columns = [
         written(model.read, answers, output.form, as_json=output.column in json_columns) for output in model.outputs
