@@ -189,17 +189,14 @@ def measured(side: str, hour: Hour) -> Figure:
     """Runs a side once, and looks whether it has done its work."""
     hour.clear()
     with contextlib.ExitStack() as stack:
-        settings, cluster = {}, None
-        if side == AT_ONCE:
-            settings = {"BATCH_SCORING_THREADS": str(cores())}
+        settings = {"BATCH_SCORING_THREADS": str(cores())} if side == AT_ONCE else {}
         if side in {RAY, RAY_KILLED}:
             cluster = stack.enter_context(ray_cluster())
+            node = cluster.add_node()
             settings = {"BATCH_RAY_ADDRESS": cluster.address}
         process = stack.enter_context(started(side, hour, settings))
-        if cluster is not None:
-            node = cluster.add_node()
-            if side == RAY_KILLED:
-                kill_in_the_middle(cluster, node, hour, process)
+        if side == RAY_KILLED:
+            kill_in_the_middle(cluster, node, hour, process)
         output, _ = process.communicate(timeout=SIDE_SECONDS)
     if process.returncode:
         sys.exit(f"{side} has failed:\n{output}")

@@ -19,7 +19,7 @@ class InferenceSettings:
         threads: So many parts of an hour are scored at once in this process.
         providers: The execution providers of ONNX Runtime, in order of preference.
         ray_address: The Ray cluster that scores in place of this process; None for none.
-        ray_actors: So many actors score there at the most; None for one on each processor of the cluster.
+        ray_actors: So many actors score there; None for one on each processor of the cluster.
     """
 
     threads: int = 1
