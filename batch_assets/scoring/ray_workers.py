@@ -37,11 +37,12 @@ class ScoringActor:
         self._model: OnnxModel | None = None
 
     def open(self, content: ModelContent, providers: Sequence[str]) -> str | BatchAssetsError:
-        """Opens the model with one thread, and returns its version or why it cannot be opened."""
-        try:
-            self._model = open_content(content, providers, 1)
-        except BatchAssetsError as error:
-            return error
+        """Opens the model with one thread, unless it is open; returns its version or why it cannot be opened."""
+        if self._model is None:
+            try:
+                self._model = open_content(content, providers, 1)
+            except BatchAssetsError as error:
+                return error
         return self._model.version
 
     def outcome(self, texts: Sequence[str | None], width: int, json_columns: Collection[str]) -> Outcome | ModelError:
@@ -135,8 +136,10 @@ class _Actors:
     def start(self, count: int) -> None:
         """Has so many actors open the model, wherever there is room."""
         for _ in range(count):
-            actor = self._class.remote()
-            self._starting[actor.open.remote(self._content, self._providers)] = actor
+            self._ask_for_version(self._class.remote())
+
+    def _ask_for_version(self, actor: "ActorHandle[Any]") -> None:
+        self._starting[actor.open.remote(self._content, self._providers)] = actor
 
     def outcome(self, part: Part, json_columns: Collection[str]) -> Outcome:
         """Has an actor score a part; another one, if it dies.
@@ -242,6 +245,10 @@ class _Actors:
             self.lost += 1
             self._ray.kill(actor)
             self.start(1)
+            # Others may have died with it, which is to cost no part another attempt.
+            for idle in self._idle:
+                self._ask_for_version(idle)
+            self._idle = []
             self._change.notify()
 
 

@@ -17,6 +17,7 @@ from batch_assets.inference.onnx_model import OnnxModel
 from batch_assets.pipeline import ITEM_TABLE
 from batch_assets.scoring.batches import Progress, score
 from batch_assets.scoring.ray_workers import ray_workers
+from batch_assets.scoring.workers import Part
 from batch_assets.settings.inference import InferenceSettings
 from batch_assets.settings.model import ModelFiles
 from batch_assets_tests.support.onnx_models import write_heavy_classifier, write_picky_classifier
@@ -124,6 +125,27 @@ def close(found: list[Batch], wanted: list[Batch]) -> bool:
         )
         for one, other in pairs
     )
+
+
+@ignore_leaks
+def test_actors_that_die_with_nothing_to_do_cost_no_part_its_attempts(cluster: RayCluster, tmp_path: Path) -> None:
+    settings, said = InferenceSettings(ray_address=cluster.address), list[str]()
+    model = loaded(write_picky_classifier(tmp_path), settings)
+    nodes = [cluster.add_node() for _ in range(3)]
+    part = Part([1], ["[1, 0, 0, 0]"], 4, is_last=True)
+    with ray_workers(settings, model, (), said.append, 60) as workers:
+        assert workers.count == 5
+        until = time.monotonic() + 60
+        # One after the other, so that all of them are known to be idle.
+        while len(cluster.actors()) < 5 and time.monotonic() < until:
+            workers.outcome(part)
+        time.sleep(2)
+        before = workers.outcome(part)
+        for actor in cluster.actors():
+            actor.kill()
+        assert workers.outcome(part).columns == before.columns
+    for node in nodes:
+        cluster.kill(node)
 
 
 @ignore_leaks
