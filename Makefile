@@ -22,6 +22,7 @@ BIN := .venv/bin
 VENV := .venv/.made
 RUNTIME := .venv/.runtime-installed
 DEVELOPMENT := .venv/.development-installed
+EXTRAS := alerts api kubernetes mlflow
 RAY_HOME := .venv/ray
 RAY_INSTALLED := $(RAY_HOME)/.ray-installed
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --compile
@@ -76,13 +77,14 @@ docs: $(DEVELOPMENT) ## build the documentation into site/; a broken link fails 
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(or $(ARGS),build --strict)
 
 # The build backend is locked with the rest, so that nothing outside the locks is ever installed.
+# Ray is left out of what everybody installs: it is larger than all else together. The tests have it.
 # Extras stay in the lock because the pip of Python 3.11 refuses "gql" where a package asks for "gql[requests]".
 lock: ## write the locks anew from pyproject.toml, keeping versions that still fit (ARGS=--upgrade: the newest)
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv: python3 -m pip install uv, or UV=/path/to/uv" >&2; exit 1; }
 	@set -e; \
 	backend="$$($(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")')"; \
 	compile="$(UV) pip compile --quiet --universal --python-version 3.11 --no-strip-extras --generate-hashes $(ARGS)"; \
-	echo "$$backend" | $$compile --custom-compile-command "make lock" pyproject.toml - --all-extras --output-file requirements.txt; \
+	echo "$$backend" | $$compile --custom-compile-command "make lock" pyproject.toml - $(EXTRAS:%=--extra %) --output-file requirements.txt; \
 	echo "$$backend" | $$compile --custom-compile-command "make lock" pyproject.toml - --all-extras --group dev \
 		--constraints requirements.txt --output-file requirements-dev.txt
 

@@ -234,6 +234,24 @@ class PaceAttributes(dg.Model, dg.Resolvable):
         }
 
 
+class ScoringAttributes(dg.Model, dg.Resolvable):
+    """Where and how the model scores: see the environment variable that each stands for."""
+
+    threads: Annotated[PositiveInteger | None, Field(description="BATCH_SCORING_THREADS")] = None
+    providers: Annotated[str | None, Field(description="BATCH_ONNX_PROVIDERS")] = None
+    ray_address: Annotated[str | None, Field(description="BATCH_RAY_ADDRESS")] = None
+    ray_actors: Annotated[PositiveInteger | None, Field(description="BATCH_RAY_ACTORS")] = None
+
+    def variables(self) -> dict[str, object]:
+        """Returns the variables that these attributes stand for."""
+        return {
+            "BATCH_SCORING_THREADS": self.threads,
+            "BATCH_ONNX_PROVIDERS": self.providers,
+            "BATCH_RAY_ADDRESS": self.ray_address,
+            "BATCH_RAY_ACTORS": self.ray_actors,
+        }
+
+
 class BatchInferenceScaffolder(dg.Scaffolder):
     """Has `dg scaffold defs` write a declaration to fill in."""
 
@@ -281,6 +299,7 @@ class BatchInferenceComponent(dg.Component, dg.Model, dg.Resolvable):
     schedule: ScheduleAttributes = ScheduleAttributes(minute=SCHEDULE_MINUTE)
     retry: RetryAttributes = RetryAttributes()
     pace: PaceAttributes = PaceAttributes()
+    scoring: ScoringAttributes = ScoringAttributes()
 
     def declaration(self, project_root: Path) -> Declaration:
         """Returns the pipeline as it is declared.
@@ -291,6 +310,7 @@ class BatchInferenceComponent(dg.Component, dg.Model, dg.Resolvable):
         settings = {
             **self.retry.variables(),
             **self.pace.variables(),
+            **self.scoring.variables(),
             "BATCH_FIRST_HOUR": self.first_hour,
             "BATCH_CHALLENGER_ITEMS": self.challenger.items if self.challenger else None,
         }

@@ -93,6 +93,12 @@ class RegistryUnavailableError(RegistryError):
     of_run = False
 
 
+class ClusterUnavailableError(BatchAssetsError):
+    """The cluster that is to score does not answer, or lost a part of an hour more than once: it may come back."""
+
+    transient = True
+
+
 class HourError(BatchAssetsError):
     """The hour asked for is not a closed hour of this pipeline."""
 

@@ -15,6 +15,7 @@ from batch_assets.settings.database import (
 )
 from batch_assets.settings.environment import environment, number
 from batch_assets.settings.folders import project_folder
+from batch_assets.settings.inference import InferenceSettings
 from batch_assets.settings.items import ItemFormat
 from batch_assets.settings.model import (
     Challenger,
@@ -86,6 +87,7 @@ class Pipeline:
         throttle: What the others on the server are to be spared.
         deadline_minutes: So long after its end an hour must have been scored.
         challenger: A second model, to compare with the first; None if there is none.
+        inference: Where and how the model scores.
         folder: That of the project, which may be another one on the next machine; the empty path if it has none.
     """
 
@@ -99,6 +101,7 @@ class Pipeline:
     throttle: ThrottleSettings
     deadline_minutes: int = DEADLINE_MINUTES
     challenger: Challenger | None = None
+    inference: InferenceSettings = field(default_factory=InferenceSettings)
     folder: Path = field(default_factory=project_folder)
 
 
@@ -219,6 +222,7 @@ class Declaration:
             throttle=ThrottleSettings.from_environment(of_pipeline),
             deadline_minutes=int(number(of_pipeline, "BATCH_DEADLINE_MINUTES", 1, DEADLINE_MINUTES)),
             challenger=self.challenger(variables),
+            inference=InferenceSettings.from_environment(of_pipeline),
             folder=self.folder,
         )
 

@@ -80,14 +80,15 @@ def version_of(model_bytes: bytes, weights_folder: Path | None) -> str:
     """
     digest = hashlib.sha256(model_bytes)
     if weights_folder is not None:
-        for location in sorted(_weight_files(model_bytes)):
+        for location in sorted(weight_files(model_bytes)):
             with (weights_folder / location).open("rb") as file:
                 while part := file.read(_PART):
                     digest.update(part)
     return digest.hexdigest()
 
 
-def _weight_files(model_bytes: bytes) -> set[str]:
+def weight_files(model_bytes: bytes) -> set[str]:
+    """Returns the names of the files that a model keeps weights in."""
     import onnx  # noqa: PLC0415 - heavy: only models of a registry pay for it
 
     return {

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from batch_assets.errors import ModelError, ModelRunError
+from batch_assets.errors import ModelError, ModelRunError, SettingsError
 from batch_assets.inference.feature_format import FeatureReader
 from batch_assets.inference.item_format import CheckedValues, check_items, check_values
+from batch_assets.inference.model_content import ModelContent
 from batch_assets.inference.model_inputs import ModelInputs
 from batch_assets.inference.model_outputs import Answers, ModelOutputs
 from batch_assets.settings.items import ItemFormat
@@ -29,6 +30,7 @@ class OnnxModel:
         dtype: The type of its input, float32, float64 or int64; or records with a field for each feature.
         outputs: The columns that are written, and how.
         read: The outputs of the graph that these are made of.
+        content: What it is made of, where another process is to open it.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - what was found in its files
@@ -46,6 +48,7 @@ class OnnxModel:
         self.dtype = inputs.dtype
         self.outputs = items.outputs
         self.read = read
+        self.content: ModelContent | None = None
         self._session = session
         self.inputs = inputs
         self._features = FeatureReader(inputs.features, items.by_name, inputs.dtype) if inputs.features else None
@@ -120,21 +123,35 @@ class OnnxModel:
         return {name: self.read.rows(name, output, len(features)) for name, output in zip(names, outputs, strict=True)}
 
 
-def open_session(model_bytes: bytes, place: str, weights_folder: Path | None) -> "InferenceSession":
+def open_session(
+    model_bytes: bytes, place: str, weights_folder: Path | None, providers: Sequence[str], threads: int | None
+) -> "InferenceSession":
     """Loads a model into ONNX Runtime.
 
     Args:
         model_bytes: The ONNX file.
         place: Where it was read, for messages.
         weights_folder: The folder whose files it may take its weights from. None: it must hold them itself.
+        providers: The execution providers, in order of preference.
+        threads: So many threads score one batch; None for one on each core.
 
     Raises:
+        SettingsError: An execution provider is not there, or cannot be used.
         ModelError: It is no ONNX model, or one that ONNX Runtime cannot load.
     """
     import onnxruntime  # noqa: PLC0415 - heavy: only who scores pays for it
 
+    missing = [provider for provider in providers if provider not in onnxruntime.get_available_providers()]
+    if missing:
+        raise SettingsError(
+            f"BATCH_ONNX_PROVIDERS names {missing[0]}, which this ONNX Runtime ({onnxruntime.__version__}) does not "
+            f"have: it has {', '.join(onnxruntime.get_available_providers())}. Leave it out, or install the package "
+            "that has it in the place of onnxruntime: onnxruntime-gpu for CUDAExecutionProvider."
+        )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # only fatal: what goes wrong comes as an exception
+    if threads is not None:
+        options.intra_op_num_threads = threads
     # Its threads would burn what the server could use, while batches are read and written.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Weights that a model keeps in other files would be read from the working folder: any file of it, say one with a
@@ -142,13 +159,22 @@ def open_session(model_bytes: bytes, place: str, weights_folder: Path | None) ->
     folder = str(weights_folder or __file__)
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     try:
-        return onnxruntime.InferenceSession(model_bytes, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(model_bytes, options, providers=list(providers))
     except _onnxruntime_errors() as error:
         raise ModelError(
             f"The model file {place} ({len(model_bytes)} bytes) is not an ONNX model that ONNX "
             f"Runtime can load: {_one_line(error)}. It may be truncated or of another format: export it "
             "again, or point MODEL_FILEPATH at another file."
         ) from None
+    # Where one cannot be started, ONNX Runtime goes on with the next one and says nothing.
+    unused = [provider for provider in providers if provider not in session.get_providers()]
+    if unused:
+        raise SettingsError(
+            f"BATCH_ONNX_PROVIDERS names {unused[0]}, which ONNX Runtime has and could not start: the model would be "
+            f"scored by {', '.join(session.get_providers())}. Look at the driver and the libraries of the device, or "
+            "leave it out."
+        )
+    return session
 
 
 def _onnxruntime_errors() -> tuple[type[Exception], ...]:

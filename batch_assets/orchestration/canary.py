@@ -25,7 +25,8 @@ def build_canary(declaration: Declaration) -> dg.Definitions:
         loaded or does not fit, or it answers otherwise than when it scored the same items.
         """
         pipeline = with_model_in_force(declaration.load())
-        result = try_pipeline(engine_for(pipeline.database), pipeline, model.load(pipeline.model, declaration.items))
+        loaded = model.load(pipeline.model, declaration.items, pipeline.inference)
+        result = try_pipeline(engine_for(pipeline.database), pipeline, loaded)
         context.log.info(
             "The next hour would be scored with %s: %s of %s recent items scored, %s failed; %s answers compared.",
             result.model,

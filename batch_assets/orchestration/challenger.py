@@ -85,7 +85,7 @@ def build_challenger_predictions(declaration: Declaration) -> dg.AssetsDefinitio
         pipeline, chosen = declaration.load(), closed_hours(context, declaration)
         challenger = _declared(pipeline)
         with faults_of_challenger():
-            loaded = model.load(challenger.model, pipeline.items)
+            loaded = model.load(challenger.model, pipeline.items, pipeline.inference)
         done: dict[str, Mapping[str, Any]] = {}
         faults: dict[str, BatchAssetsError] = {}
         for hour in chosen:

@@ -3,28 +3,25 @@
 import datetime
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from batch_assets.database.slices.batch import Batch, FailedRow
-from batch_assets.errors import ModelError, ModelRunError
-from batch_assets.inference.answer_forms import are_finite, not_finite_text, written
-from batch_assets.inference.item_format import BadValues, CheckedValues
+from batch_assets.errors import ModelError
 from batch_assets.inference.model_check import check_sample
-from batch_assets.inference.model_outputs import Answers, joined
 from batch_assets.inference.onnx_model import OnnxModel
 from batch_assets.pipeline import ItemTable
+from batch_assets.scoring.outcomes import Outcome
+from batch_assets.scoring.workers import Part, Workers, in_order, local_workers
 from batch_assets.wording import counted
 
 SAMPLE_ITEMS = 100
 
-# ONNX Runtime takes ten times as long to fail as to score: below this, further halving costs more than it saves.
-ONE_BY_ONE_ITEMS = 8
+# Of a model that takes long, so much is scored, written and committed at a time.
+_PART_SECONDS = 1.0
 
 
 @dataclass
@@ -35,7 +32,7 @@ class Progress:
         scored: Items with a prediction.
         codes: Items that failed, by code.
         ignored_keys: Keys of scored items that name no feature.
-        seconds: Seconds of each phase: read, check, score.
+        seconds: Seconds of each phase: read, check, score; of several workers, those of each.
         started_at: When it began, in UTC.
     """
 
@@ -44,6 +41,19 @@ class Progress:
     ignored_keys: int = 0
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     started_at: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
+
+    def add(self, outcome: Outcome, scored: int) -> None:
+        """Adds what became of a part.
+
+        Args:
+            outcome: The outcome.
+            scored: How many of its items have a prediction.
+        """
+        self.scored += scored
+        self.codes.update(fault.code for fault in outcome.faults)
+        self.ignored_keys += outcome.ignored_keys
+        self.seconds["check"] += outcome.check_seconds
+        self.seconds["score"] += outcome.score_seconds
 
     @property
     def failed(self) -> int:
@@ -62,7 +72,22 @@ class Progress:
         }
 
 
-def score(  # noqa: PLR0913 - items and what is known of them, model, progress
+@dataclass
+class _Pace:
+    """How long an item takes, as far as it is known: so a model that takes long is given fewer items at a time."""
+
+    seconds_per_item: float = 0.0
+
+    def measured(self, seconds: float, items: int) -> None:
+        self.seconds_per_item = seconds / items
+
+    def items_at_a_time(self, items: int) -> int:
+        """Returns into how many items each a batch is divided evenly; all of them where they are scored in no time."""
+        parts = max(1, min(items, round(items * self.seconds_per_item / _PART_SECONDS)))
+        return -(-items // parts)
+
+
+def score(  # noqa: PLR0913 - items and what is known of them, model, workers, progress
     items: Iterable[Batch],
     names: ItemTable,
     model: OnnxModel,
@@ -71,7 +96,8 @@ def score(  # noqa: PLR0913 - items and what is known of them, model, progress
     sample_known: bool,
     failed_before: Collection[int] = (),
     json_columns: Collection[str] = (),
-) -> Iterator[Batch]:
+    workers: Callable[[], AbstractContextManager[Workers]] | None = None,
+) -> Generator[Batch]:
     """Scores items batch by batch; what cannot be scored is handed on with the reason, its neighbours are scored.
 
     Args:
@@ -83,14 +109,42 @@ def score(  # noqa: PLR0913 - items and what is known of them, model, progress
             them must be fit for it, be they ever so few: a model of another kind would fail them all.
         failed_before: Ids of items that say nothing about the model, since they have failed before.
         json_columns: Columns of JSON, which take a label or a number as JSON text.
+        workers: Makes those ready who score; None for this thread, which then takes one batch after the other.
 
     Yields:
         Batches with the key, the values as they were read and each column that the model's answer is written to, and
-        the items that failed.
+        the items that failed. Of a model that takes long they are parts of those that were read.
 
     Raises:
         ModelError: The model does not fit the items, or fails on every one of many.
     """
+    columns = (names.key, names.values, *(output.column for output in model.outputs))
+    pace = _Pace()
+
+    def alone() -> AbstractContextManager[Workers]:
+        return nullcontext(local_workers(model, json_columns))
+
+    parts = _parts(items, names, model, progress, pace, sample_known=sample_known, failed_before=failed_before)
+    with closing(parts), closing(in_order(parts, workers or alone)) as outcomes:
+        for part, outcome in _unless_all_are_refused(outcomes, model):
+            if part.keys:
+                pace.measured(outcome.check_seconds + outcome.score_seconds, len(part.keys))
+            batch = _batch(columns, part, outcome)
+            progress.add(outcome, len(batch))
+            yield batch
+
+
+def _parts(  # noqa: PLR0913 - as of `score`
+    items: Iterable[Batch],
+    names: ItemTable,
+    model: OnnxModel,
+    progress: Progress,
+    pace: _Pace,
+    *,
+    sample_known: bool,
+    failed_before: Collection[int],
+) -> Generator[Part]:
+    """Reads the items, has a sample of them scored where nothing is known of the model, and divides them into parts."""
     source, first = iter(items), True
     while True:
         start = time.perf_counter()
@@ -98,100 +152,65 @@ def score(  # noqa: PLR0913 - items and what is known of them, model, progress
         progress.seconds["read"] += time.perf_counter() - start
         if batch is None:
             return
-        ids, texts = batch.column(names.key), batch.column(names.values)
-        known = (text for key, text in zip(ids, texts, strict=True) if key not in failed_before)
+        keys, texts = batch.column(names.key), batch.column(names.values)
+        known = (text for key, text in zip(keys, texts, strict=True) if key not in failed_before)
         sample = list(islice(known, SAMPLE_ITEMS))
         if model.width is None:  # which they must tell, whatever else they say
             sample = sample or texts[:SAMPLE_ITEMS]
         # A few items that do not fit may be bad ones; so many of them are of another kind, whatever the sample is.
         if (sample and not sample_known) or (first and len(sample) >= SAMPLE_ITEMS):
+            start = time.perf_counter()
             sample_known = check_sample(model, sample, "the items of the hour") > 0 or sample_known
+            if first:
+                pace.measured(time.perf_counter() - start, len(sample))
         first = False
-        rows, failed = _score_batch(ids, texts, model, progress, json_columns)
-        yield Batch((names.key, names.values, *(output.column for output in model.outputs)), rows, failed)
+        yield from _divided(keys, texts, model, pace)
 
 
-def _score_batch(
-    ids: list[int], texts: list[str], model: OnnxModel, progress: Progress, json_columns: Collection[str]
-) -> tuple[list[tuple[Any, ...]], list[FailedRow]]:
-    start = time.perf_counter()
+def _divided(keys: Sequence[int], texts: Sequence[str | None], model: OnnxModel, pace: _Pace) -> Iterator[Part]:
     if model.width is None:
         raise ModelError(
             f"The model {model.name} does not say how many numbers it takes: name a file with "
             "the values of a few items in SAMPLE_DATA_PATH."
         )
-    checked = model.check(texts, model.width)
-    checked_at = time.perf_counter()
-    answers, reasons = _answers(model, checked.features)
-    finite = are_finite(answers)
-    failed: list[FailedRow] = []
-    if len(finite) < len(texts) or not finite.all():
-        faults = _faults(checked, reasons, answers, finite)
-        failed = [FailedRow(ids[index], texts[index], code, message) for index, code, message in faults]
-        without = {fault.index for fault in faults}
-        scored = [position for position in range(len(texts)) if position not in without]
-        ids, texts = [ids[position] for position in scored], [texts[position] for position in scored]
-        answers = {name: rows[finite] for name, rows in answers.items()}
-    columns = [
-        written(model.read, answers, output.form, as_json=output.column in json_columns) for output in model.outputs
-    ]
-    rows: list[tuple[Any, ...]] = list(zip(ids, texts, *columns, strict=True))
-    progress.seconds["check"] += checked_at - start
-    progress.seconds["score"] += time.perf_counter() - checked_at
-    progress.scored += len(rows)
-    progress.ignored_keys += checked.ignored_keys
-    progress.codes.update(row.code for row in failed)
-    return rows, failed
+    step = max(1, pace.items_at_a_time(len(keys)))
+    for start in range(0, max(1, len(keys)), step):
+        end = start + step
+        yield Part(keys[start:end], texts[start:end], model.width, is_last=end >= len(keys))
 
 
-def _faults(
-    checked: CheckedValues, reasons: Mapping[int, str], answers: Answers, finite: NDArray[np.bool_]
-) -> list[BadValues]:
-    """Returns what has no prediction: bad values, items on which the model fails, and answers that are no numbers."""
-    positions = checked.positions.tolist()
-    answered = [position for row, position in enumerate(positions) if row not in reasons]
-    not_finite = [
-        BadValues(answered[row], "model_not_finite", f"the model's answer is {not_finite_text(answers, row)}")
-        for row in np.flatnonzero(~finite).tolist()
-    ]
-    return [
-        *checked.bad,
-        *(BadValues(positions[row], "model_error", f"the model fails: {reason}") for row, reason in reasons.items()),
-        *not_finite,
-    ]
-
-
-def _answers(model: OnnxModel, features: NDArray[Any]) -> tuple[Answers, dict[int, str]]:
-    """Scores a batch; the items on which the model fails are left out.
-
-    Returns:
-        The answers to the other items, in their order; and for the index of each item that was left out, what the
-        model says.
+def _unless_all_are_refused(
+    outcomes: Iterable[tuple[Part, Outcome]], model: OnnxModel
+) -> Iterator[tuple[Part, Outcome]]:
+    """Hands on what it is given, but no part of a batch before the model has scored an item of it.
 
     Raises:
-        ModelError: It fails on every one of the items, and they are too many for all of them to be to blame.
+        ModelError: The model fails on every item of a batch, and they are too many for all of them to be to blame.
     """
-    answers, reasons = _split(model, features)
-    if len(reasons) == len(features) >= SAMPLE_ITEMS:
-        raise ModelError(
-            f"The model {model.name} fails on every one of {counted(len(features), 'item')}, on the "
-            f"first of them with: {reasons[0]}. Nothing of this batch is written: use another model (MODEL_FILEPATH), "
-            "or fix the items."
-        )
-    return answers, reasons
+    held: list[tuple[Part, Outcome]] = []
+    taken, refusals = 0, list[str]()
+    for part, outcome in outcomes:
+        held.append((part, outcome))
+        taken += outcome.taken
+        refusals += outcome.refusals
+        if len(refusals) < taken or part.is_last:
+            if len(refusals) == taken >= SAMPLE_ITEMS:
+                raise ModelError(
+                    f"The model {model.name} fails on every one of {counted(taken, 'item')}, on the "
+                    f"first of them with: {refusals[0]}. Nothing of this batch is written: use another model "
+                    "(MODEL_FILEPATH), or fix the items."
+                )
+            yield from held
+            held = []
+        if part.is_last:
+            taken, refusals = 0, []
 
 
-def _split(model: OnnxModel, features: NDArray[Any]) -> tuple[Answers, dict[int, str]]:
-    """Scores a batch, or each half of it by itself if the model fails on it, down to the single item."""
-    try:
-        return model.answers(features), {}
-    except ModelRunError as error:
-        if len(features) == 1:
-            return model.answers(features[:0]), {0: error.reason}
-    step = 1 if len(features) <= ONE_BY_ONE_ITEMS else -(-len(features) // 2)
-    parts, reasons = [], {}
-    for start in range(0, len(features), step):
-        answers, of_part = _split(model, features[start : start + step])
-        parts.append(answers)
-        reasons.update({start + row: reason for row, reason in of_part.items()})
-    return joined(parts), reasons
+def _batch(columns: tuple[str, ...], part: Part, outcome: Outcome) -> Batch:
+    keys, texts = part.keys, part.texts
+    failed = [FailedRow(keys[index], texts[index], code, message) for index, code, message in outcome.faults]
+    if failed:
+        without = {fault.index for fault in outcome.faults}
+        scored = [position for position in range(len(texts)) if position not in without]
+        keys, texts = [keys[position] for position in scored], [texts[position] for position in scored]
+    return Batch(columns, list(zip(keys, texts, *outcome.columns, strict=True)), failed)

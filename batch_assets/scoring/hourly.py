@@ -1,9 +1,10 @@
 """Scoring an hour: which of its items, under which lock, and how many of them may fail."""
 
 import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,6 +25,8 @@ from batch_assets.inference.answer_forms import FORMS_AS_JSON
 from batch_assets.inference.onnx_model import OnnxModel
 from batch_assets.pipeline import Pipeline
 from batch_assets.scoring.batches import Progress, score
+from batch_assets.scoring.ray_workers import ray_workers
+from batch_assets.scoring.workers import Workers, local_workers
 from batch_assets.settings.retry import WHOLE_BATCH
 
 
@@ -82,6 +85,7 @@ class HourlyScoring:
 
         def scored() -> Iterator[Batch]:
             chosen = raw_items if whole else raw_items.where(failed_items.to_try(retry.max_attempts))
+            json_columns = self._json_columns()
             scored_batches = score(
                 chosen,
                 names,
@@ -89,11 +93,14 @@ class HourlyScoring:
                 progress,
                 sample_known=self.pipeline.model.sample_data_path is not None,
                 failed_before=failed_items.before,
-                json_columns=self._json_columns(),
+                json_columns=json_columns,
+                workers=partial(self._workers, json_columns),
             )
-            for batch in scored_batches:
-                yield _with_failed_as_null(batch) if whole else batch
-                self._check_count(hour, progress)
+            # Whatever happens, nobody is left at work.
+            with closing(scored_batches):
+                for batch in scored_batches:
+                    yield _with_failed_as_null(batch) if whole else batch
+                    self._check_count(hour, progress)
             if whole:
                 self._check(hour, progress.failed, progress.scored + progress.failed, progress)
 
@@ -120,6 +127,13 @@ class HourlyScoring:
             before_write=self.throttle.before_write,
             at_once=whole,
         )
+
+    def _workers(self, json_columns: Collection[str]) -> AbstractContextManager[Workers]:
+        """Returns those who score: threads of this process, or a cluster."""
+        inference = self.pipeline.inference
+        if inference.ray_address is not None:
+            return ray_workers(inference, self.model, json_columns, self.on_progress)
+        return nullcontext(local_workers(self.model, json_columns, inference.threads))
 
     def _json_columns(self) -> frozenset[str]:
         """Returns the columns of JSON, where it matters which ones they are."""

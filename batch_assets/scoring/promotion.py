@@ -53,7 +53,7 @@ def promote(pipeline: Pipeline, made_by: str) -> tuple[Promotion, CanaryResult]:
     in_force = model_in_force(pipeline, newest)
     challenger = replace(pipeline.challenger.model, sample_data_path=pipeline.model.sample_data_path)
     source: ModelSource = resolve(challenger) if isinstance(challenger, RegisteredModel) else challenger
-    model = load_model(source, pipeline.items)
+    model = load_model(source, pipeline.items, pipeline.inference)
     before, after = _named(pipeline, in_force), named_model(pipeline, source, model.version)
     if _is_resolved(in_force, before, after):
         raise PromotionError(
@@ -89,7 +89,8 @@ def roll_back(pipeline: Pipeline, made_by: str) -> Promotion:
     # Of the declared model nothing is known that its declaration does not say: an alias may have moved.
     declared = last.model_before == last.declared and last.version_before is None
     try:
-        model = load_model(pipeline.model if declared else source_of(pipeline, last.before), pipeline.items)
+        before_last = pipeline.model if declared else source_of(pipeline, last.before)
+        model = load_model(before_last, pipeline.items, pipeline.inference)
     except ModelError as error:
         raise PromotionError(
             f"The model before promotion {last.number}, {last.model_before}, cannot be put in force again: {error} "

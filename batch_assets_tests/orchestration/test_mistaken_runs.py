@@ -227,7 +227,7 @@ def test_an_hour_whose_requested_runs_all_find_bad_settings_is_given_up_with_tha
 class Broken(Model):
     """A resource that is at fault in a way that nobody has a sentence for."""
 
-    def load(self, files: Any, items: Any) -> Any:
+    def load(self, files: Any, items: Any, inference: Any) -> Any:
         raise ZeroDivisionError(files)
 
 

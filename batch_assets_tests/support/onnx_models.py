@@ -1,6 +1,7 @@
 """Small ONNX classifiers with their labels and samples, for tests."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +124,18 @@ def write_picky_classifier(folder: Path) -> ModelFiles:
     files = write_table_model(folder, nodes, constants={"zero": np.array(0), "table": np.eye(3, dtype=np.float32)})
     write_sample(files, "[[0, 0, 0, 0], [2, 0, 0, 0]]")
     return files
+
+
+def write_heavy_classifier(folder: Path, layers: int = 36, width: int = 1024) -> ModelFiles:
+    """Writes a classifier of wide layers, which takes a core about a millisecond an item: as many more, the longer."""
+    random = np.random.default_rng(0)
+    sizes = [4, *[width] * layers, 3]
+    constants: dict[str, Any] = {}
+    nodes, name = [], "values"
+    for layer, (rows, columns) in enumerate(pairwise(sizes)):
+        constants[f"weights_{layer}"] = (random.normal(size=(rows, columns)) / rows**0.5).astype(np.float32)
+        nodes.append(helper.make_node("MatMul", [name, f"weights_{layer}"], [f"sums_{layer}"]))
+        nodes.append(helper.make_node("Tanh", [f"sums_{layer}"], [f"layer_{layer}"]))
+        name = f"layer_{layer}"
+    nodes.append(helper.make_node("Softmax", [name], ["probabilities"], axis=1))
+    return write_table_model(folder, nodes, constants=constants)

@@ -245,6 +245,7 @@ def meddling(meddle: Callable[[], object]) -> Any:
     """The resource of the model, with something that happens in the database between reading a batch and writing it."""
     from batch_assets.inference.onnx_model import OnnxModel
     from batch_assets.orchestration.resources import Model
+    from batch_assets.settings.inference import InferenceSettings
     from batch_assets.settings.items import ItemFormat
     from batch_assets.settings.model import ModelSource
 
@@ -254,8 +255,8 @@ def meddling(meddle: Callable[[], object]) -> Any:
             return super().probabilities(features)
 
     class MeddlingModel(Model):
-        def load(self, source: ModelSource, items: ItemFormat) -> OnnxModel:
-            model = super().load(source, items)
+        def load(self, source: ModelSource, items: ItemFormat, inference: InferenceSettings) -> OnnxModel:
+            model = super().load(source, items, inference)
             model.__class__ = Meddling
             return model
 

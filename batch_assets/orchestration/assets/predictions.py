@@ -66,7 +66,7 @@ def build_predictions(declaration: Declaration) -> dg.AssetsDefinition:
         scoring = HourlyScoring(
             engine,
             pipeline,
-            model.load(model_of_run(context, declaration, pipeline), table),
+            model.load(model_of_run(context, declaration, pipeline), table, pipeline.inference),
             retry_mode(config.retry, context.run.tags.get(RETRY_TAG), pipeline.retry),
             context.run.run_id,
             Throttle(engine, pipeline.throttle, context.log.info),
