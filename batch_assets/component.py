@@ -1,6 +1,5 @@
 """Pipelines that are declared in YAML, as a component of Dagster."""
 
-import gc
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
@@ -12,6 +11,7 @@ import dagster as dg
 from pydantic import AfterValidator, Field
 
 from batch_assets.errors import SettingsError
+from batch_assets.garbage import freeze_imports
 from batch_assets.hours import hour_of_key
 from batch_assets.io_manager import MySQLIOManager
 from batch_assets.orchestration.names import io_manager_key
@@ -67,9 +67,7 @@ def _io_manager(connection: str) -> MySQLIOManager:
 
 def pipeline_definitions(declaration: Declaration) -> dg.Definitions:
     """Returns what Dagster is given of a pipeline, with the resources that its assets need."""
-    # What was imported lives as long as the process. A full collection of garbage would look through all of it again,
-    # for a fifth of a second, and the loading of a project and each run have several.
-    gc.freeze()
+    freeze_imports()
     shared = dg.Definitions(
         resources={"model": _MODEL, io_manager_key(declaration): _io_manager(declaration.connection)},
         # A process for each step would cost more than an hour of items; backfills take the executor from here.

@@ -123,6 +123,11 @@ class OnnxModel:
         return {name: self.read.rows(name, output, len(features)) for name, output in zip(names, outputs, strict=True)}
 
 
+def import_runtime() -> None:
+    """Imports ONNX Runtime, for which who then opens a session need not wait."""
+    import onnxruntime  # noqa: F401, PLC0415 - heavy: only who scores pays for it
+
+
 def open_session(
     model_bytes: bytes, place: str, weights_folder: Path | None, providers: Sequence[str], threads: int | None
 ) -> "InferenceSession":

@@ -18,6 +18,7 @@ Driven by the asset's metadata, under the keys of Dagster's own database IO mana
 | `columns` | read only these |
 | `where` | a further condition in SQL |
 | `batch_rows` | rows of a batch at the most, for `Batches` |
+| `first_batch_rows` | rows of the first batch; each further one has twice as many, up to `batch_rows` |
 """
 
 from batch_assets.database.slices.batch import Batch

@@ -48,16 +48,17 @@ def column_update(metadata: Mapping[str, Any]) -> ColumnUpdate | None:
     )
 
 
-def rows_of_batch(context: dg.InputContext, wanted: Mapping[str, Any]) -> int:
-    """Returns how many rows a batch of an input has at the most.
+def rows_of_batches(context: dg.InputContext, wanted: Mapping[str, Any]) -> tuple[int, int | None]:
+    """Returns how many rows a batch of an input has at the most, and how many the first one, None for as many.
 
     Raises:
-        TableError: `batch_rows` is not a number of rows.
+        TableError: `batch_rows` or `first_batch_rows` is not a number of rows.
     """
-    rows = wanted.get("batch_rows", BATCH_ROWS)
-    if not isinstance(rows, int) or rows < 1:
-        raise TableError(f"batch_rows of the input {context.name} is {rows!r}: make it a number of rows, 1 or more.")
-    return rows
+    for name in ("batch_rows", "first_batch_rows"):
+        rows = wanted.get(name, BATCH_ROWS)
+        if not isinstance(rows, int) or rows < 1:
+            raise TableError(f"{name} of the input {context.name} is {rows!r}: make it a number of rows, 1 or more.")
+    return wanted.get("batch_rows", BATCH_ROWS), wanted.get("first_batch_rows")
 
 
 def create_declared(engine: sa.Engine, table_slice: TableSlice, metadata: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ from batch_assets.io_manager.asset_metadata import (
     column_names,
     column_update,
     create_declared,
-    rows_of_batch,
+    rows_of_batches,
 )
 from batch_assets.io_manager.partition_conditions import (
     Context,
@@ -110,16 +110,16 @@ class MySQLIOManager(dg.ConfigurableIOManager):
             # An asset that reads its own partition before the first one, when there is no table yet.
             create_declared(engine, table_slice, upstream)
         columns = read_columns(engine, table_slice)
-        rows = rows_of_batch(context, wanted)
+        rows, first_rows = rows_of_batches(context, wanted)
+        read = partial(read_batches, engine, batch_rows=rows, first_batch_rows=first_rows)
         described = {"table": str(table_slice), "columns": ", ".join(column.name for column in columns)}
         if context.dagster_type.typing_type is Batches:
             _describe(context, described)
-            read = partial(read_batches, engine, batch_rows=rows)
             return _lazily(table_slice, read, _dtypes(columns), partial(conditions_of_partitions, context, metadata))
         from batch_assets.database.slices.frames import frame_of  # noqa: PLC0415 - imports pandas
 
         names = [column.name for column in columns]
-        batches = read_batches(engine, table_slice, rows)
+        batches = read(table_slice)
         frame = frame_of(names, [row for batch in batches for row in batch.rows], _dtypes(columns))
         seconds = round(time.perf_counter() - start, 3)
         _describe(context, {**described, "rows": len(frame), "seconds": seconds})

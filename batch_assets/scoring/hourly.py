@@ -1,6 +1,5 @@
 """Scoring an hour: which of its items, under which lock, and how many of them may fail."""
 
-import gc
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from batch_assets.database.slices.batches import Batches
 from batch_assets.database.slices.reflection import json_columns
 from batch_assets.database.slices.table_slice import TableSlice
 from batch_assets.errors import ThresholdError
+from batch_assets.garbage import collecting_what_is_new
 from batch_assets.hours import Hour
 from batch_assets.inference.answer_forms import FORMS_AS_JSON
 from batch_assets.inference.onnx_model import OnnxModel
@@ -76,7 +76,7 @@ class HourlyScoring:
 
         @contextmanager
         def scope() -> Iterator[None]:
-            with lock.acquire(), _collecting_what_is_new():
+            with lock.acquire(), collecting_what_is_new():
                 failed_items.begin()
                 models.begin()
                 yield
@@ -170,22 +170,6 @@ class HourlyScoring:
                 f"{' and '.join(exceeded)} allows{f' (in this run: {codes})' if codes else ''}; {written}. Fix the "
                 "items or the model, then materialise the hour again."
             )
-
-
-@contextmanager
-def _collecting_what_is_new() -> Iterator[None]:
-    """Has the garbage collector leave alone what was there before.
-
-    A batch makes so many short-lived lists that it would look at everything else, all that was imported, for each.
-    """
-    # A process that has frozen what it imported means it for good.
-    for_good = gc.get_freeze_count() > 0
-    gc.freeze()
-    try:
-        yield
-    finally:
-        if not for_good:
-            gc.unfreeze()
 
 
 def _with_failed_as_null(batch: Batch) -> Batch:

@@ -93,11 +93,25 @@ def test_batches_are_of_the_size_that_is_asked_for(sql: Sql) -> None:
         assert sorted(row[0] for batch in batches for row in batch.rows) == list(range(1_050))
 
 
+def test_the_first_batch_may_be_small_and_each_further_one_is_twice_as_large(sql: Sql) -> None:
+    orders(sql, 1_050)
+    for first, size, sizes in (
+        (100, 10_000, [100, 200, 400, 350]),
+        (100, 250, [100, 200, 250, 250, 250]),
+        (500, 300, [300, 300, 300, 150]),
+        (2_000, 10_000, [1_050]),
+    ):
+        batches = load(source(), Batches, FIRST, batch_rows=size, first_batch_rows=first)
+        assert [len(batch) for batch in batches] == sizes
+        assert sorted(row[0] for batch in batches for row in batch.rows) == list(range(1_050))
+
+
+@pytest.mark.parametrize("name", ["batch_rows", "first_batch_rows"])
 @pytest.mark.parametrize("size", [0, -1, "many", 1.5])
-def test_a_size_that_is_none_is_refused(sql: Sql, size: Any) -> None:
+def test_a_size_that_is_none_is_refused(sql: Sql, name: str, size: Any) -> None:
     orders(sql, 1)
-    down = reader(source(), [], Batches, batch_rows=size)
-    assert "make it a number of rows" in failure_of(run(source(), down, only=down))
+    down = reader(source(), [], Batches, **{name: size})
+    assert f"{name} of the input" in failure_of(run(source(), down, only=down))
 
 
 def test_an_hour_without_rows_has_no_batches(sql: Sql) -> None:

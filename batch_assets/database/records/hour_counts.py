@@ -15,6 +15,8 @@ SAMPLE_ROWS = 100
 # Of a longer text the shape is not looked at: the sample is in memory at once.
 SAMPLE_CHARACTERS = 100_000
 
+_EPOCH = datetime.datetime(1970, 1, 1)  # noqa: DTZ001 - UTC without a zone, as in the database
+
 
 def created_within(items: sa.Table, start: datetime.datetime, end: datetime.datetime) -> sa.ColumnElement[bool]:
     """Returns the condition that an item was created from one moment on and before another."""
@@ -130,26 +132,25 @@ def _counts(
     connection: sa.Connection, tables: PipelineTables, start: datetime.datetime, end: datetime.datetime
 ) -> dict[datetime.datetime, HourCounts]:
     items = tables.items
-    hour = hour_of(connection, items)
+    number = hours_since_epoch(connection, items)
     counted = (
-        sa.select(hour.label("start"), sa.func.count().label("items"), sa.func.count(items.c.prediction).label("done"))
+        sa.select(
+            number.label("number"), sa.func.count().label("items"), sa.func.count(items.c.prediction).label("done")
+        )
         .where(created_within(items, start, end))
-        .group_by(hour)
+        .group_by(number)
     )
     failed = (
-        sa.select(hour.label("start"), sa.func.count().label("failed"))
+        sa.select(number.label("number"), sa.func.count().label("failed"))
         .select_from(tables.items_with_failures)
         .where(created_within(items, start, end), items.c.prediction.is_(None))
-        .group_by(hour)
+        .group_by(number)
     )
     # Both in one transaction: they see the same moment.
     rows = connection.execute(counted).all()
-    failures = {row.start: row.failed for row in connection.execute(failed)}
-    found = {}
-    for row in rows:
-        moment = datetime.datetime.fromisoformat(row.start)
-        found[moment] = HourCounts(Hour(moment), row.items, row.done, failures.get(row.start, 0))
-    return found
+    failures = {row.number: row.failed for row in connection.execute(failed)}
+    counts = (HourCounts(hour_of_number(row.number), row.items, row.done, failures.get(row.number, 0)) for row in rows)
+    return {of_hour.hour.start: of_hour for of_hour in counts}
 
 
 def hour_of(connection: sa.Connection, items: sa.Table) -> sa.ColumnElement[str]:
@@ -157,6 +158,21 @@ def hour_of(connection: sa.Connection, items: sa.Table) -> sa.ColumnElement[str]
     if connection.dialect.name == "sqlite":
         return sa.func.strftime("%Y-%m-%d %H:00:00", items.c.created_datetime)
     return sa.func.date_format(items.c.created_datetime, "%Y-%m-%d %H:00:00")
+
+
+def hours_since_epoch(connection: sa.Connection, items: sa.Table) -> sa.ColumnElement[int]:
+    """Returns the number of an item's hour since 1970, of which `hour_of_number` makes the hour.
+
+    To group by it takes a third of what it takes to group by a text.
+    """
+    if connection.dialect.name == "sqlite":
+        return sa.cast(sa.func.strftime("%s", items.c.created_datetime), sa.Integer).op("/")(3600)
+    return sa.func.unix_timestamp(items.c.created_datetime).op("DIV")(3600)
+
+
+def hour_of_number(number: int) -> Hour:
+    """Returns the hour of a number of `hours_since_epoch`."""
+    return Hour(_EPOCH + datetime.timedelta(hours=int(number)))
 
 
 def _shape(text: str | None) -> str:

@@ -8,13 +8,11 @@ import sqlalchemy as sa
 
 from batch_assets.database.connection.engine import snapshot
 from batch_assets.database.connection.statements import checksum_of
-from batch_assets.database.records.hour_counts import created_within
+from batch_assets.database.records.hour_counts import created_within, hour_of_number, hours_since_epoch
 from batch_assets.database.schema.pending import is_pending
 from batch_assets.database.schema.tables import PipelineTables, failed_items
 from batch_assets.hours import Hour
 from batch_assets.retrying.decision import Remaining
-
-_EPOCH = datetime.datetime(1970, 1, 1)  # noqa: DTZ001 - UTC without a zone, as in the database
 
 
 def remaining_by_hour(
@@ -46,16 +44,14 @@ def remaining_by_hour(
         )
         pending, last = (row.every - every, row.last_id) if row else (0, 0)
         # DECIMAL and None are what servers make of sums and of hours that are not there.
-        left[Hour(_EPOCH + datetime.timedelta(hours=int(number)))] = Remaining(
-            pending, last, again, corrected, every - again
-        )
+        left[hour_of_number(number)] = Remaining(pending, last, again, corrected, every - again)
     return left
 
 
 def _unpredicted(
     connection: sa.Connection, items: sa.Table, start: datetime.datetime, end: datetime.datetime
 ) -> sa.Select[Any, Any, Any]:
-    number = _hours_since_epoch(connection, items)
+    number = hours_since_epoch(connection, items)
     return (
         sa.select(number.label("number"), sa.func.count().label("every"), sa.func.max(items.c.id).label("last_id"))
         .where(is_pending(connection, items), created_within(items, start, end))
@@ -71,7 +67,7 @@ def _failed(
     max_attempts: int,
 ) -> sa.Select[Any, Any, Any, Any]:
     items = tables.items
-    number, corrected = _hours_since_epoch(connection, items), _was_corrected(connection, items)
+    number, corrected = hours_since_epoch(connection, items), _was_corrected(connection, items)
     again = sa.or_(failed_items.c.attempts < max_attempts, corrected)
     return (
         sa.select(
@@ -113,10 +109,3 @@ def failed_rows(engine: sa.Engine, tables: PipelineTables, count: int, max_attem
 
 def _was_corrected(connection: sa.Connection, items: sa.Table) -> sa.ColumnElement[bool]:
     return failed_items.c.values_checksum != checksum_of(connection, items.c["values"])
-
-
-def _hours_since_epoch(connection: sa.Connection, items: sa.Table) -> sa.ColumnElement[int]:
-    """Returns the number of an item's hour since 1970, cheaper to group by than a text."""
-    if connection.dialect.name == "sqlite":
-        return sa.cast(sa.func.strftime("%s", items.c.created_datetime), sa.Integer).op("/")(3600)
-    return sa.func.unix_timestamp(items.c.created_datetime).op("DIV")(3600)

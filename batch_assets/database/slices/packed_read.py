@@ -19,9 +19,11 @@ _END, _NULL = b"\xff", b"\xfe"
 # Few rows are read faster one by one than counted, and so are rows of which there are others between any two.
 _LEAST_ROWS = 1_000
 _SPAN_OF_ROW = 4
-# What is read first, before it is known how large the rows are.
+# What is read first, before it is known how large the rows are: as much as first batches have, each of which is then
+# there after one question.
 _FIRST_ROWS = 500
-_STEP = 4
+_STEP = 2
+_STEP_BACK = 16
 
 
 class KeyRange(NamedTuple):
@@ -77,7 +79,7 @@ class PackedReader:
             if columns is not None:
                 yield from zip(*columns, strict=True)
             elif width > 1:
-                width = max(1, width // _STEP**2)
+                width = max(1, width // _STEP_BACK)
                 continue
             else:
                 yield from self._connection.execute(self._select_one.where(between))

@@ -21,13 +21,17 @@ FETCH_ROWS = 500
 _Fetch = Callable[[int], Sequence[Sequence[Any]]]
 
 
-def read_batches(engine: sa.Engine, table_slice: TableSlice, batch_rows: int = BATCH_ROWS) -> Iterator[Batch]:
+def read_batches(
+    engine: sa.Engine, table_slice: TableSlice, batch_rows: int = BATCH_ROWS, first_batch_rows: int | None = None
+) -> Iterator[Batch]:
     """Reads a slice in one pass, from one moment's view of it, with memory that does not grow with it.
 
     Args:
         engine: The database.
         table_slice: What to read.
         batch_rows: Rows of a batch at the most; fewer where they are large.
+        first_batch_rows: Rows of the first batch, of which each further one has twice as many as the one before, up
+            to `batch_rows`: whoever waits for a batch, to write it say, waits less. None: all have `batch_rows`.
 
     Yields:
         The batches; none for a slice without rows.
@@ -41,7 +45,7 @@ def read_batches(engine: sa.Engine, table_slice: TableSlice, batch_rows: int = B
         columns = selected_columns(table, table_slice)
         names, condition = tuple(column.name for column in columns), _condition(table, table_slice)
         # Without a name for the reader: what it has not read must be forgotten before the connection is.
-        yield from _cut(names, _reader(connection, table, columns, condition), batch_rows)
+        yield from _cut(names, _reader(connection, table, columns, condition), batch_rows, first_batch_rows)
     except BaseException:
         # The driver would read what is left of the rows before it gives the connection back.
         connection.invalidate()
@@ -94,17 +98,17 @@ def _reader(
     return streaming.execute(sa.select(*columns).select_from(table).where(condition)).fetchmany
 
 
-def _cut(names: tuple[str, ...], fetch_rows: _Fetch, batch_rows: int) -> Iterator[Batch]:
+def _cut(names: tuple[str, ...], fetch_rows: _Fetch, batch_rows: int, first_rows: int | None) -> Iterator[Batch]:
     rows: list[Sequence[Any]] = []
-    characters, fetch = 0, 1
-    while part := fetch_rows(min(fetch, batch_rows - len(rows))):
+    characters, fetch, most = 0, 1, min(batch_rows, first_rows or batch_rows)
+    while part := fetch_rows(min(fetch, most - len(rows))):
         rows += part
         of_part = characters_of(part)
         characters += of_part
         fits = BATCH_CHARACTERS * len(part) // (4 * of_part + 1)
         fetch = max(1, min(FETCH_ROWS, 4 * fetch, fits))
-        if len(rows) >= batch_rows or characters > BATCH_CHARACTERS:
+        if len(rows) >= most or characters > BATCH_CHARACTERS:
             yield Batch(names, rows)
-            rows, characters = [], 0
+            rows, characters, most = [], 0, min(batch_rows, 2 * most)
     if rows:
         yield Batch(names, rows)

@@ -18,6 +18,8 @@ from batch_assets.scoring.hourly import HourlyScoring
 from batch_assets.settings.retry import RetryMode, retry_mode
 
 RETRY_TAG = "batch_assets/retry"
+# What reading, scoring and writing begin with: the server has nothing to write until the first batch is scored.
+FIRST_BATCH_ROWS = 500
 
 
 class Retry(dg.Config):
@@ -34,7 +36,12 @@ def build_predictions(declaration: Declaration) -> dg.AssetsDefinition:
         key=keys.predictions,
         partitions_def=hourly_partitions(declaration),
         backfill_policy=backfill_policy,
-        ins={"raw_items": dg.AssetIn(keys.raw_items, metadata={"columns": [table.key, table.values]})},
+        ins={
+            "raw_items": dg.AssetIn(
+                keys.raw_items,
+                metadata={"columns": [table.key, table.values], "first_batch_rows": FIRST_BATCH_ROWS},
+            )
+        },
         deps=["iris_model"] if declaration.is_of_environment else [],
         io_manager_key=io_manager_key(declaration),
         metadata={

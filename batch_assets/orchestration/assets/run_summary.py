@@ -2,6 +2,8 @@
 
 import datetime
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -14,6 +16,7 @@ from batch_assets.database.records.summaries import read_summaries
 from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches, BatchesByPartition
+from batch_assets.database.slices.read_ahead import read_ahead
 from batch_assets.hours import Hour
 from batch_assets.inference.model_files import labels_of
 from batch_assets.orchestration.checks import evaluations
@@ -110,7 +113,7 @@ def sum_up(context: dg.AssetExecutionContext, declaration: Declaration, keys: Se
     engine, scorings = engine_for(pipeline.database), _scorings(context, declaration, hours_stored)
     stored: dict[Hour, SummedHour] = {}
     for hour in hours_stored:
-        items = read_predictions(engine, pipeline.items, hour)
+        items = Batches(partial(read_predictions, engine, pipeline.items, hour))
         stored[hour] = summed = _sum_up(pipeline, hour, items, scorings[hour.key])
         store_summary(engine, summed.summary)
         metadata = {**_metadata(declaration, pipeline, summed), "rows": 1}
@@ -123,10 +126,11 @@ def sum_up(context: dg.AssetExecutionContext, declaration: Declaration, keys: Se
         context.log_event(evaluation)
 
 
-def _sum_up(pipeline: Pipeline, hour: Hour, predictions: Iterable[Batch], scoring: Mapping[str, Any]) -> SummedHour:
+def _sum_up(pipeline: Pipeline, hour: Hour, predictions: Batches, scoring: Mapping[str, Any]) -> SummedHour:
     """Counts an hour, and judges it by a sample of its items if a run is known that scored it."""
     sample, version = KeySample(pipeline.items), scoring.get("model_version")
-    outcome = _outcome(pipeline, hour, sample.watching(predictions), scoring)
+    with closing(read_ahead(predictions)) as batches:
+        outcome = _outcome(pipeline, hour, sample.watching(batches), scoring)
     profile = profile_hour(pipeline, hour, sample.keys, outcome.label_counts, version) if version else None
     by_model = predictions_by_model(engine_for(pipeline.database), pipeline_tables(pipeline), hour, outcome.predicted)
     return SummedHour(Summary(pipeline.name, hour.start, outcome, scoring, by_model), profile)
