@@ -73,7 +73,7 @@ class Progress:
 
 
 @dataclass
-class _Pace:
+class _ItemTime:
     """How long an item takes, as far as it is known: so a model that takes long is given fewer items at a time."""
 
     seconds_per_item: float = 0.0
@@ -119,16 +119,16 @@ def score(  # noqa: PLR0913 - items and what is known of them, model, workers, p
         ModelError: The model does not fit the items, or fails on every one of many.
     """
     columns = (names.key, names.values, *(output.column for output in model.outputs))
-    pace = _Pace()
+    item_time = _ItemTime()
 
     def alone() -> AbstractContextManager[Workers]:
         return nullcontext(local_workers(model, json_columns))
 
-    parts = _parts(items, names, model, progress, pace, sample_known=sample_known, failed_before=failed_before)
+    parts = _parts(items, names, model, progress, item_time, sample_known=sample_known, failed_before=failed_before)
     with closing(parts), closing(in_order(parts, workers or alone)) as outcomes:
         for part, outcome in _unless_all_are_refused(outcomes, model):
             if part.keys:
-                pace.measured(outcome.check_seconds + outcome.score_seconds, len(part.keys))
+                item_time.measured(outcome.check_seconds + outcome.score_seconds, len(part.keys))
             batch = _batch(columns, part, outcome)
             progress.add(outcome, len(batch))
             yield batch
@@ -139,7 +139,7 @@ def _parts(  # noqa: PLR0913 - as of `score`
     names: ItemTable,
     model: OnnxModel,
     progress: Progress,
-    pace: _Pace,
+    item_time: _ItemTime,
     *,
     sample_known: bool,
     failed_before: Collection[int],
@@ -162,18 +162,20 @@ def _parts(  # noqa: PLR0913 - as of `score`
             start = time.perf_counter()
             sample_known = check_sample(model, sample, "the items of the hour") > 0 or sample_known
             if first:
-                pace.measured(time.perf_counter() - start, len(sample))
+                item_time.measured(time.perf_counter() - start, len(sample))
         first = False
-        yield from _divided(keys, texts, model, pace)
+        yield from _divided(keys, texts, model, item_time)
 
 
-def _divided(keys: Sequence[int], texts: Sequence[str | None], model: OnnxModel, pace: _Pace) -> Iterator[Part]:
+def _divided(
+    keys: Sequence[int], texts: Sequence[str | None], model: OnnxModel, item_time: _ItemTime
+) -> Iterator[Part]:
     if model.width is None:
         raise ModelError(
             f"The model {model.name} does not say how many numbers it takes: name a file with "
             "the values of a few items in SAMPLE_DATA_PATH."
         )
-    step = max(1, pace.items_at_a_time(len(keys)))
+    step = max(1, item_time.items_at_a_time(len(keys)))
     for start in range(0, max(1, len(keys)), step):
         end = start + step
         yield Part(keys[start:end], texts[start:end], model.width, is_last=end >= len(keys))

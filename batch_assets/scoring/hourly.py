@@ -13,7 +13,7 @@ from batch_assets.database.records.failed_items import FailedItems
 from batch_assets.database.records.hour_counts import count_by_hour
 from batch_assets.database.records.hour_lock import HourLock
 from batch_assets.database.records.hour_models import HourModels
-from batch_assets.database.schema.tables import pipeline_tables
+from batch_assets.database.schema.tables import PipelineTables, pipeline_tables
 from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches
 from batch_assets.database.slices.reflection import json_columns
@@ -25,6 +25,7 @@ from batch_assets.inference.answer_forms import FORMS_AS_JSON
 from batch_assets.inference.onnx_model import OnnxModel
 from batch_assets.pipeline import Pipeline
 from batch_assets.scoring.batches import Progress, score
+from batch_assets.scoring.pace import Pace
 from batch_assets.scoring.ray_workers import ray_workers
 from batch_assets.scoring.workers import Workers, local_workers
 from batch_assets.settings.retry import WHOLE_BATCH
@@ -72,6 +73,7 @@ class HourlyScoring:
             self.engine, tables, hour, self.run_id, wait=retry.wait_for_busy_hour, on_progress=self.on_progress
         )
         failed_items = FailedItems(self.engine, tables, hour, self.model.version, self.run_id)
+        pace = None if whole else self._pace(tables)
         models = HourModels(self.engine, tables, hour, self.model.version, whole=whole)
 
         @contextmanager
@@ -96,9 +98,10 @@ class HourlyScoring:
                 json_columns=json_columns,
                 workers=partial(self._workers, json_columns),
             )
+            paced = pace.transactions(scored_batches) if pace else scored_batches
             # Whatever happens, nobody is left at work.
-            with closing(scored_batches):
-                for batch in scored_batches:
+            with closing(scored_batches), closing(paced):
+                for batch in paced:
                     yield _with_failed_as_null(batch) if whole else batch
                     self._check_count(hour, progress)
             if whole:
@@ -116,8 +119,9 @@ class HourlyScoring:
                 "labels": list(self.model.labels),
                 "retry": self.mode,
             }
-            paused = round(self.throttle.paused_seconds - paused_before, 3)
-            return {**described, **progress.metadata(), "paused_seconds": paused}
+            paused = self.throttle.paused_seconds - paused_before + (pace.paused_seconds if pace else 0)
+            seen = {"slowdown": pace.slowdown} if pace and pace.slowdown else {}
+            return {**described, **progress.metadata(), "paused_seconds": round(paused, 3), **seen}
 
         return Batches(
             scored,
@@ -125,8 +129,14 @@ class HourlyScoring:
             metadata=metadata,
             scope=scope,
             before_write=self.throttle.before_write,
+            after_write=pace.after_write if pace else None,
             at_once=whole,
         )
+
+    def _pace(self, tables: PipelineTables) -> Pace | None:
+        """Returns the pace of an hour, if it has one: a whole batch is one transaction."""
+        most = self.throttle.max_slowdown
+        return None if most is None else Pace(self.engine, tables.items, most, self.on_progress)
 
     def _workers(self, json_columns: Collection[str]) -> AbstractContextManager[Workers]:
         """Returns those who score: threads of this process, or a cluster."""

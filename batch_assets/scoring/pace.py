@@ -1,7 +1,7 @@
 """A pace that follows the service: how large transactions are, and how long the pauses between them.
 
-A statement of the service's kind is timed before the run writes and while it writes. In the manner of
-pt-online-schema-change, transactions follow a time (`--chunk-time`); in that of gh-ost, pauses are in proportion to them
+A statement of the service's kind is timed before the run writes and while it writes. Transactions follow a time, as the
+chunks of pt-online-schema-change do (`--chunk-time`), and pauses are in proportion to them, as those of gh-ost are
 (`--nice-ratio`). Both go by what the statement took.
 https://docs.percona.com/percona-toolkit/pt-online-schema-change.html
 https://github.com/github/gh-ost/blob/master/doc/throttle.md
@@ -11,7 +11,7 @@ import statistics
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
@@ -84,7 +84,7 @@ class Pace:
         self._on_progress = on_progress
         self._gait = Gait()
         self._rows = FIRST_ROWS
-        self._begun_at = time.monotonic()
+        self._begun_at = 0.0
         self._is_late = False
         self._written = threading.Event()
         self._took = self._paused = 0.0
@@ -103,12 +103,13 @@ class Pace:
         """How many times as long the statement took while the run wrote; None if it was not timed."""
         return round(self._sum / self._count / self._alone, 2) if self._count else None
 
-    def transactions(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+    def transactions(self, batches: Iterable[Batch]) -> Generator[Batch]:
         """Yields batches cut into what one transaction is to write, each when the one before is written.
 
         Args:
             batches: The batches; what failed goes with the first part of each.
         """
+        self._begun_at = time.monotonic()
         with self._engine.connect() as connection:
             # Each statement sees the table as it is by then, and keeps nothing from being purged.
             connection.execution_options(isolation_level="AUTOCOMMIT")

@@ -65,7 +65,9 @@ class ThrottleSettings:
             RunTagError: It says something else than that it writes at full speed.
         """
         if pace not in {None, FULL_SPEED}:
-            raise RunTagError(f"The tag batch_assets/pace of this run is {pace!r}: set it to {FULL_SPEED}, or remove it.")
+            raise RunTagError(
+                f"The tag batch_assets/pace of this run is {pace!r}: remove it, or set it to {FULL_SPEED}."
+            )
         return replace(self, max_slowdown=None) if pace else self
 
 

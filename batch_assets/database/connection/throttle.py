@@ -45,6 +45,11 @@ class Throttle:
         """How long writing has waited so far, for the ceiling or in pauses."""
         return self._paused
 
+    @property
+    def max_slowdown(self) -> float | None:
+        """How many times as long a statement of the service may take beside a run; None if that is not looked at."""
+        return self._settings.max_slowdown
+
     def before_write(self, rows: int) -> None:
         """Waits until a transaction may begin that writes so many rows.
 

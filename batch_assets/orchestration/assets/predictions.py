@@ -18,6 +18,7 @@ from batch_assets.scoring.hourly import HourlyScoring
 from batch_assets.settings.retry import RetryMode, retry_mode
 
 RETRY_TAG = "batch_assets/retry"
+PACE_TAG = "batch_assets/pace"
 # What reading, scoring and writing begin with: the server has nothing to write until the first batch is scored.
 FIRST_BATCH_ROWS = 500
 
@@ -62,7 +63,8 @@ def build_predictions(declaration: Declaration) -> dg.AssetsDefinition:
         Retry mode `partial` scores what has no prediction yet, batch by batch, so that a run which was interrupted is
         taken up where it stopped; failed items are tried again until they are given up. `whole_batch` scores every
         item of the hour again and publishes all of them at once. Set it in the run's config or by the tag
-        `batch_assets/retry`.
+        `batch_assets/retry`. With the tag `batch_assets/pace` = `full` a run writes as fast as it can, whatever
+        `BATCH_MAX_SLOWDOWN` says.
 
         An item that cannot be scored gets a row in `failed_items` with the reason, and its neighbours are
         scored; one that was corrected or deleted while it was being scored is left for the next run. A model that
@@ -76,7 +78,7 @@ def build_predictions(declaration: Declaration) -> dg.AssetsDefinition:
             model.load(model_of_run(context, declaration, pipeline), table, pipeline.inference),
             retry_mode(config.retry, context.run.tags.get(RETRY_TAG), pipeline.retry),
             context.run.run_id,
-            Throttle(engine, pipeline.throttle, context.log.info),
+            Throttle(engine, pipeline.throttle.of_run(context.run.tags.get(PACE_TAG)), context.log.info),
             on_progress=context.log.info,
         )
         chosen = closed_hours(context, declaration)
