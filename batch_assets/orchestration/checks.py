@@ -4,7 +4,7 @@ These speak of all hours: green means that none is left, whichever hour was mate
 `hour_checks.py`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import dagster as dg
 
@@ -22,48 +22,53 @@ from batch_assets.reporting.verdicts import NEWEST_HOUR_WAS_SCORED_IN_TIME
 from batch_assets.retrying.decision import Remaining
 
 HOURS_SHOWN = 24
-NO_FAILED_ITEMS, NO_PENDING_ITEMS = "no_failed_items", "no_pending_items"
-
-_DESCRIPTIONS = {
-    NO_FAILED_ITEMS: """No item of any hour stands in `failed_items`.
-
-Red: see there what is wrong. An item whose values are corrected is tried again by itself; after fixing the model, put
-the items back with `batch-assets retry`.""",
-    NO_PENDING_ITEMS: """No closed hour has items with neither a prediction nor a reason why not, late ones included.
-
-Red: the sensor requests these hours, unless it has given them up, which `batch-assets status` says; or materialise
-them.""",
-    NEWEST_HOUR_WAS_SCORED_IN_TIME: """The newest hour whose deadline has passed was summed up: BATCH_DEADLINE_MINUTES
-after its end.
-
-Red: see whether the schedule, the daemon and the database are up. The sensor looks every minute, also where nothing
-runs.""",
-}
 
 
-def build_checks(declaration: Declaration) -> dg.AssetChecksDefinition:
-    """Returns the checks of the summary of a pipeline: one step, since each step costs more than what it looks up."""
+def build_checks(declaration: Declaration) -> list[dg.AssetChecksDefinition]:
+    """Returns the checks of the summary of a pipeline."""
     run_summary = asset_keys(declaration).run_summary
 
-    @dg.multi_asset_check(
-        name=f"{run_summary.to_python_identifier()}_over_all_hours",
-        specs=[
-            dg.AssetCheckSpec(name, asset=run_summary, description=description)
-            for name, description in _DESCRIPTIONS.items()
-        ],
-        can_subset=True,
-    )
-    def over_all_hours(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        asked = {key.name for key in context.selected_asset_check_keys}
-        for name, result in _results(declaration).items():
-            if name in asked:
-                yield result._replace(check_name=name)
+    @dg.asset_check(asset=run_summary)
+    @as_dagster_failure
+    def no_failed_items() -> dg.AssetCheckResult:
+        """No item of any hour stands in `failed_items`.
 
-    return over_all_hours
+        Red: see there what is wrong. An item whose values are corrected is tried again by itself; after fixing the
+        model, put the items back with `batch-assets retry`.
+        """
+        return _failed_items(_left(declaration.load()))
+
+    @dg.asset_check(asset=run_summary)
+    @as_dagster_failure
+    def no_pending_items() -> dg.AssetCheckResult:
+        """No closed hour has items with neither a prediction nor a reason why not, late ones included.
+
+        Red: the sensor requests these hours, unless it has given them up, which `batch-assets status` says; or
+        materialise them.
+        """
+        return _pending_items(_left(declaration.load()))
+
+    @dg.asset_check(asset=run_summary)
+    @as_dagster_failure
+    def newest_hour_was_scored_in_time() -> dg.AssetCheckResult:
+        """The newest hour whose deadline has passed was summed up: BATCH_DEADLINE_MINUTES after its end.
+
+        Red: see whether the schedule, the daemon and the database are up. The sensor looks every minute, also where
+        nothing runs.
+        """
+        return _newest_hour(declaration)
+
+    return [no_failed_items, no_pending_items, newest_hour_was_scored_in_time]
 
 
 def evaluations(declaration: Declaration) -> list[dg.AssetCheckEvaluation]:
-    """Returns what the checks say, for a run in which Dagster skips their step."""
+    """Returns what the checks say, for a run in which Dagster skips their steps."""
+    left = _left(declaration.load())
+    results = {
+        "no_failed_items": _failed_items(left),
+        "no_pending_items": _pending_items(left),
+        NEWEST_HOUR_WAS_SCORED_IN_TIME: _newest_hour(declaration),
+    }
     return [
         dg.AssetCheckEvaluation(
             asset_key=asset_keys(declaration).run_summary,
@@ -73,18 +78,8 @@ def evaluations(declaration: Declaration) -> list[dg.AssetCheckEvaluation]:
             severity=result.severity,
             description=result.description,
         )
-        for name, result in _results(declaration).items()
+        for name, result in results.items()
     ]
-
-
-@as_dagster_failure
-def _results(declaration: Declaration) -> dict[str, dg.AssetCheckResult]:
-    left = _left(declaration.load())
-    return {
-        NO_FAILED_ITEMS: _failed_items(left),
-        NO_PENDING_ITEMS: _pending_items(left),
-        NEWEST_HOUR_WAS_SCORED_IN_TIME: _newest_hour(declaration),
-    }
 
 
 def _newest_hour(declaration: Declaration) -> dg.AssetCheckResult:

@@ -19,7 +19,7 @@ def build_pipeline(declaration: Declaration) -> dg.Definitions:
     job = build_job(declaration)
     scoring = dg.Definitions(
         assets=[build_raw_items(declaration), build_predictions(declaration), build_run_summary(declaration)],
-        asset_checks=[build_checks(declaration)],
+        asset_checks=build_checks(declaration),
         jobs=[job],
         schedules=[build_schedule(declaration, job)],
         sensors=[build_sensor(declaration, job), build_alerts(declaration)],

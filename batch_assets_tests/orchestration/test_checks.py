@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 
 from batch_assets.definitions import defs
-from batch_assets.orchestration.checks import NO_FAILED_ITEMS, NO_PENDING_ITEMS, build_checks, evaluations
+from batch_assets.orchestration.checks import build_checks
 from batch_assets.pipeline import OF_ENVIRONMENT
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.pipeline import END, GOOD, HALF_PAST, HOUR, START, insert_items
@@ -21,6 +21,8 @@ NEXT = "2026-11-02-06:00"
 
 pytestmark = pytest.mark.usefixtures("tables")
 
+no_failed_items, no_pending_items, newest_hour_was_scored_in_time = build_checks(OF_ENVIRONMENT)
+
 # Of a check, what the UI goes by where it counts those that have passed.
 SHOWN = """query Shown($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
   assetChecksOrError { ... on AssetChecks { checks {
@@ -29,27 +31,29 @@ SHOWN = """query Shown($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) 
 } } }"""
 
 
-def evaluated(check: str) -> dg.AssetCheckEvaluation:
-    return next(found for found in evaluations(OF_ENVIRONMENT) if found.check_name == check)
+def evaluated(check: dg.AssetChecksDefinition) -> dg.AssetCheckResult:
+    result = check()
+    assert isinstance(result, dg.AssetCheckResult)
+    return result
 
 
-def checked(check: str) -> tuple[bool, str | None]:
-    found = evaluated(check)
-    return found.passed, found.description
+def checked(check: dg.AssetChecksDefinition) -> tuple[bool, str | None]:
+    result = evaluated(check)
+    return result.passed, result.description
 
 
 def test_pending_items_are_those_of_closed_hours_from_the_first_on(sql: Sql) -> None:
     open_hour = datetime.datetime.now(datetime.UTC).replace(minute=0, second=0, microsecond=0)
     insert_items(sql, GOOD, f"{open_hour:%Y-%m-%d %H:%M:%S}")
     insert_items(sql, GOOD, "2026-10-31 23:59:59")
-    assert checked(NO_PENDING_ITEMS) == (True, "0 items pending in 0 hours; expected none")
+    assert checked(no_pending_items) == (True, "0 items pending in 0 hours; expected none")
     insert_items(sql, GOOD, END)
     insert_items(sql, GOOD)  # in hours that were never summed up
-    assert checked(NO_PENDING_ITEMS) == (False, "6 items pending in 2 hours; expected none")
-    shown = str(evaluated(NO_PENDING_ITEMS).metadata["latest hours"].value)
+    assert checked(no_pending_items) == (False, "6 items pending in 2 hours; expected none")
+    shown = str(evaluated(no_pending_items).metadata["latest hours"].value)
     assert shown.index("2026-11-02-06:00") < shown.index("2026-11-02-05:00")
     sql("UPDATE items SET prediction = '[1, 0, 0]'")
-    assert checked(NO_PENDING_ITEMS) == (True, "0 items pending in 0 hours; expected none")
+    assert checked(no_pending_items) == (True, "0 items pending in 0 hours; expected none")
 
 
 def test_failed_items_are_those_that_may_be_tried_again_and_those_that_are_given_up(sql: Sql) -> None:
@@ -60,8 +64,8 @@ def test_failed_items_are_those_that_may_be_tried_again_and_those_that_are_given
             " model_version, run_id, values_checksum) VALUES (%s, %s, 'c', 'm', %s, %s, %s, 'v', 'r', 0)",
             *(key, START, attempts, END, END),
         )
-    assert checked(NO_FAILED_ITEMS) == (False, "3 items failed in 1 hours; expected none")
-    assert checked(NO_PENDING_ITEMS) == (True, "0 items pending in 0 hours; expected none")
+    assert checked(no_failed_items) == (False, "3 items failed in 1 hours; expected none")
+    assert checked(no_pending_items) == (True, "0 items pending in 0 hours; expected none")
 
 
 def shown() -> dict[str, tuple[str, str, str | None]]:
@@ -104,10 +108,3 @@ def test_the_checks_say_what_is_so_after_a_run_that_failed_for(
             f"{pending} items pending in {min(pending, 1)} hours; expected none",
         ),
     }
-
-
-@pytest.mark.parametrize("database_environment", ["sqlite"], indirect=True)
-def test_one_of_the_checks_can_be_run_by_itself() -> None:
-    wanted = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("run_summary"), NO_PENDING_ITEMS))
-    result = dg.materialize([build_checks(OF_ENVIRONMENT)], selection=wanted)
-    assert [check.check_name for check in result.get_asset_check_evaluations()] == [NO_PENDING_ITEMS]
