@@ -19,8 +19,8 @@ _END, _NULL = b"\xff", b"\xfe"
 # Few rows are read faster one by one than counted, and so are rows of which there are others between any two.
 _LEAST_ROWS = 1_000
 _SPAN_OF_ROW = 4
-# What is read first, before it is known how large the rows are: as much as first batches have, each of which is then
-# there after one question.
+# What is read first, before it is known how large the rows are. It grows as batches may, for which nothing is then read
+# that is not yet wanted.
 _FIRST_ROWS = 500
 _STEP = 2
 _STEP_BACK = 16

@@ -19,8 +19,9 @@ from batch_assets.settings.retry import RetryMode, retry_mode
 
 RETRY_TAG = "batch_assets/retry"
 PACE_TAG = "batch_assets/pace"
-# What reading, scoring and writing begin with: the server has nothing to write until the first batch is scored.
-FIRST_BATCH_ROWS = 500
+# The server has nothing to write until the first batch is scored; with still smaller ones, what their transactions cost
+# takes up what is won.
+FIRST_BATCH_ROWS = 2_000
 
 
 class Retry(dg.Config):
