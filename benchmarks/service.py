@@ -1,7 +1,7 @@
 """What a run costs the service whose table it writes: how long the service's inserts and reads take beside it.
 
     python -m benchmarks.service [--items 1000000] [--rounds 3] [--clients 4] [--rate 200] [--seconds 20]
-        [--nice N] [--server mariadb|mysql] [--json FILE]
+        [--nice N] [--server mariadb|mysql] [--redo-log 2G] [--json FILE]
 
 A process of its own inserts items (autocommit, a row each, into the present hour) and reads items by id, in turn, at a
 fixed rate: a request is due at its time whether the ones before have been answered or not, and its latency counts from
@@ -9,9 +9,12 @@ then, so that a server that stands still shows. In each round a real `dagster jo
 beside the service and once alone. The service is measured before, during and after the step that scores.
 
 The server is that of MYSQL_SERVER (a database of its own on it), or a private one of the kind of --server. Settings of
-the package pass through: `BATCH_MAX_ROWS_PER_SECOND=20000 python -m benchmarks.service`. Where worker, service and
-server share a few cores, they take them from each other, as they would not with the worker on a machine of its own:
-`--nice 19` has the worker take what the others leave.
+the package pass through: `BATCH_MAX_SLOWDOWN=2 python -m benchmarks.service`. A private server has a redo log of the
+size that --redo-log says. An hour does not fit into that of a server without settings, of 100 MB: whenever it is full, all
+who write wait until the server has written its pages, at whatever pace the run goes.
+
+Where worker, service and server share a few cores, they take them from each other, as they would not with the worker on a
+machine of its own: `--nice 19` has the worker take what the others leave.
 """
 
 import argparse
@@ -337,14 +340,15 @@ def play(server: Server, database: str, hours: Iterator[datetime.datetime], opti
 
 
 @contextlib.contextmanager
-def chosen_server(kind: str | None) -> Iterator[Server]:
+def chosen_server(kind: str | None, redo_log: str) -> Iterator[Server]:
     """The server of MYSQL_SERVER, or a private one, which keeps a binary log as those of services do."""
     if os.environ.get("MYSQL_SERVER") and not kind:
         with server_for_tests() as server:
             yield server
         return
     with server_of_kind(kind) as private:
-        private.restart("--log-bin=log", "--server-id=1")
+        size = "innodb-log-file-size" if private.server.is_mariadb else "innodb-redo-log-capacity"
+        private.restart("--log-bin=log", "--server-id=1", f"--{size}={redo_log}")
         yield private.server
 
 
@@ -359,6 +363,7 @@ def main() -> None:
     parser.add_argument("--settle", type=float, default=5, help="seconds for the server to come to rest, not measured")
     parser.add_argument("--nice", type=int, default=0, help="niceness of the worker, from 0 to 19")
     parser.add_argument("--server", choices=["mariadb", "mysql"], help="a private server of this kind")
+    parser.add_argument("--redo-log", default="2G", help="the size of the redo log of a private server")
     parser.add_argument("--json", type=Path, help="a file for all figures")
     options = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # byte code is written, as it is wherever the package is installed
@@ -367,7 +372,7 @@ def main() -> None:
     first = present - datetime.timedelta(hours=2 * options.rounds)
     with (
         tempfile.TemporaryDirectory() as home,
-        chosen_server(options.server) as server,
+        chosen_server(options.server, options.redo_log) as server,
         server.database() as database,
     ):
         os.environ.update(BATCH_ASSETS_HOME=home, DAGSTER_HOME=home, DAGSTER_DISABLE_TELEMETRY="yes")

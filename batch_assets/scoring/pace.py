@@ -19,11 +19,11 @@ import sqlalchemy as sa
 from batch_assets.database.slices.batch import Batch
 
 FIRST_ROWS = 1_000
-LEAST_ROWS = 250
+LEAST_ROWS = 500
 # What a transaction may take, in seconds. Shorter ones spend most of it on their commit.
-LEAST_SECONDS, FIRST_SECONDS, MOST_SECONDS = 0.01, 0.025, 0.25
-# A pause is as long as the transaction before it at the most, so that an hour takes about twice as long.
-MOST_PAUSE = 1.0
+LEAST_SECONDS, FIRST_SECONDS, MOST_SECONDS = 0.025, 0.025, 0.25
+# The longest pause, in times of the transaction before it. With longer ones an hour takes more than twice as long.
+MOST_PAUSE = 0.25
 # An hour that takes longer is in danger of not being done when the next one begins.
 GENTLE_SECONDS = 1800
 PROBES_ALONE = 20
@@ -51,8 +51,8 @@ class Gait:
             max_slowdown: How many times it may.
         """
         if slowdown > max_slowdown:
-            return Gait(max(LEAST_SECONDS, self.seconds / 2), min(MOST_PAUSE, self.pause + 0.25))
-        return Gait(min(MOST_SECONDS, self.seconds * 1.1), max(0.0, self.pause - 0.05))
+            return Gait(max(LEAST_SECONDS, self.seconds / 2), min(MOST_PAUSE, self.pause + 0.05))
+        return Gait(min(MOST_SECONDS, self.seconds * 1.1), max(0.0, self.pause - 0.01))
 
     def rows(self, rows: int, seconds: float) -> int:
         """Returns the rows of the next transaction, after one of so many took so long.

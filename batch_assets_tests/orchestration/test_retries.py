@@ -120,10 +120,10 @@ def test_a_run_writes_no_more_rows_a_second_than_it_may(
     result = run(instance)
     assert scored(result) == ("partial", 20_001)
     (event,) = result.asset_materializations_for_node("predictions")
-    # A third batch may begin when the time of the first two is over, but for what making it took.
+    # The last batch, with 6,001 rows, may begin when the time of those before it is over.
     metadata = metadata_of(event)
     assert metadata["paused_seconds"] > 0
-    assert metadata["seconds"] >= 2
+    assert metadata["seconds"] >= 1.4
     assert assert_hour_adds_up(sql) == Counts(20_001, 20_001, 0, 0)
 
 
@@ -136,6 +136,29 @@ def test_a_limit_that_cannot_be_looked_at_fails_the_run_before_anything_is_writt
     result = run(instance, mode)
     assert not result.success
     assert "BATCH_MAX_LOAD" in failure(result)
+    assert assert_hour_adds_up(sql) == Counts(3, 0, 0, 3)
+
+
+@pytest.mark.parametrize("database_environment", ["server"], indirect=True)
+def test_a_run_has_the_pace_that_the_settings_say_unless_its_tag_says_full(
+    instance: dg.DagsterInstance, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATCH_MAX_SLOWDOWN", "2")
+    insert_items(sql, GOOD * 500)
+    (event,) = run(instance).asset_materializations_for_node("predictions")
+    assert metadata_of(event)["slowdown"] > 0
+    assert assert_hour_adds_up(sql) == Counts(1_500, 1_500, 0, 0)
+    sql("UPDATE items SET prediction = NULL")
+    (event,) = run(instance, {"batch_assets/pace": "full"}).asset_materializations_for_node("predictions")
+    assert metadata_of(event)["scored"] == 1_500
+    assert "slowdown" not in metadata_of(event)
+
+
+def test_a_tag_that_is_no_pace_is_refused(instance: dg.DagsterInstance, sql: Sql) -> None:
+    insert_items(sql, GOOD)
+    result = run(instance, {"batch_assets/pace": "fast"})
+    assert not result.success
+    assert "'fast': remove it, or set it to full" in failure(result)
     assert assert_hour_adds_up(sql) == Counts(3, 0, 0, 3)
 
 
