@@ -10,11 +10,11 @@ beside the service and once alone. The service is measured before, during and af
 
 The server is that of MYSQL_SERVER (a database of its own on it), or a private one of the kind of --server. Settings of
 the package pass through: `BATCH_MAX_SLOWDOWN=2 python -m benchmarks.service`. A private server has a redo log of the
-size that --redo-log says. An hour does not fit into that of a server without settings, of 100 MB: whenever it is full, all
-who write wait until the server has written its pages, at whatever pace the run goes.
+size that --redo-log says. An hour does not fit into that of a server without settings, of 100 MB: whenever it is full,
+all who write wait until the server has written its pages, at whatever pace the run goes.
 
-Where worker, service and server share a few cores, they take them from each other, as they would not with the worker on a
-machine of its own: `--nice 19` has the worker take what the others leave.
+Where worker, service and server share a few cores, they take them from each other, as they would not with the worker on
+a machine of its own: `--nice 19` has the worker take what the others leave.
 """
 
 import argparse
