@@ -1,12 +1,12 @@
 """What a model costs that takes a core about a millisecond an item: on one core, on all of them, and on a Ray cluster.
 
     python -m benchmarks.heavy_models [--items 65322] [--memory 16000] [--rounds 1] [--layers 36]
-        [--server mariadb|mysql] [--json FILE]
+        [--sides 'one core' ...] [--server mariadb|mysql] [--json FILE]
 
 Makes a private server, or an SQLite file without `--server`. Each side scores the same hour anew, in a process of its
 own, by the step `predictions`; the sides take turns:
 
-- `one core`: the process may use one core;
+- `one core`: as `batches at once`, in a process that may use one core;
 - `threads of ONNX Runtime`: one batch at a time on all cores, which is the default;
 - `batches at once`: as many as there are cores (`BATCH_SCORING_THREADS`);
 - `ray`: a cluster of two nodes on this machine, each with one processor (`BATCH_RAY_ADDRESS`);
@@ -62,6 +62,7 @@ ONE_CORE, THREADS, AT_ONCE, RAY, RAY_KILLED = (
     "ray",
     "ray, node killed",
 )
+SIDES = (ONE_CORE, THREADS, AT_ONCE, RAY, RAY_KILLED)
 SIDE_SECONDS = 3600
 
 
@@ -130,6 +131,7 @@ def main() -> None:
     arguments.add_argument("--memory", type=int, default=16_000)
     arguments.add_argument("--rounds", type=int, default=1)
     arguments.add_argument("--layers", type=int, default=36)
+    arguments.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
     arguments.add_argument("--server", choices=["mariadb", "mysql"])
     arguments.add_argument("--json", type=Path, help="a file for every figure")
     arguments.add_argument("--side", help=argparse.SUPPRESS)
@@ -153,10 +155,9 @@ def measure(options: argparse.Namespace, files: ModelFiles) -> list[Figure]:
     engine = engine_for(database_settings(os.environ))
     initialize_database(engine, item_table(ITEM_TABLE))
     hours = [made_hour(engine, files, f"heavy_{count}", count) for count in (options.items, options.memory)]
-    sides = [ONE_CORE, THREADS, AT_ONCE]
-    if importlib.util.find_spec("ray"):
-        sides += [RAY, RAY_KILLED]
-    else:
+    sides = list(options.sides)
+    if {RAY, RAY_KILLED}.intersection(sides) and not importlib.util.find_spec("ray"):
+        sides = [side for side in sides if side not in {RAY, RAY_KILLED}]
         print("Ray is not installed: `pip install 'ray[client]'` has it measured too.")
     figures = []
     print(f"{'side':24} {'items':>8} {'seconds':>9} {'ms an item':>11} {'peak MiB':>9}")
@@ -189,7 +190,8 @@ def measured(side: str, hour: Hour) -> Figure:
     """Runs a side once, and looks whether it has done its work."""
     hour.clear()
     with contextlib.ExitStack() as stack:
-        settings = {"BATCH_SCORING_THREADS": str(cores())} if side == AT_ONCE else {}
+        # Where ONNX Runtime chooses how many threads it has, it gives each a core, whichever the process may use.
+        settings = {"BATCH_SCORING_THREADS": str(max(2, cores()))} if side in {ONE_CORE, AT_ONCE} else {}
         if side in {RAY, RAY_KILLED}:
             cluster = stack.enter_context(ray_cluster())
             node = cluster.add_node()

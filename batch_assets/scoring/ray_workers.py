@@ -282,6 +282,7 @@ def _connect(address: str) -> None:
     if thread.is_alive():
         raise _unavailable(address, TimeoutError(f"no answer of Ray within {_CONNECT_SECONDS:g} seconds"))
     for fault in faults:
+        ray.shutdown()  # the Ray Client would keep this process from joining another cluster
         if isinstance(fault, (OSError, ray.exceptions.RayError)):
             raise _unavailable(address, fault) from fault
         raise SettingsError(

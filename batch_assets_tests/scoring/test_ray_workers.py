@@ -129,12 +129,12 @@ def close(found: list[Batch], wanted: list[Batch]) -> bool:
 
 @ignore_leaks
 def test_actors_that_die_with_nothing_to_do_cost_no_part_its_attempts(cluster: RayCluster, tmp_path: Path) -> None:
-    settings, said = InferenceSettings(ray_address=cluster.address), list[str]()
+    # The hour asks for five, whether or not the cluster has noticed by now that nodes of another test are gone.
+    settings, said = InferenceSettings(ray_address=cluster.address, ray_actors=5), list[str]()
     model = loaded(write_picky_classifier(tmp_path), settings)
     nodes = [cluster.add_node() for _ in range(3)]
     part = Part([1], ["[1, 0, 0, 0]"], 4, is_last=True)
     with ray_workers(settings, model, (), said.append, 60) as workers:
-        assert workers.count == 5
         until = time.monotonic() + 60
         # One after the other, so that all of them are known to be idle.
         while len(cluster.actors()) < 5 and time.monotonic() < until:
@@ -201,6 +201,25 @@ def ray_is_initialized() -> bool:
     import ray
 
     return bool(ray.is_initialized())
+
+
+@ignore_leaks
+def test_what_answers_and_is_no_cluster_is_given_up_and_another_can_be_joined(
+    cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray.util.client.worker
+
+    monkeypatch.setattr(ray.util.client.worker, "INITIAL_TIMEOUT_SEC", 0.2)  # to be done sooner
+    monkeypatch.setattr(ray.util.client.worker, "MAX_TIMEOUT_SEC", 0.2)
+    item = batches(1, "[1, 0, 0, 0]")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        settings = InferenceSettings(ray_address=f"ray://127.0.0.1:{silent.getsockname()[1]}")
+        model = loaded(write_picky_classifier(tmp_path), settings)
+        with pytest.raises(ClusterUnavailableError, match="does not answer: ray client connection timeout"):
+            list(on_cluster(model, item, settings))
+    assert len(list(on_cluster(model, item, InferenceSettings(ray_address=cluster.address)))) == 1
 
 
 @pytest.mark.parametrize("scheme", ["ray://", ""])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psutil
+import pytest
 
 from batch_assets_tests.support.programs import MissingProgramError
 
@@ -71,8 +72,14 @@ def ray_cluster() -> Iterator[RayCluster]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    # A machine with more to do may need longer than half a minute to start what a client talks to.
+    environment = pytest.MonkeyPatch()
+    environment.setenv("RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S", "50")
     head = {"num_cpus": 1, "include_dashboard": False, "ray_client_server_port": port, "object_store_memory": 2**28}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+    finally:
+        environment.undo()
     try:
         yield RayCluster(cluster, f"ray://127.0.0.1:{port}")
     finally:
