@@ -70,7 +70,7 @@ def test_a_cluster_scores_an_hour_as_one_does(sql: Sql, cluster: RayCluster) -> 
     ids = insert_items(sql, TEXTS)
     run_job(BATCH_RAY_ADDRESS=cluster.client_address).assert_succeeded()
     assert_scored(sql, ids)
-    assert not cluster.actors()
+    cluster.wait_until_no_actor_is_left()
 
 
 @pytest.mark.one_server

@@ -90,7 +90,7 @@ def test_a_model_that_fails_on_all_of_a_hundred_items_is_to_blame_there_too(
     assert len(next(scored)) == 1
     with pytest.raises(ModelError, match="fails on every one of 100 items"):
         next(scored)
-    assert not cluster.actors()
+    cluster.wait_until_no_actor_is_left()
 
 
 @ignore_leaks
@@ -182,10 +182,7 @@ def test_whoever_leaves_early_leaves_no_actor(cluster: RayCluster, tmp_path: Pat
     next(scored)
     assert cluster.actors()
     scored.close()
-    until = time.monotonic() + 20
-    while cluster.actors() and time.monotonic() < until:
-        time.sleep(0.1)
-    assert not cluster.actors()
+    cluster.wait_until_no_actor_is_left()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("scorer")]
 
 
@@ -204,6 +201,7 @@ def ray_is_initialized() -> bool:
 
 
 @ignore_leaks
+@pytest.mark.filterwarnings("ignore:Ray Client connection timed out")
 def test_what_answers_and_is_no_cluster_is_given_up_and_another_can_be_joined(
     cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
