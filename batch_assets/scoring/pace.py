@@ -22,7 +22,7 @@ FIRST_ROWS = 1_000
 LEAST_ROWS = 500
 # What a transaction may take, in seconds. Shorter ones spend most of it on their commit.
 LEAST_SECONDS, FIRST_SECONDS, MOST_SECONDS = 0.025, 0.025, 0.25
-# The longest pause, in times of the transaction before it. With longer ones an hour takes more than twice as long.
+# The longest pause, in times of the transaction before it: small transactions alone make an hour twice as long.
 MOST_PAUSE = 0.25
 # An hour that takes longer is in danger of not being done when the next one begins.
 GENTLE_SECONDS = 1800
