@@ -98,7 +98,12 @@ RARE = [
         for depth in (2, 99, 400, 100_000)
         for opening, closing in ("[]", ('{"size":', "}"))
     ),
-    *(json.dumps(form) for item in ({**GOOD_ITEMS[0], "size": math.nan},) for form in (item, list(item.values()))),
+    *(
+        json.dumps(form)
+        for size in (math.nan, math.inf)
+        for item in ({**GOOD_ITEMS[0], "size": size},)
+        for form in (item, list(item.values()))
+    ),
     json.dumps({**GOOD_ITEMS[0], "plan": "🌸" * 1_000_000}),
     json.dumps(list({**GOOD_ITEMS[0], "plan": "x" * 1_000_000}.values())),
     json.dumps({**GOOD_ITEMS[0], "note": "x" * 4_000_000}),
