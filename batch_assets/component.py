@@ -48,6 +48,7 @@ def _a_model(text: str) -> str:
 PositiveInteger = Annotated[int, AfterValidator(partial(_between, 1, inf))]
 NonNegativeInteger = Annotated[int, AfterValidator(partial(_between, 0, inf))]
 NonNegativeNumber = Annotated[float, AfterValidator(partial(_between, 0, inf))]
+Factor = Annotated[float, AfterValidator(partial(_between, 1, inf))]
 Share = Annotated[float, AfterValidator(partial(_between, 0, 1))]
 Minute = Annotated[int, AfterValidator(partial(_between, 0, 59))]
 
@@ -215,6 +216,7 @@ class RetryAttributes(dg.Model, dg.Resolvable):
 class PaceAttributes(dg.Model, dg.Resolvable):
     """What the others on the server are to be spared: see the environment variable that each stands for."""
 
+    max_slowdown: Annotated[Factor | None, Field(description="BATCH_MAX_SLOWDOWN")] = None
     max_rows_per_second: Annotated[PositiveInteger | None, Field(description="BATCH_MAX_ROWS_PER_SECOND")] = None
     max_load: Annotated[str | None, Field(description="BATCH_MAX_LOAD")] = None
     replicas: Annotated[str | None, Field(description="BATCH_REPLICAS")] = None
@@ -224,6 +226,7 @@ class PaceAttributes(dg.Model, dg.Resolvable):
     def variables(self) -> dict[str, object]:
         """Returns the variables that these attributes stand for."""
         return {
+            "BATCH_MAX_SLOWDOWN": self.max_slowdown,
             "BATCH_MAX_ROWS_PER_SECOND": self.max_rows_per_second,
             "BATCH_MAX_LOAD": self.max_load,
             "BATCH_REPLICAS": self.replicas,
