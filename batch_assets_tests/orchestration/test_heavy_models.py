@@ -64,7 +64,7 @@ def cluster() -> Iterator[RayCluster]:
 
 # Ray 2.60 leaves to the garbage collector what it reads the logs of nodes with.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.timeout(180)
+@pytest.mark.ray
 @pytest.mark.xdist_group("ray")
 def test_a_cluster_scores_an_hour_as_one_does(sql: Sql, cluster: RayCluster) -> None:
     ids = insert_items(sql, TEXTS)
