@@ -25,15 +25,15 @@ LEAST_SECONDS, FIRST_SECONDS, MOST_SECONDS = 0.025, 0.025, 0.25
 # The longest pause, in times of the transaction before it: small transactions alone make an hour twice as long.
 MOST_PAUSE = 0.25
 # An hour that takes longer is in danger of not being done when the next one begins.
-GENTLE_SECONDS = 1800
+PACED_SECONDS = 1800
 PROBES_ALONE = 20
 PROBES_BESIDE = 20
 PROBE_SECONDS = 0.005
 
 
 @dataclass(frozen=True)
-class Gait:
-    """How a run writes.
+class WriteSpeed:
+    """How fast a run writes.
 
     Attributes:
         seconds: What a transaction is to take.
@@ -43,7 +43,7 @@ class Gait:
     seconds: float = FIRST_SECONDS
     pause: float = 0.0
 
-    def after(self, slowdown: float, max_slowdown: float) -> "Gait":
+    def after(self, slowdown: float, max_slowdown: float) -> "WriteSpeed":
         """Returns the next one: it slows down at once and speeds up in small steps.
 
         Args:
@@ -51,8 +51,8 @@ class Gait:
             max_slowdown: How many times it may.
         """
         if slowdown > max_slowdown:
-            return Gait(max(LEAST_SECONDS, self.seconds / 2), min(MOST_PAUSE, self.pause + 0.05))
-        return Gait(min(MOST_SECONDS, self.seconds * 1.1), max(0.0, self.pause - 0.01))
+            return WriteSpeed(max(LEAST_SECONDS, self.seconds / 2), min(MOST_PAUSE, self.pause + 0.05))
+        return WriteSpeed(min(MOST_SECONDS, self.seconds * 1.1), max(0.0, self.pause - 0.01))
 
     def rows(self, rows: int, seconds: float) -> int:
         """Returns the rows of the next transaction, after one of so many took so long.
@@ -82,7 +82,7 @@ class Pace:
         self._items = items
         self._max_slowdown = max_slowdown
         self._on_progress = on_progress
-        self._gait = Gait()
+        self._speed = WriteSpeed()
         self._rows = FIRST_ROWS
         self._begun_at = 0.0
         self._is_late = False
@@ -119,7 +119,7 @@ class Pace:
                     self._probe_alone(connection)
                 self._written.clear()
                 yield part
-                if len(part) and not self._is_late:
+                if self._key is not None and not self._is_late:
                     self._wait_beside(connection, len(part))
 
     def after_write(self, seconds: float) -> None:
@@ -136,10 +136,10 @@ class Pace:
             position, failed = end, ()
 
     def _look_at_the_clock(self) -> None:
-        if not self._is_late and time.monotonic() - self._begun_at > GENTLE_SECONDS:
+        if not self._is_late and time.monotonic() - self._begun_at > PACED_SECONDS:
             self._is_late = True
             self._on_progress(
-                f"The hour has been written at the pace of the service for {GENTLE_SECONDS // 60} minutes. The rest is "
+                f"The hour has been written at the pace of the service for {PACED_SECONDS // 60} minutes. The rest is "
                 "written at full speed, so that it is done before the next one."
             )
 
@@ -161,8 +161,10 @@ class Pace:
             self._beside.append(took)
             self._sum, self._count = self._sum + took, self._count + 1
             ended = self._written.wait(PROBE_SECONDS)
-        self._gait = self._gait.after(statistics.mean(self._beside) / self._alone, self._max_slowdown)
-        self._rows = self._gait.rows(rows, self._took)
-        pause = self._took * self._gait.pause
+        if not rows:  # failed items alone, which say nothing of the time that rows take
+            return
+        self._speed = self._speed.after(statistics.mean(self._beside) / self._alone, self._max_slowdown)
+        self._rows = self._speed.rows(rows, self._took)
+        pause = self._took * self._speed.pause
         time.sleep(pause)
         self._paused += pause

@@ -14,7 +14,7 @@ from batch_assets.database.slices.update_statements import ColumnUpdate
 from batch_assets.database.slices.updating import Updated, update_rows
 from batch_assets.errors import RunTagError, SettingsError, TableError
 from batch_assets.scoring import pace as pace_module
-from batch_assets.scoring.pace import FIRST_ROWS, LEAST_ROWS, LEAST_SECONDS, MOST_PAUSE, MOST_SECONDS, Gait, Pace
+from batch_assets.scoring.pace import FIRST_ROWS, LEAST_ROWS, LEAST_SECONDS, MOST_PAUSE, MOST_SECONDS, Pace, WriteSpeed
 from batch_assets.settings.throttle import ThrottleSettings
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import TABLES, engine_from_environment
@@ -59,19 +59,19 @@ def batches_of(keys: list[int], rows: int) -> list[Batch]:
 
 @given(st.lists(st.floats(0, 100), max_size=100), st.floats(1, 10))
 def test_transactions_and_pauses_stay_within_their_bounds(slowdowns: list[float], most: float) -> None:
-    gait = Gait()
+    speed = WriteSpeed()
     for slowdown in slowdowns:
-        following = gait.after(slowdown, most)
-        slower = (following.seconds, -following.pause) <= (gait.seconds, -gait.pause)
-        assert slower == (slowdown > most) or following == gait
-        gait = following
-        assert LEAST_SECONDS <= gait.seconds <= MOST_SECONDS
-        assert 0 <= gait.pause <= MOST_PAUSE
+        following = speed.after(slowdown, most)
+        slower = (following.seconds, -following.pause) <= (speed.seconds, -speed.pause)
+        assert slower == (slowdown > most) or following == speed
+        speed = following
+        assert LEAST_SECONDS <= speed.seconds <= MOST_SECONDS
+        assert 0 <= speed.pause <= MOST_PAUSE
 
 
 @given(st.integers(1, 100_000), st.floats(0, 100), st.floats(LEAST_SECONDS, MOST_SECONDS))
 def test_a_transaction_has_as_many_rows_as_its_time_allows(rows: int, took: float, seconds: float) -> None:
-    following = Gait(seconds).rows(rows, took)
+    following = WriteSpeed(seconds).rows(rows, took)
     assert LEAST_ROWS <= following <= max(LEAST_ROWS, 2 * rows)
     if LEAST_ROWS < following < 2 * rows:
         assert following * took / rows <= seconds * 1.001
@@ -159,7 +159,7 @@ def test_failed_items_go_with_the_first_transaction_of_their_batch(sql: Sql) -> 
 @on_server
 @pytest.mark.usefixtures("tables")
 def test_an_hour_that_takes_too_long_is_written_at_full_speed(sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace_module, "GENTLE_SECONDS", 0)
+    monkeypatch.setattr(pace_module, "PACED_SECONDS", 0)
     keys = insert_items(sql, GOOD[:1] * 5_000)
     written: list[int] = []
     told: list[str] = []
