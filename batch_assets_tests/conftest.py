@@ -70,7 +70,9 @@ _servers_used: list[str] = []
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Runs the suite side by side, and what somebody has picked out in this process, which is there at once."""
-    picked = config.option.keyword or config.option.lf or any(".py" in argument for argument in config.args)
+    # Without pytest's cache there is no --last-failed.
+    last_failed = config.getoption("lf", default=False)
+    picked = config.option.keyword or last_failed or any(".py" in argument for argument in config.args)
     return 0 if picked else min(os.cpu_count() or 1, MOST_WORKERS)
 
 
