@@ -161,7 +161,7 @@ class ActualError(BatchAssetsError):
 
 
 class AlertError(BatchAssetsError):
-    """Somebody could not be told of an incident: it is tried again at the next look."""
+    """A receiver could not be notified of an incident: it is tried again at the next look."""
 
     transient = True
 

@@ -1,4 +1,4 @@
-"""One look at a pipeline: what has changed is written down, and told to each receiver."""
+"""One look at a pipeline: what has changed is recorded, and each receiver is notified."""
 
 import datetime
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -66,12 +66,12 @@ def alert(
     link_of: Callable[[Hour], str] | None,
     now: datetime.datetime,
 ) -> str:
-    """Tells each receiver what is new and what is over, and returns what was said.
+    """Notifies each receiver of what is new and what is over, and returns what was sent.
 
     Args:
         pipeline: The pipeline.
         history: What Dagster knows of its hours.
-        receivers: Who is to be told.
+        receivers: Who is notified.
         link_of: Where an hour can be looked at, None if that is not known.
         now: The present, in UTC without a zone.
 
@@ -96,13 +96,13 @@ def _findings(
     tables, since = pipeline_tables(pipeline), now - WINDOW
     there = [each.incident for each in recorded if each.over_at is None]
     requests = read_requests(engine, tables)
-    told = {incident.hour for incident in there if incident.kind == HOUR_FAILED}
+    notified = {incident.hour for incident in there if incident.kind == HOUR_FAILED}
     if pipeline.retry.policy == LEAVE:
         # In this order: a run that ends meanwhile is at worst taken for one that is still busy.
         busy = history.busy_hours()
-        found = hours_left_failed(history.last_runs(since, told), busy)
+        found = hours_left_failed(history.last_runs(since, notified), busy)
     else:
-        found = hours_given_up(requests, since, told)
+        found = hours_given_up(requests, since, notified)
     failed = {incident.hour for incident in found.open}
     subjects = {incident.subject for incident in there if incident.kind == CHECK_FAILED}
     checks = checks_failed(history.checks(since, subjects), requests, failed, now)

@@ -1,7 +1,7 @@
 """Which incidents there are, by what is known of the hours: pure functions. No Dagster, no database, no clock.
 
-Each looks at how things stand and not at what has happened, so that nothing is lost while nobody looks. What cannot be
-told, because something is still being done about it, stays as it was told last.
+Each looks at how things stand and not at what has happened, so that nothing is lost while nobody looks. What is
+undecided, because something is still being done about it, stays as it was at the last look.
 """
 
 import datetime
@@ -23,7 +23,7 @@ VOLUME = "volume"
 NEXT_HOUR = "next hour"
 NEWEST_HOUR = "newest hour"
 BASELINE = "baseline"
-# What happened before is past: a tick stays cheap, and the first one does not tell of the whole history.
+# What happened before is past: a tick stays cheap, and the first one does not report the whole history.
 WINDOW = datetime.timedelta(days=7)
 _CAUSE_CHARACTERS = 500
 
@@ -37,19 +37,19 @@ class Subject(NamedTuple):
 
 @dataclass(frozen=True)
 class CheckOfHour:
-    """What a check has said of an hour last.
+    """What a check has found last of an hour.
 
     Args:
         name: The check.
         hour: The hour.
         passed: Whether it holds; None while that is not known, since a run is to say it anew.
-        said: What was seen and what is expected.
+        found: What was seen and what is expected.
     """
 
     name: str
     hour: Hour
     passed: bool | None
-    said: str
+    found: str
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Findings:
 
     Args:
         open: The incidents that there are.
-        undecided: What cannot be told: it stays as it was told last.
+        undecided: What is not known yet: it stays as it was at the last look.
     """
 
     open: list[Incident] = field(default_factory=list)
@@ -69,7 +69,7 @@ class Findings:
 
 
 class Changes(NamedTuple):
-    """What is to be told.
+    """What is new since the last look.
 
     Args:
         opened: Incidents that are new.
@@ -85,7 +85,7 @@ def changes(found: Findings, recorded: Iterable[RecordedIncident]) -> Changes:
 
     Args:
         found: How things stand.
-        recorded: Those that were not over when it was last looked, and those whose end is yet to be told.
+        recorded: Those that were not over at the last look, and those of whose end a receiver is yet to be notified.
     """
     known = {subject_of(each.incident): each for each in recorded if each.over_at is None}
     there = {subject_of(incident): incident for incident in found.open}
@@ -108,7 +108,7 @@ def hours_given_up(
     Args:
         requests: The bookkeeping of who requested which hour.
         since: What was given up before is past.
-        recorded: The hours that are told of as failed, whenever that was.
+        recorded: The hours with a recorded incident that is not over, whenever they failed.
     """
     return Findings(
         [
@@ -142,15 +142,14 @@ def checks_failed(
     failed: Collection[Hour],
     now: datetime.datetime,
 ) -> Findings:
-    """Returns which checks of hours have failed that nobody will see to by himself.
+    """Returns which checks of hours have failed that no retry is going to see to.
 
-    An hour that is yet to be requested again has not been said the last of. One that is told of as failed needs no
-    second message that says how.
+    An hour that is yet to be requested again is undecided. One that is an incident as failed needs no second message.
 
     Args:
-        checks: What the checks have said.
+        checks: What the checks have found.
         requests: The bookkeeping of who requested which hour.
-        failed: The hours that are told of as failed.
+        failed: The hours that are incidents as failed.
         now: The present, in UTC without a zone.
     """
     # Of an older request nothing comes any more: whoever looks after them is off.
@@ -161,7 +160,7 @@ def checks_failed(
         if check.hour in unsettled or check.hour in failed or check.passed is None:
             found.undecided.add(Subject(CHECK_FAILED, subject))
         elif not check.passed:
-            found.open.append(Incident(CHECK_FAILED, subject, check.hour, _sentence(check.said)))
+            found.open.append(Incident(CHECK_FAILED, subject, check.hour, _sentence(check.found)))
     return found
 
 
@@ -211,7 +210,7 @@ def deadline_missed(verdict: Verdict, due: Hour, failed: Collection[Hour]) -> Fi
     Args:
         verdict: Whether it was.
         due: That hour.
-        failed: The hours that are told of as failed: that they are late as well is no news.
+        failed: The hours that are incidents as failed: that they are late as well is no news.
     """
     if verdict.passed:
         return Findings()

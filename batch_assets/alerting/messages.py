@@ -1,4 +1,4 @@
-"""What is said of incidents: a message for those of a kind that are new, and one for those that are over."""
+"""The messages about incidents: one for those of a kind that are new, and one for those that are over."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ _THINGS = {
 
 @dataclass(frozen=True)
 class Message:
-    """What is said of some incidents at once.
+    """A message about some incidents at once.
 
     Args:
         title: What it is about, in a line.
@@ -56,11 +56,11 @@ class Message:
 def messages(
     pipeline: str, incidents: Iterable[RecordedIncident], link_of: Callable[[Hour], str] | None
 ) -> list[Message]:
-    """Returns what is to be said: first what is over, then what is new.
+    """Returns the messages: first what is over, then what is new.
 
     Args:
         pipeline: The name of the pipeline, which each message begins with.
-        incidents: Those to be told of.
+        incidents: Those that they are about.
         link_of: Where an hour can be looked at, None if that is not known.
     """
 

@@ -1,4 +1,4 @@
-"""Who is told of incidents: chats, e-mail, webhooks and whatever else Apprise knows. The one place that imports it.
+"""The receivers of messages: chats, e-mail, webhooks and whatever else Apprise knows. The one place that imports it.
 
 An address holds what is needed to get in there: a token, a password. So it is never shown, but for its beginning.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Receiver:
-    """Somebody who is told of incidents.
+    """Somebody who is notified of incidents.
 
     Args:
         name: The place of its address and how that begins, which is all of it that may be shown.
@@ -40,7 +40,7 @@ class Receiver:
 
 
 def receivers(settings: AlertSettings) -> Sequence[Receiver]:
-    """Returns who is to be told.
+    """Returns the receivers.
 
     Raises:
         SettingsError: Apprise is not installed, or it knows nobody by an address.

@@ -1,4 +1,4 @@
-"""What Prometheus is told: what is left to do, as the tables have it, and how long requests take."""
+"""The metrics for Prometheus: what is left to do, as the tables have it, and how long requests take."""
 
 import datetime
 from collections.abc import Iterator, Mapping, Sequence

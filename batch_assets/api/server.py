@@ -1,4 +1,4 @@
-"""Serving the API: on an address, with a log of JSON lines, until it is told to end."""
+"""Serving the API: on an address, with a log of JSON lines, until a signal ends it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

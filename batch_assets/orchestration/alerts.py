@@ -1,4 +1,4 @@
-"""The sensor that tells of incidents, and what Dagster knows of them that the tables do not say."""
+"""The sensor that notifies somebody of incidents, and what Dagster knows of them that the tables do not say."""
 
 import datetime
 from collections.abc import Collection, Iterator, Mapping
@@ -35,7 +35,7 @@ _RECORDS_AT_ONCE = 100
 
 
 def build_alerts(declaration: Declaration) -> dg.SensorDefinition:
-    """Returns the sensor that tells of the incidents of a pipeline."""
+    """Returns the sensor that notifies somebody of the incidents of a pipeline."""
 
     @dg.sensor(
         name=declaration.prefixed("alerts"),
@@ -45,13 +45,13 @@ def build_alerts(declaration: Declaration) -> dg.SensorDefinition:
     def alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         """Hours that failed and are not retried, checks that failed, drift, and a deadline that was missed.
 
-        Each is told of once when it is there, and once when it is over, wherever BATCH_ALERT_URLS says. Without that
+        Whoever BATCH_ALERT_URLS names is notified once when it is there, and once when it is over. Without that
         it does nothing.
         """
         variables = declaration.variables()
         settings = AlertSettings.from_environment(variables)
         if not settings.addresses:
-            return dg.SkipReason("BATCH_ALERT_URLS is not set: nobody is told of incidents.")
+            return dg.SkipReason("BATCH_ALERT_URLS is not set: nobody is notified of incidents.")
         # Which every tick has.
         repository = cast("dg.RepositoryDefinition", context.repository_def)
         now = utc_now()
@@ -97,8 +97,8 @@ class _History:
     def checks(self, since: datetime.datetime, subjects: Collection[str]) -> Iterator[CheckOfHour]:
         for name in _CHECKS:
             key = dg.AssetCheckKey(self._asset, name)
-            told = {subject.removesuffix(f" {name}") for subject in subjects if subject.endswith(f" {name}")}
-            for partition in sorted(told | set(self._failed_since(key, since))):
+            notified = {subject.removesuffix(f" {name}") for subject in subjects if subject.endswith(f" {name}")}
+            for partition in sorted(notified | set(self._failed_since(key, since))):
                 hour = hour_of_key(partition)
                 last = self._storage.get_asset_check_execution_history(
                     key, limit=1, partition_filter=PartitionKeyFilter(key=partition)
@@ -107,7 +107,7 @@ class _History:
                     yield self._check_of(hour, name, last[0])
 
     def _failed_since(self, key: dg.AssetCheckKey, since: datetime.datetime) -> Iterator[str]:
-        """Yields the partitions of which a check has said that it fails, whatever it has said of them afterwards."""
+        """Yields the partitions that a check has found wrong, whatever it has found since."""
         cursor, earliest = None, since.replace(tzinfo=datetime.UTC).timestamp()
         while True:
             records = self._storage.get_asset_check_execution_history(
@@ -126,9 +126,9 @@ class _History:
         passed = {AssetCheckExecutionRecordStatus.SUCCEEDED: True, AssetCheckExecutionRecordStatus.FAILED: False}
         holds = passed.get(record.status)
         if name == FAILED_SHARE_IS_WITHIN_LIMIT and holds is False:
-            # A run that goes over the limit fails: it is retried, or told of as such a minute later.
+            # A run that goes over the limit fails: it is retried, or is an incident of its own a minute later.
             run = self._instance.get_run_by_id(record.run_id)
             holds = None if run and run.is_failure_or_canceled else False
         evaluation = record.evaluation
-        said = evaluation.description if isinstance(evaluation, dg.AssetCheckEvaluation) else None
-        return CheckOfHour(name, hour, holds, said or "see there why")
+        description = evaluation.description if isinstance(evaluation, dg.AssetCheckEvaluation) else None
+        return CheckOfHour(name, hour, holds, description or "see there why")

@@ -107,8 +107,8 @@ def build_sensor(declaration: Declaration, job: UnresolvedAssetJobDefinition) ->
         state = IN_TIME if verdict.passed else LATE
         changed = [evaluation_of(declaration, verdict)] if state != (context.cursor or IN_TIME) else []
         if pipeline.retry.policy == LEAVE:
-            said = "BATCH_RETRY is 'leave': no hour is requested by itself."
-            return dg.SensorResult(skip_reason=said, cursor=state, asset_events=changed)
+            reason = "BATCH_RETRY is 'leave': no hour is requested by itself."
+            return dg.SensorResult(skip_reason=reason, cursor=state, asset_events=changed)
         engine = engine_for(pipeline.database)
         requests: list[dg.RunRequest] = []
         waiting: Counter[str] = Counter()

@@ -71,19 +71,19 @@ class HourOverview:
     @property
     def text(self) -> str:
         """What there is to say of it, for example `1,200 items, 3 failed`."""
-        said = [] if self.items is None else [counted(self.items, "item")]
+        parts = [] if self.items is None else [counted(self.items, "item")]
         words = {
             HourState.before_first: "before the first hour",
             HourState.not_due: "not scored yet, and not due",
             HourState.no_summary: "no summary",
             HourState.given_up: "given up",
         }
-        said += [words[self.state]] if self.state in words else []
+        parts += [words[self.state]] if self.state in words else []
         failed = self.left.failed + self.left.given_up
-        said += [f"{self.left.pending:,} pending"] if self.left.pending else []
-        said += [f"{failed:,} failed"] if failed else []
-        said += [f"unusual: {self.alarms_text}"] if self.alarms else []
-        return ", ".join(said)
+        parts += [f"{self.left.pending:,} pending"] if self.left.pending else []
+        parts += [f"{failed:,} failed"] if failed else []
+        parts += [f"unusual: {self.alarms_text}"] if self.alarms else []
+        return ", ".join(parts)
 
     @property
     def reason(self) -> str:

@@ -1,4 +1,4 @@
-"""Who is told of incidents, as the environment says it."""
+"""Who is notified of incidents, as the environment says it."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _BETWEEN = re.compile(r"\s+|,(?=\s*[A-Za-z][A-Za-z0-9]*://)")
 
 @dataclass(frozen=True)
 class AlertSettings:
-    """Who is told of incidents.
+    """Who is notified of incidents.
 
     Args:
         addresses: Where messages go, as Apprise writes it: each holds what is needed to get in there.

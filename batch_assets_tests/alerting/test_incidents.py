@@ -65,7 +65,7 @@ def test_a_failed_run_that_another_one_follows_is_not_told_of_yet() -> None:
 
 
 def test_a_check_is_told_of_when_nothing_more_is_done_about_its_hour() -> None:
-    check = CheckOfHour("answers_are_finite", HOUR, passed=False, said="1 is not finite")
+    check = CheckOfHour("answers_are_finite", HOUR, passed=False, found="1 is not finite")
     subject = f"{HOUR.key} answers_are_finite"
     undecided = Findings([], {Subject(CHECK_FAILED, subject)})
     assert checks_failed([check], {HOUR: request(None)}, [], NOW + MINUTE) == undecided
@@ -77,7 +77,7 @@ def test_a_check_is_told_of_when_nothing_more_is_done_about_its_hour() -> None:
 
 
 def test_a_check_that_a_run_is_to_say_anew_stays_as_it_was() -> None:
-    check = CheckOfHour("answers_are_finite", HOUR, passed=None, said="")
+    check = CheckOfHour("answers_are_finite", HOUR, passed=None, found="")
     assert checks_failed([check], {}, [], NOW).open == []
     assert checks_failed([check], {}, [], NOW).undecided == {Subject(CHECK_FAILED, f"{HOUR.key} answers_are_finite")}
 

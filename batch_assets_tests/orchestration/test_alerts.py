@@ -281,7 +281,7 @@ def test_where_nothing_is_set_nothing_is_sent_and_no_table_is_read(
     monkeypatch.delenv("BATCH_ALERT_URLS")
     sql("DROP TABLE incidents")
     sql("DROP TABLE hour_requests")
-    assert AlertTick(instance, NOW).said == "BATCH_ALERT_URLS is not set: nobody is told of incidents."
+    assert AlertTick(instance, NOW).said == "BATCH_ALERT_URLS is not set: nobody is notified of incidents."
     assert heard.messages == []
 
 

@@ -1,4 +1,4 @@
-"""Who is told of incidents, as the environment says it."""
+"""Who is notified of incidents, as the environment says it."""
 
 from pathlib import Path
 

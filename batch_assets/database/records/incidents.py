@@ -1,7 +1,7 @@
-"""What somebody is told of: the table `incidents`.
+"""The incidents of which the alerts notify somebody: the table `incidents`.
 
-An incident is written down before it is told, and that it was told afterwards. Whoever dies in between leaves an
-incident that is told again: twice at the most, never not at all.
+An incident is recorded before the receivers are notified, and that they were notified is recorded afterwards. A process
+that dies in between leaves an incident of which they are notified again: twice at the most, and always once.
 """
 
 import datetime
@@ -20,7 +20,7 @@ _SEPARATOR = "\n"
 
 @dataclass(frozen=True)
 class Incident:
-    """Something that somebody must hear of.
+    """Something of which somebody must be notified.
 
     Args:
         kind: Of what kind it is, for example `hour failed`.
@@ -37,7 +37,7 @@ class Incident:
 
 @dataclass(frozen=True)
 class RecordedIncident:
-    """An incident of which not all has been told.
+    """An incident of which a receiver is yet to be notified.
 
     Args:
         number: Its number among those of the pipeline.
@@ -67,7 +67,7 @@ class RecordedIncident:
 
         Args:
             receiver: Who has had it.
-            receivers: Who is to have it: with the last of them the message counts as told.
+            receivers: Who is to have it: with the last of them everybody is notified.
             now: The present, in UTC without a zone.
         """
         heard = self.received_by | {receiver}
@@ -83,7 +83,7 @@ class RecordedIncident:
 
 
 def unfinished_incidents(engine: sa.Engine, tables: PipelineTables) -> list[RecordedIncident]:
-    """Returns the incidents that are not over, or whose end is yet to be told; oldest first."""
+    """Returns the incidents that are not over, or of whose end a receiver is yet to be notified; oldest first."""
     columns = incidents.c
     unfinished = sa.and_(tables.has(incidents), columns.over_notified_at.is_(None))
     with snapshot(engine) as connection:
@@ -109,13 +109,13 @@ def record_changes(
     over: Collection[RecordedIncident],
     now: datetime.datetime,
 ) -> None:
-    """Writes down which incidents are new and which are over; nothing of either has been told.
+    """Records which incidents are new and which are over; nobody is notified of either yet.
 
     Args:
         engine: The database.
         tables: Those of the pipeline.
         opened: New ones.
-        over: Recorded ones that are over. One of which nobody has heard yet is told of once, as one that is over.
+        over: Recorded ones that are over. Where nobody was notified of the beginning, one message says that it is over.
         now: The present, in UTC without a zone.
     """
     columns, moment = incidents.c, now.replace(microsecond=0)
@@ -143,11 +143,11 @@ def record_changes(
             connection.execute(ended)
 
 
-def record_notified(engine: sa.Engine, tables: PipelineTables, told: Iterable[RecordedIncident]) -> None:
-    """Writes down how far some incidents have been told, in one transaction."""
+def record_notified(engine: sa.Engine, tables: PipelineTables, notified: Iterable[RecordedIncident]) -> None:
+    """Records which receivers were notified of some incidents, in one transaction."""
     columns = incidents.c
     with writing(engine) as connection:
-        for each in told:
+        for each in notified:
             same = sa.and_(tables.has(incidents), columns.number == each.number)
             values = {
                 "notified_at": each.notified_at,
@@ -158,7 +158,7 @@ def record_notified(engine: sa.Engine, tables: PipelineTables, told: Iterable[Re
 
 
 def remove_incidents(engine: sa.Engine, tables: PipelineTables, before: datetime.datetime) -> int:
-    """Forgets the incidents whose end was told before a moment of UTC, and returns how many there were."""
+    """Removes incidents of whose end everybody was notified before a moment of UTC; returns how many there were."""
     old = sa.and_(tables.has(incidents), incidents.c.over_notified_at < before)
     with writing(engine) as connection:
         return connection.execute(sa.delete(incidents).where(old)).rowcount
