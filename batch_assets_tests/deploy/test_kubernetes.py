@@ -52,6 +52,16 @@ PROCESSES = ("webserver", "daemon")
 # Slowly enough to be interrupted.
 ROWS_PER_SECOND = "20000"
 ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
+SCHEDULES = """{
+  repositoriesOrError { ... on RepositoryConnection { nodes { schedules { scheduleState { id } } } } }
+}"""
+STOP_SCHEDULE = """mutation Stop($id: String!) {
+  stopRunningSchedule(id: $id) {
+    ... on ScheduleStateResult { scheduleState { status } }
+    ... on UnauthorizedError { message }
+    ... on PythonError { message }
+  }
+}"""
 DELETE_RUN = "mutation Delete($run: String!) { deleteRun(runId: $run) { __typename } }"
 
 
@@ -174,7 +184,7 @@ def shared_installation(
         log = folder / "code-server.log"
         stack.enter_context(running_process(command, environment | own, log))
         _await_answer(int(settings["CODE_SERVER_PORT"]), code_server["startupProbe"]["grpc"]["service"], log)
-        yield stack.enter_context(
+        instance = stack.enter_context(
             running_instance(
                 home,
                 files["dagster.yaml"],
@@ -184,6 +194,12 @@ def shared_installation(
                 {name: {"KUBECONFIG": str(shared_cluster.kubeconfig(name))} for name in PROCESSES},
             )
         )
+        # At its minute a schedule would add a run to those that a test looks at.
+        (repository,) = instance.query(SCHEDULES)["repositoriesOrError"]["nodes"]
+        for schedule in repository["schedules"]:
+            stopped = instance.query(STOP_SCHEDULE, id=schedule["scheduleState"]["id"])["stopRunningSchedule"]
+            assert stopped["scheduleState"]["status"] == "STOPPED", stopped
+        yield instance
 
 
 @pytest.fixture
@@ -231,7 +247,7 @@ def job_of(run: str) -> str:
 
 
 def posted(cluster: Cluster, runs: list[str]) -> list[Manifest]:
-    """The Jobs of some runs, in that order; at minute 19 the schedule of the instance adds one of another."""
+    """The Jobs of some runs, in that order."""
     jobs = {job["metadata"]["name"]: job for job in cluster.posted}
     return [jobs[job_of(run)] for run in runs]
 

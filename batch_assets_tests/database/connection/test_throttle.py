@@ -23,7 +23,8 @@ from batch_assets_tests.support.servers import Server, free_port
 from benchmarks.servers import server_of_kind
 
 SERVER = {"MYSQL_SERVER": "db", "MYSQL_USER": "batch", "MYSQL_PASSWORD": "secret", "MYSQL_DATABASE": "shop"}
-PATIENCE_SECONDS = 60
+# A replica that has lost its source comes back to it after 60.
+PATIENCE_SECONDS = 120
 # Far above what others have running on the server of the tests, and below the number of connections it takes.
 LIMIT, BUSY = 20, 30
 
