@@ -26,7 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from batch_assets_tests.support.servers import PrivateServer, apt_install, run_to_end
+from batch_assets_tests.support.servers import OPTIONS_OF_TESTS, PrivateServer, apt_install, run_to_end
 
 SUITE = "sid"
 
@@ -42,7 +42,7 @@ def main(command: list[str]) -> int:
     root = mysql_root()
     if not command:
         return 0
-    with PrivateServer(binary="/usr/sbin/mysqld", root=root) as private:
+    with PrivateServer(*OPTIONS_OF_TESTS, binary="/usr/sbin/mysqld", root=root) as private:
         environment = private.server.environment("")
         del environment["MYSQL_DATABASE"]
         with running(command, os.environ | environment) as process:

@@ -73,7 +73,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     # Without pytest's cache there is no --last-failed.
     last_failed = config.getoption("lf", default=False)
     picked = config.option.keyword or last_failed or any(".py" in argument for argument in config.args)
-    return 0 if picked else min(os.cpu_count() or 1, MOST_WORKERS)
+    # One more than there are cores: many a test waits for a process of its own.
+    return 0 if picked else min((os.cpu_count() or 1) + 1, MOST_WORKERS)
 
 
 def pytest_configure(config: pytest.Config) -> None:

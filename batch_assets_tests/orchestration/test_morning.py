@@ -38,7 +38,7 @@ SETOSA = 0
 FEED_STOPPED, SHIFTED, LABEL_GONE, GIVEN_UP, SERVER_DOWN, SERVER_STILL_DOWN, SWAPPED = 1, 3, 5, 7, 8, 9, 10
 BAD = "[5.1, null, 1.4, 0.2]"
 
-pytestmark = [pytest.mark.slow, pytest.mark.server, pytest.mark.daemon]
+pytestmark = [pytest.mark.slow, pytest.mark.server, pytest.mark.one_server, pytest.mark.daemon]
 
 
 @pytest.fixture

@@ -36,6 +36,9 @@ from batch_assets_tests.support.project import run_of as run_of_pipelines
 from batch_assets_tests.support.registry import Registry, sha256_of
 from batch_assets_tests.support.servers import free_port
 
+# Which model a run has lies above the SQL.
+pytestmark = pytest.mark.one_server
+
 # What the second version of the model says of every item.
 SECOND = [1.0, 0.0, 0.0]
 NEXT_HOUR, NEXT_HALF_PAST = "2026-11-02-06:00", "2026-11-02 06:30:00"

@@ -31,6 +31,8 @@ STARTUP_SECONDS = 120
 SHUTDOWN_SECONDS = 120
 COMMAND_SECONDS = 900
 USER = "batch"
+# What is committed outlives a server that is killed, though not a machine that loses its power.
+OPTIONS_OF_TESTS = ("--innodb-flush-log-at-trx-commit=2",)
 # Far from UTC and not a whole hour: a connection that forgets SET time_zone lands in another hour at once.
 TIME_ZONE = "+05:30"
 
@@ -371,8 +373,7 @@ def server_for_tests(environment: Mapping[str, str] = os.environ) -> Iterator[Se
     if environment.get("MYSQL_SERVER"):
         yield _server_in(environment)
     else:
-        # What is committed outlives a server that is killed, though not a machine that loses its power.
-        with private_server("--innodb-flush-log-at-trx-commit=2") as private:
+        with private_server(*OPTIONS_OF_TESTS) as private:
             yield private.server
 
 
