@@ -18,17 +18,18 @@ import sqlalchemy as sa
 
 from batch_assets.database.slices.batch import Batch
 
-FIRST_ROWS = 1_000
-LEAST_ROWS = 500
+FIRST_ROWS = 500
+LEAST_ROWS = 250
 # What a transaction may take, in seconds. Shorter ones spend most of it on their commit.
-LEAST_SECONDS, FIRST_SECONDS, MOST_SECONDS = 0.025, 0.025, 0.25
-# The longest pause, in times of the transaction before it: small transactions alone make an hour twice as long.
-MOST_PAUSE = 0.25
+LEAST_SECONDS, FIRST_SECONDS, MOST_SECONDS = 0.025, 0.025, 0.05
+# The longest pause, in times of the transaction before it: with it an hour takes at most twice as long.
+MOST_PAUSE = 0.5
 # An hour that takes longer is in danger of not being done when the next one begins.
 PACED_SECONDS = 1800
-PROBES_ALONE = 20
+PROBES_ALONE = 10
 PROBES_BESIDE = 20
-PROBE_SECONDS = 0.005
+# Statements that follow each other closely are faster than those of a service, and more of them are a load themselves.
+PROBE_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,12 @@ class Pace:
         return time.perf_counter() - start
 
     def _probe_alone(self, connection: sa.Connection) -> None:
+        took = []
+        for _ in range(2 + PROBES_ALONE):
+            took.append(self._probe(connection))
+            time.sleep(PROBE_SECONDS)
         # Without the first ones, for which the statement is made.
-        self._alone = statistics.median([self._probe(connection) for _ in range(2 + PROBES_ALONE)][2:])
+        self._alone = statistics.median(took[2:])
 
     def _wait_beside(self, connection: sa.Connection, rows: int) -> None:
         """Times the statement until a transaction has ended, and pauses as long as that demands."""
