@@ -1,6 +1,7 @@
 """A fault campaign: hours are scored on a private server while workers and the server die, and nothing may be lost.
 
-    python -m benchmarks.faults --faults 300 --seed 1 [--server mariadb|mysql] [--pipelines 2] [--json FILE]
+    python -m benchmarks.faults --faults 300 --seed 1 [--server mariadb|mysql] [--pipelines 2]
+        [--max-slowdown 2] [--json FILE]
 
 Each round has an hour of its own. While the job runs on it, faults of the kinds in `KINDS` hit it, mostly in the step
 that scores. Then the hour is checked by SQL that shares nothing with the package, a healthy run completes it, and it is
@@ -99,6 +100,7 @@ def main() -> int:
     parser.add_argument("--server", choices=["mariadb", "mysql"], help="the kind of server; without it the one found")
     parser.add_argument("--modes", default=",".join(MODES), help="retry modes, in turn")
     parser.add_argument("--pipelines", type=int, choices=[1, 2], default=1, help="how many score the table")
+    parser.add_argument("--max-slowdown", help="BATCH_MAX_SLOWDOWN of the runs; without it they write at full speed")
     parser.add_argument("--json", type=Path, help="a file for the counts and violations")
     options = parser.parse_args()
     for name in [name for name in os.environ if name.startswith(("MYSQL_", "BATCH_", "DAGSTER_"))]:
@@ -118,7 +120,8 @@ def main() -> int:
         preloaded = [*PRELOADED, *([PRELOADED_PROJECT] if options.pipelines > 1 else [])]
         multiprocessing.get_context("forkserver").set_forkserver_preload(preloaded)
         project = Path(folder) if options.pipelines > 1 else None
-        campaign = Campaign(private, database, Path(home), options.seed, project)
+        settings = {"BATCH_MAX_SLOWDOWN": options.max_slowdown} if options.max_slowdown else {}
+        campaign = Campaign(private, database, Path(home), options.seed, project, settings)
         run_campaign(campaign, options.faults, options.modes.split(","))
         document = campaign.tally.document(time.monotonic() - start, private.server.version, options.seed)
     print_table(document)

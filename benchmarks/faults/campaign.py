@@ -101,10 +101,19 @@ class Campaign:
         home: An empty folder, for Dagster and for what the workers print.
         seed: Decides the rounds.
         project: A folder for a project that declares a second pipeline; None for the environment's alone.
+        settings: Variables that the runs have besides.
     """
 
-    def __init__(self, private: PrivateServer, database: str, home: Path, seed: int, project: Path | None) -> None:
-        self.private, self.database, self.home, self.seed = private, database, home, seed
+    def __init__(  # noqa: PLR0913, PLR0917 - a server, places and what decides the rounds
+        self,
+        private: PrivateServer,
+        database: str,
+        home: Path,
+        seed: int,
+        project: Path | None,
+        settings: Mapping[str, str],
+    ) -> None:
+        self.private, self.database, self.home, self.seed, self.settings = private, database, home, seed, settings
         self.tally = Tally()
         self.good = [in_one_form(json.dumps(values)) for values in iris_items(200, seed=seed)]
         self.pipelines = two_pipelines(self.good, project) if project else [pipeline_of_environment(self.good)]
@@ -199,6 +208,7 @@ class Campaign:
             "BATCH_FIRST_HOUR": os.environ["BATCH_FIRST_HOUR"],
             "BATCH_TRANSIENT_RETRIES": "3",
             "BATCH_TRANSIENT_RETRY_SECONDS": "0.5",
+            **self.settings,
         }
 
     def report(self, plan: Plan, pipeline: str, what: str, ids: Sequence[int] = ()) -> None:
