@@ -23,6 +23,7 @@ from batch_assets_tests.support.shared_server import answering_workers, server_o
 if TYPE_CHECKING:
     import dagster as dg
     import numpy as np
+    import sqlalchemy as sa
     from numpy.typing import NDArray
 
     from batch_assets_tests.support.registry import Registry
@@ -211,6 +212,30 @@ def _processes_end_with_the_test(request: pytest.FixtureRequest) -> Iterator[Non
         # What is started from here on belongs to fixtures of a module, which end it themselves.
         os.environ[MARK] = config.stash[_MARK]
         kill_marked(mark)
+
+
+@pytest.fixture(scope="session")
+def _engines_of_test() -> Iterator[set["sa.Engine"]]:
+    """The engines that have connected since the set was last emptied."""
+    import sqlalchemy as sa
+
+    engines: set[sa.Engine] = set()
+
+    def add(connection: sa.Connection) -> None:
+        engines.add(connection.engine)
+
+    sa.event.listen(sa.Engine, "engine_connect", add)
+    yield engines
+    sa.event.remove(sa.Engine, "engine_connect", add)
+
+
+@pytest.fixture(autouse=True)
+def _connections_end_with_the_test(_engines_of_test: set["sa.Engine"]) -> Iterator[None]:
+    """Closes the connections that pools keep: a process may open 1,024 files, and each test has another database."""
+    yield
+    for engine in _engines_of_test:
+        engine.dispose()
+    _engines_of_test.clear()
 
 
 @pytest.fixture
