@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -80,17 +81,20 @@ def ray_cluster() -> Iterator[RayCluster]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # The server of Ray 2.60 that takes in clients forks: with gRPC's handlers for that, its child sometimes hangs.
-    environment = pytest.MonkeyPatch()
-    environment.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")
     head = {"num_cpus": 1, "include_dashboard": False, "ray_client_server_port": port, "object_store_memory": 2**28}
-    try:
-        cluster = Cluster(initialize_head=True, head_node_args=head)
-    finally:
-        environment.undo()
-    try:
-        yield RayCluster(cluster, f"ray://127.0.0.1:{port}")
-    finally:
-        ray.shutdown()
-        for node in cluster.list_all_nodes():
-            cluster.remove_node(node, allow_graceful=False)
+    with (
+        # Ray's own is /tmp/ray, which belongs to whoever was the first to start a cluster.
+        tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as environment,
+    ):
+        environment.setenv("RAY_TMPDIR", folder)
+        with pytest.MonkeyPatch.context() as at_start:
+            # The server of Ray 2.60 for clients forks: with gRPC's handlers for that, its child sometimes hangs.
+            at_start.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")
+            cluster = Cluster(initialize_head=True, head_node_args=head)
+        try:
+            yield RayCluster(cluster, f"ray://127.0.0.1:{port}")
+        finally:
+            ray.shutdown()
+            for node in cluster.list_all_nodes():
+                cluster.remove_node(node, allow_graceful=False)
