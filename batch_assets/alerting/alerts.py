@@ -96,13 +96,13 @@ def _findings(
     tables, since = pipeline_tables(pipeline), now - WINDOW
     there = [each.incident for each in recorded if each.over_at is None]
     requests = read_requests(engine, tables)
-    notified = {incident.hour for incident in there if incident.kind == HOUR_FAILED}
+    recorded_hours = {incident.hour for incident in there if incident.kind == HOUR_FAILED}
     if pipeline.retry.policy == LEAVE:
         # In this order: a run that ends meanwhile is at worst taken for one that is still busy.
         busy = history.busy_hours()
-        found = hours_left_failed(history.last_runs(since, notified), busy)
+        found = hours_left_failed(history.last_runs(since, recorded_hours), busy)
     else:
-        found = hours_given_up(requests, since, notified)
+        found = hours_given_up(requests, since, recorded_hours)
     failed = {incident.hour for incident in found.open}
     subjects = {incident.subject for incident in there if incident.kind == CHECK_FAILED}
     checks = checks_failed(history.checks(since, subjects), requests, failed, now)

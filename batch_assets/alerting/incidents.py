@@ -144,12 +144,13 @@ def checks_failed(
 ) -> Findings:
     """Returns which checks of hours have failed that no retry is going to see to.
 
-    An hour that is yet to be requested again is undecided. One that is an incident as failed needs no second message.
+    An hour that is yet to be requested again is undecided. One that has an incident because it failed needs no second
+    message.
 
     Args:
         checks: What the checks have found.
         requests: The bookkeeping of who requested which hour.
-        failed: The hours that are incidents as failed.
+        failed: The hours with an incident because they failed.
         now: The present, in UTC without a zone.
     """
     # Of an older request nothing comes any more: whoever looks after them is off.
@@ -210,7 +211,7 @@ def deadline_missed(verdict: Verdict, due: Hour, failed: Collection[Hour]) -> Fi
     Args:
         verdict: Whether it was.
         due: That hour.
-        failed: The hours that are incidents as failed: that they are late as well is no news.
+        failed: The hours with an incident because they failed: that they are late as well is no news.
     """
     if verdict.passed:
         return Findings()

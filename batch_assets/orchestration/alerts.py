@@ -97,8 +97,8 @@ class _History:
     def checks(self, since: datetime.datetime, subjects: Collection[str]) -> Iterator[CheckOfHour]:
         for name in _CHECKS:
             key = dg.AssetCheckKey(self._asset, name)
-            notified = {subject.removesuffix(f" {name}") for subject in subjects if subject.endswith(f" {name}")}
-            for partition in sorted(notified | set(self._failed_since(key, since))):
+            recorded = {subject.removesuffix(f" {name}") for subject in subjects if subject.endswith(f" {name}")}
+            for partition in sorted(recorded | set(self._failed_since(key, since))):
                 hour = hour_of_key(partition)
                 last = self._storage.get_asset_check_execution_history(
                     key, limit=1, partition_filter=PartitionKeyFilter(key=partition)

@@ -22,13 +22,13 @@ FIRST_ROWS = 500
 LEAST_ROWS = 250
 # What a transaction may take, in seconds. Shorter ones spend most of it on their commit.
 LEAST_SECONDS, FIRST_SECONDS, MOST_SECONDS = 0.025, 0.025, 0.05
-# The longest pause, in times of the transaction before it: with it an hour takes at most twice as long.
+# The longest pause, in times of the transaction before it. An hour is not to take more than twice as long.
 MOST_PAUSE = 0.5
 # An hour that takes longer is in danger of not being done when the next one begins.
 PACED_SECONDS = 1800
 PROBES_ALONE = 10
 PROBES_BESIDE = 20
-# Statements that follow each other closely are faster than those of a service, and more of them are a load themselves.
+# Statements are a load themselves. Alone they are timed at the same distance, so that both are comparable.
 PROBE_SECONDS = 0.02
 
 

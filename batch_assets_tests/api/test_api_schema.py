@@ -47,7 +47,7 @@ def test_no_request_brings_it_to_break_its_word(
     assert sql("SELECT COUNT(*) FROM items WHERE JSON_LENGTH(`values`) <> 4") == [(0,)]
 
 
-@pytest.mark.one_server  # of a minute; the same statements as those of the pipeline of the environment
+@pytest.mark.one_server  # takes a minute, with the statements of the test above
 def test_nor_does_one_about_a_pipeline_that_a_project_declares(
     server: Server, server_environment: dict[str, str], sql: Sql, tmp_path: Path
 ) -> None:

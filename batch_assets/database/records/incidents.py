@@ -1,7 +1,7 @@
 """The incidents of which the alerts notify somebody: the table `incidents`.
 
 An incident is recorded before the receivers are notified, and that they were notified is recorded afterwards. A process
-that dies in between leaves an incident of which they are notified again: twice at the most, and always once.
+that dies in between leaves an incident of which they are notified again: at least once, and at most twice.
 """
 
 import datetime
