@@ -63,8 +63,13 @@ def make_earlier_tables(engine: sa.Engine, revision: str = "0003") -> None:
 
 def fill_a_year(sql: Sql) -> None:
     """Writes a year of rows into each table of ours but that of the items."""
+    fill_hours(sql, HOURS)
+
+
+def fill_hours(sql: Sql, hours: int) -> None:
+    """Writes the rows of so many hours, the newest ones, into each table of ours but that of the items."""
     for table, rows in _ROWS.items():
-        for part in _parts(rows):
+        for part in _parts(rows[:hours]):
             sql(f"INSERT INTO {table} ({COLUMNS[table]}) VALUES {', '.join(part)}")
 
 

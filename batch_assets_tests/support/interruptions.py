@@ -1,12 +1,13 @@
 """Hearing the statements of an engine, and ending what it does in the middle."""
 
 import contextlib
-import gc
+import traceback
 from collections.abc import Callable, Iterator
 
 import sqlalchemy as sa
 
-_CHANGES = ("CREATE", "ALTER", "DROP", "INSERT", "UPDATE", "DELETE")
+DEFINITIONS = ("CREATE", "ALTER", "DROP")
+CHANGES = (*DEFINITIONS, "INSERT", "UPDATE", "DELETE")
 
 
 class Interruption(BaseException):
@@ -27,19 +28,23 @@ def listening(engine: sa.Engine, event: str, listener: Callable[[str], object]) 
         sa.event.remove(engine, event, hear)
 
 
-def interrupted_after(engine: sa.Engine, limit: int, action: Callable[[], object]) -> int:
-    """Ends the action after so many statements that change something; returns how many there were."""
+def interrupted_after(
+    engine: sa.Engine, limit: int, action: Callable[[], object], counted: tuple[str, ...] = CHANGES
+) -> int:
+    """Ends the action after so many of the statements that begin so; returns how many there were."""
     seen = 0
 
     def count(statement: str) -> None:
         nonlocal seen
-        if statement.lstrip().startswith(_CHANGES):
+        if statement.lstrip().startswith(counted):
             seen += 1
             if seen == limit:
                 raise Interruption
 
-    with contextlib.suppress(Interruption), listening(engine, "after_cursor_execute", count):
-        action()
-    # SQLite's connection lives, and has the file locked, as long as a cursor that the traceback holds.
-    gc.collect()
+    with listening(engine, "after_cursor_execute", count):
+        try:
+            action()
+        except Interruption as interruption:
+            # SQLite's connection lives, and has the file locked, as long as a cursor that the traceback holds.
+            traceback.clear_frames(interruption.__traceback__)
     return seen
