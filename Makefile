@@ -43,10 +43,10 @@ example: $(RUNTIME) ## open the UI with three pipelines side by side, see exampl
 	$(CURDIR)/$(BIN)/batch-assets init-db; \
 	exec $(CURDIR)/$(BIN)/dagster dev -m clinic.definitions --host 127.0.0.1 --port $(UI_PORT)
 
-# The tests of the benchmarks are left out: nobody is shipped a benchmark. .ci/run runs them, and so does
-# make test ARGS='-m benchmark'.
+# Two kinds are left to .ci/run: the tests of the benchmarks, since nobody is shipped a benchmark, and the second run, on
+# a server, of what lies above the SQL. make test ARGS='-m "benchmark or repeated"' runs them.
 test: $(DEVELOPMENT) ## run the tests, on SQLite and on a real server: a private one unless MYSQL_SERVER is set
-	@$(BIN)/python -m pytest -m "not benchmark" $(ARGS)
+	@$(BIN)/python -m pytest -m "not (benchmark or repeated)" $(ARGS)
 
 # What takes long, runs Dagster or starts a server is left to `make test`.
 check: lint ## check what can be checked within a minute: style, types, imports, and the quick tests

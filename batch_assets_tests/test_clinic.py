@@ -16,6 +16,8 @@ from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.instance import INSTANCE_OF_TESTS
 from batch_assets_tests.support.programs import ROOT
 
+pytestmark = pytest.mark.above_sql
+
 
 @pytest.mark.slow
 def test_the_pipelines_of_the_example_say_what_scikit_learn_says(

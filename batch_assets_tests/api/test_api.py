@@ -36,6 +36,8 @@ from batch_assets_tests.support.pipeline import END, GOOD, HALF_PAST, HOUR, STAR
 from batch_assets_tests.support.registry import Registry, sha256_of
 from batch_assets_tests.support.servers import Server, private_server
 
+pytestmark = pytest.mark.above_sql
+
 VALUES = [5.1, 3.5, 1.4, 0.2]
 
 Start = Callable[..., httpx.Client]

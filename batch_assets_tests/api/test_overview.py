@@ -36,6 +36,8 @@ from batch_assets_tests.support.promotions import IRIS, promote, roll_back, sha_
 from batch_assets_tests.support.rows import failed
 from batch_assets_tests.support.servers import free_port, private_server
 
+pytestmark = pytest.mark.above_sql
+
 # The hour 09:00 has closed and is not due, 08:00 is the newest one that is.
 NOW = datetime.datetime.fromisoformat("2026-11-03 10:30")
 NEWEST = datetime.datetime.fromisoformat("2026-11-03 09:00")

@@ -26,6 +26,8 @@ from batch_assets_tests.support.pipeline import END, HOUR, START, insert_items
 from batch_assets_tests.support.project import declared
 from batch_assets_tests.support.servers import free_port
 
+pytestmark = pytest.mark.above_sql
+
 FEATURES = ["age", "plan", "spent", "active"]
 CUSTOMER = {"age": 42, "plan": "gold", "spent": 12.5, "active": True}
 OTHER = {"age": 19, "plan": "basic", "spent": 80, "active": False}

@@ -33,6 +33,8 @@ from batch_assets_tests.support.engines import ITEMS, engine_from_environment
 from batch_assets_tests.support.programs import MissingProgramError
 from batch_assets_tests.support.servers import Server, free_port
 
+pytestmark = pytest.mark.above_sql
+
 ITEM = "[5.1,3.5,1.4,0.2]"
 MADE = ["items", *BOOKKEEPING_TABLES]
 TABLES = {*MADE, "batch_assets_alembic_version"}

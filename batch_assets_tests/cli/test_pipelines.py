@@ -24,6 +24,8 @@ from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.pipeline import HOUR
 from batch_assets_tests.support.project import CHURN, create_customers, declared, importable, scores, write_project
 
+pytestmark = pytest.mark.above_sql
+
 CUSTOMERS = customers(300)
 SECOND = """---
 type: batch_assets.BatchInferenceComponent
@@ -299,7 +301,6 @@ def test_rows_that_the_table_does_not_number_are_refused(project: Path, sql: Sql
 
 
 @pytest.mark.slow
-@pytest.mark.one_server
 def test_a_folder_with_ten_lines_of_yaml_scores_a_table(
     project: Path, sql: Sql, database_environment: dict[str, str], regression: Any
 ) -> None:

@@ -35,6 +35,8 @@ from batch_assets_tests.support.promotions import (
     write_challenger,
 )
 
+pytestmark = pytest.mark.above_sql
+
 KILLS = 8
 
 

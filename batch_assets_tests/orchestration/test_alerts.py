@@ -25,6 +25,8 @@ from batch_assets_tests.support.receiver import SECRETS, Receiver, receiver
 from batch_assets_tests.support.rows import summed_up
 from batch_assets_tests.support.sensor import MINUTE, Tick, run_of_hour
 
+pytestmark = pytest.mark.above_sql
+
 BAD = "[5.1, null, 1.4, 0.2]"
 UI = "https://dagster.example.com/"
 LINK = "https://dagster.example.com/assets/run_summary?view=partitions&partition=2026-11-02-05%3A00"

@@ -24,7 +24,7 @@ BAD = "[1, 2]"
 NEXT_HALF_PAST = "2026-11-02 06:30:00"
 TABLES = ("items", "failed_items", "run_summary", "hour_locks", "hour_requests", "hour_profiles", "baselines")
 
-pytestmark = [pytest.mark.usefixtures("tables"), pytest.mark.dagster]
+pytestmark = [pytest.mark.usefixtures("tables"), pytest.mark.dagster, pytest.mark.above_sql]
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ from batch_assets_tests.support.pipeline import (
 from batch_assets_tests.support.project import create_customers, declared, run_of
 from batch_assets_tests.support.registry import Registry
 
-pytestmark = [pytest.mark.usefixtures("tables"), pytest.mark.dagster]
+pytestmark = [pytest.mark.usefixtures("tables"), pytest.mark.dagster, pytest.mark.above_sql]
 
 ASSET = dg.AssetKey("challenger_predictions")
 ITEMS = [json.dumps(values) for values in iris_items(300, seed=11)]
@@ -518,7 +518,6 @@ def test_the_runs_of_a_challenger_are_none_of_the_hour(
     assert [request.partition_key for request in data.run_requests or []] == [NEXT]
 
 
-@pytest.mark.one_server
 def test_a_challenger_of_a_registry_is_the_version_that_its_alias_names(
     instance: dg.DagsterInstance, sql: Sql, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from batch_assets_tests.support.sensor import over
 
 NEXT = "2026-11-02-06:00"
 
-pytestmark = pytest.mark.usefixtures("tables")
+pytestmark = [pytest.mark.usefixtures("tables"), pytest.mark.above_sql]
 
 no_failed_items, no_pending_items, newest_hour_was_scored_in_time = build_checks(OF_ENVIRONMENT)
 

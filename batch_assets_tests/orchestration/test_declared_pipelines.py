@@ -26,6 +26,8 @@ from batch_assets_tests.support.engines import engine_from_environment
 from batch_assets_tests.support.pipeline import GOOD, HOUR, insert_items
 from batch_assets_tests.support.project import create_customers, declared, run_of, scores
 
+pytestmark = pytest.mark.above_sql
+
 CUSTOMERS = customers(1200)
 COLUMNS = {"key": "id", "created": "created_at", "features": ["age", "plan", "spent", "active"]}
 

@@ -13,7 +13,7 @@ from batch_assets_tests.support.onnx_models import labels_file, write_picky_clas
 from batch_assets_tests.support.pipeline import Counts, assert_hour_adds_up, failed_of, insert_items, run_job
 from batch_assets_tests.support.ray_cluster import RayCluster, ray_cluster
 
-pytestmark = [pytest.mark.usefixtures("tables"), pytest.mark.dagster, pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("tables"), pytest.mark.dagster, pytest.mark.slow, pytest.mark.above_sql]
 
 TEXTS = [*("[0, 1, 1, 1]", "[1, 1, 1, 1]", "[2, 1, 1, 1]") * 400, "[1]", "null", "[7, 1, 1, 1]"]
 
@@ -73,7 +73,6 @@ def test_a_cluster_scores_an_hour_as_one_does(sql: Sql, cluster: RayCluster) -> 
     cluster.wait_until_no_actor_is_left()
 
 
-@pytest.mark.one_server
 @pytest.mark.parametrize("providers", ["CUDAExecutionProvider", "CPUExecutionProvider,Fast"])
 def test_a_provider_that_is_not_there_fails_the_run_before_anything_is_written(sql: Sql, providers: str) -> None:
     insert_items(sql, TEXTS)

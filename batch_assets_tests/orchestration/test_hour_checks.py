@@ -26,7 +26,7 @@ OF_HOUR = (
     "predictions_stem_from_current_model",
 )
 
-pytestmark = pytest.mark.usefixtures("tables")
+pytestmark = [pytest.mark.usefixtures("tables"), pytest.mark.above_sql]
 
 
 def history(instance: dg.DagsterInstance, name: str, hour: str | None) -> list[dg.AssetCheckEvaluation]:

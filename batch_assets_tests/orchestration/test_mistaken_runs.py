@@ -22,7 +22,7 @@ from batch_assets_tests.support.pipeline import END, GOOD, HOUR, insert_items
 from batch_assets_tests.support.sensor import MINUTE, Tick, over, run_of_hour
 
 # What is judged here are runs of Dagster; what is read of the tables for it, test_sensor.py has read on every server.
-pytestmark = [pytest.mark.usefixtures("tables"), pytest.mark.one_server]
+pytestmark = [pytest.mark.usefixtures("tables"), pytest.mark.above_sql]
 
 NEXT, AFTER_NEXT, AFTER_NEXT_START = "2026-11-02-06:00", "2026-11-02-07:00", "2026-11-02 07:00:00"
 NOTHING_LEFT = "Nothing is left in any closed hour."

@@ -17,6 +17,8 @@ from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.pipeline import GOOD, HOUR, correct, insert_items, run_in, run_job, started_command
 from batch_assets_tests.support.registry import second_iris
 
+pytestmark = pytest.mark.above_sql
+
 # As docs/guides/watch-the-model.md has it.
 MODEL_OF_EACH_ITEM = """
 SELECT items.id, COALESCE(item_models.model_version, hour_models.model_version)

@@ -28,7 +28,7 @@ from batch_assets_tests.support.engines import TABLES, engine_from_environment
 from batch_assets_tests.support.instance import ROOT
 from batch_assets_tests.support.pipeline import END, GOOD, HOUR, START, correct, insert_items, run_in
 
-pytestmark = pytest.mark.usefixtures("tables")
+pytestmark = [pytest.mark.usefixtures("tables"), pytest.mark.above_sql]
 
 NEXT = "2026-11-02-06:00"
 HOURLY = asset_keys(OF_ENVIRONMENT)

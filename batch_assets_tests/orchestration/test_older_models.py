@@ -15,6 +15,8 @@ from batch_assets_tests.support.pipeline import GOOD, insert_items, run_in
 from batch_assets_tests.support.registry import Registry, second_iris, sha256_of
 from batch_assets_tests.support.sensor import MINUTE, Tick
 
+pytestmark = pytest.mark.above_sql
+
 HOURS = ["2026-11-02-05:00", "2026-11-02-06:00", "2026-11-02-07:00"]
 # What the newer model says of every item.
 FIRST_CLASS = [1.0, 0.0, 0.0]

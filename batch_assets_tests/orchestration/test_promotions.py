@@ -47,6 +47,8 @@ from batch_assets_tests.support.promotions import (
 )
 from batch_assets_tests.support.registry import Registry, sha256_of
 
+pytestmark = pytest.mark.above_sql
+
 NEXT_HOUR, NEXT_START, NEXT_HALF_PAST, NEXT_END = (
     "2026-11-02-06:00",
     "2026-11-02 06:00:00",

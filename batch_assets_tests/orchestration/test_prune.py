@@ -38,7 +38,7 @@ from batch_assets_tests.support.rows import failed, predicted, summed_up
 from batch_assets_tests.support.sensor import Tick
 from batch_assets_tests.support.servers import free_port
 
-pytestmark = pytest.mark.usefixtures("tables")
+pytestmark = [pytest.mark.usefixtures("tables"), pytest.mark.above_sql]
 
 NEXT, THIRD = "2026-11-02-06:00", "2026-11-02-07:00"
 KEYS = asset_keys(OF_ENVIRONMENT)

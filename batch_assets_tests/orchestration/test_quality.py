@@ -14,7 +14,7 @@ from batch_assets_tests.support.command_line import batch_assets, refused, succe
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.pipeline import GOOD, HALF_PAST, HOUR, START, insert_items, run_in
 
-pytestmark = [pytest.mark.usefixtures("tables"), pytest.mark.dagster]
+pytestmark = [pytest.mark.usefixtures("tables"), pytest.mark.dagster, pytest.mark.above_sql]
 
 QUALITY = dg.AssetKey("hour_quality")
 

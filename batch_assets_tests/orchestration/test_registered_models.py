@@ -37,7 +37,7 @@ from batch_assets_tests.support.registry import Registry, sha256_of
 from batch_assets_tests.support.servers import free_port
 
 # Which model a run has lies above the SQL.
-pytestmark = pytest.mark.one_server
+pytestmark = pytest.mark.above_sql
 
 # What the second version of the model says of every item.
 SECOND = [1.0, 0.0, 0.0]

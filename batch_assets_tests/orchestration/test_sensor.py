@@ -29,6 +29,8 @@ from batch_assets_tests.support.pipeline import END, GOOD, HALF_PAST, HOUR, inse
 from batch_assets_tests.support.sensor import MINUTE, Tick, over, run_of_hour
 from batch_assets_tests.support.servers import Server
 
+pytestmark = pytest.mark.above_sql
+
 SUCCESS, FAILURE, CANCELED = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED
 NEXT = "2026-11-02-06:00"
 KEYS = asset_keys(OF_ENVIRONMENT)
