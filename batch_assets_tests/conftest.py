@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
     from numpy.typing import NDArray
 
+    from batch_assets.settings.database import MySQLSettings, SQLiteSettings
     from batch_assets_tests.support.registry import Registry
 
 # Which server to use is the developer's to say; all else of what is set on a machine would only change results.
@@ -291,18 +292,59 @@ def _empty_instance(tmp_path_factory: pytest.TempPathFactory, _engines_of_instan
             return home
 
 
+@pytest.fixture(scope="session")
+def _file_with_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with the empty tables, to be copied: to make them takes longer than many a test."""
+    from batch_assets.settings.database import SQLiteSettings
+
+    file = tmp_path_factory.mktemp("tables") / "batch.sqlite"
+    _make_tables(SQLiteSettings(file))
+    return file
+
+
+@pytest.fixture(scope="session")
+def _database_with_tables(server: Server) -> Iterator[str]:
+    """A database on the server with the empty tables, to be copied."""
+    from batch_assets.settings.database import MySQLSettings
+
+    with server.database() as name:
+        _make_tables(MySQLSettings(server.host, server.port, server.user, server.password, name))
+        yield name
+
+
+def _make_tables(settings: "MySQLSettings | SQLiteSettings") -> None:
+    from batch_assets.database.connection.engine import engine_for
+    from batch_assets.database.schema.setup import initialize_database
+    from batch_assets_tests.support.engines import ITEMS
+
+    engine = engine_for(settings)
+    initialize_database(engine, ITEMS)
+    engine.dispose()
+
+
+@pytest.fixture
+def empty_tables(
+    database_environment: dict[str, str], _database: DatabaseOfTest, request: pytest.FixtureRequest
+) -> dict[str, str]:
+    """The environment of a database with the empty tables, as init-db makes them."""
+    if _database.file:
+        _database.file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(request.getfixturevalue("_file_with_tables"), _database.file)
+    else:
+        made = request.getfixturevalue("_database_with_tables")
+        server: Server = request.getfixturevalue("server")
+        server.copy_tables(made, _database.name, with_rows="batch_assets_alembic_version")
+    return database_environment
+
+
 @pytest.fixture
 def tables(
-    database_environment: dict[str, str], _empty_instance: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    empty_tables: dict[str, str], _empty_instance: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, str]:
     """The environment of a database with the empty tables, and of a Dagster instance of its own."""
-    from batch_assets.database.schema.setup import initialize_database
-    from batch_assets_tests.support.engines import ITEMS, engine_from_environment
-
-    initialize_database(engine_from_environment(), ITEMS)
     home = tmp_path / "dagster"
     shutil.copytree(_empty_instance, home)
-    return database_environment | _set(monkeypatch, {"DAGSTER_HOME": str(home)})
+    return empty_tables | _set(monkeypatch, {"DAGSTER_HOME": str(home)})
 
 
 @pytest.fixture

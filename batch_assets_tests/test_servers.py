@@ -14,6 +14,7 @@ import pymysql
 import pytest
 
 from batch_assets_tests.support import servers
+from batch_assets_tests.support.certificates import Authority
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.programs import MissingProgramError
 from batch_assets_tests.support.servers import (
@@ -130,8 +131,15 @@ def test_private_server_that_cannot_start_says_why_and_leaves_nothing() -> None:
 
 def test_server_in_the_environment_is_used_as_it_is(server: Server) -> None:
     with server_for_tests(server.environment("")) as found:
-        # Nobody has said that this one need not be asked whether it can encrypt.
-        assert found == dataclasses.replace(server, tls=True)
+        assert found == dataclasses.replace(server, tls=False)
+
+
+def test_server_in_the_environment_that_insists_on_encryption_is_used_with_it(tmp_path: Path) -> None:
+    private = PrivateServer()
+    private.options = ("--require-secure-transport=ON", *Authority(tmp_path, "our authority").served_by(private))
+    with private, server_for_tests(private.server.environment("")) as found:
+        assert found.tls
+        assert found.execute("SHOW STATUS LIKE 'Ssl_cipher'")[0][1]
 
 
 def test_unreachable_server_in_the_environment_fails_with_a_sentence() -> None:

@@ -44,9 +44,8 @@ Start = Callable[..., httpx.Client]
 
 
 @pytest.fixture
-def start(database_environment: dict[str, str]) -> Iterator[Start]:
+def start(empty_tables: dict[str, str]) -> Iterator[Start]:
     """Starts the application on a socket of its own, and returns a client that may write."""
-    initialize_database(engine_from_environment(), ITEMS)
     with contextlib.ExitStack() as stack:
         yield lambda **environment: stack.enter_context(served({**os.environ, "API_KEY": KEY, **environment}))
 

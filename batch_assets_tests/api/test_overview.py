@@ -48,10 +48,9 @@ Start = Callable[..., httpx.Client]
 
 
 @pytest.fixture
-def start(database_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+def start(empty_tables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Starts the application, for which it is always the same moment."""
     monkeypatch.setattr(overview_page, "utc_now", lambda: NOW)
-    initialize_database(engine_from_environment(), ITEMS)
     with contextlib.ExitStack() as stack:
 
         def started(*declarations: Declaration, **environment: str) -> httpx.Client:

@@ -70,12 +70,6 @@ def written(tmp_path: Path, content: str) -> str:
     return str(file)
 
 
-@pytest.fixture
-def ready(database_environment: dict[str, str]) -> None:
-    """A database with our tables."""
-    initialize_database(engine_from_environment(), ITEMS)
-
-
 # init-db
 
 
@@ -141,7 +135,7 @@ def the_hour_goes_on() -> None:
         pytest.param("a,b,c,d\n5.1,3.5,1.4,0.2\n5.1,3.5,1.4,0.2\n4.9,3,1.4,0.2\n", id="CSV"),
     ],
 )
-@pytest.mark.usefixtures("ready")
+@pytest.mark.usefixtures("empty_tables")
 def test_register_takes_every_format_from_a_file_and_from_standard_input(
     content: str, sql: Sql, tmp_path: Path
 ) -> None:
@@ -153,7 +147,7 @@ def test_register_takes_every_format_from_a_file_and_from_standard_input(
     assert sql("SELECT COUNT(*) FROM items WHERE prediction IS NULL") == [(6,)]
 
 
-@pytest.mark.usefixtures("ready")
+@pytest.mark.usefixtures("empty_tables")
 def test_register_reads_a_pipe_that_has_a_name(sql: Sql, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -163,7 +157,7 @@ def test_register_reads_a_pipe_that_has_a_name(sql: Sql, tmp_path: Path) -> None
     assert stored(sql) == [json.loads(ITEM)]
 
 
-@pytest.mark.usefixtures("ready")
+@pytest.mark.usefixtures("empty_tables")
 def test_register_keeps_the_order_of_a_large_file(sql: Sql, tmp_path: Path) -> None:
     file = written(tmp_path, "".join(f"{number},0.5\n" for number in range(30_000)))
     assert succeeded(batch_assets("register", file)) == "30,000 items registered\n"
@@ -173,7 +167,7 @@ def test_register_keeps_the_order_of_a_large_file(sql: Sql, tmp_path: Path) -> N
         assert abs(datetime.datetime.fromisoformat(moment) - now) < datetime.timedelta(minutes=2)
 
 
-@pytest.mark.usefixtures("ready")
+@pytest.mark.usefixtures("empty_tables")
 def test_register_refuses_a_malformed_file_by_line_and_reason_and_takes_back_what_went_before(
     sql: Sql, tmp_path: Path
 ) -> None:
@@ -215,14 +209,14 @@ def test_register_refuses_what_is_no_file_of_items(
         ("2026-11-01T05:59:59.999", "2026-11-01 05:59:59"),
     ],
 )
-@pytest.mark.usefixtures("ready")
+@pytest.mark.usefixtures("empty_tables")
 def test_register_fills_past_hours_at_a_time_of_utc(text: str, moment: str, sql: Sql) -> None:
     succeeded(batch_assets("register", "-", "--created-at", text, stdin=ITEM.encode()))
     assert created(sql) == {moment}
     assert {str(row[0]) for row in sql("SELECT updated_datetime FROM items")} == {moment}
 
 
-@pytest.mark.usefixtures("ready", "the_hour_goes_on")
+@pytest.mark.usefixtures("empty_tables", "the_hour_goes_on")
 def test_register_warns_of_times_whose_hours_are_not_scored(sql: Sql) -> None:
     done = batch_assets("register", "-", "--created-at", "2020-02-01T05:30", stdin=ITEM.encode())
     assert (done.returncode, done.stdout) == (0, "1 item registered\n")
@@ -278,7 +272,7 @@ def _read_terminal(ours: int) -> str:
         return ""
 
 
-@pytest.mark.usefixtures("ready")
+@pytest.mark.usefixtures("empty_tables")
 def test_register_shows_its_progress_in_a_terminal_and_keeps_standard_output_clean(sql: Sql, tmp_path: Path) -> None:
     with terminal("register", written(tmp_path, f"{ITEM}\n" * 20_000)) as (process, read):
         shown = "".join(iter(read, ""))
@@ -289,7 +283,7 @@ def test_register_shows_its_progress_in_a_terminal_and_keeps_standard_output_cle
     assert sql("SELECT COUNT(*) FROM items") == [(20_000,)]
 
 
-@pytest.mark.usefixtures("ready")
+@pytest.mark.usefixtures("empty_tables")
 def test_register_that_is_interrupted_registers_nothing(sql: Sql, tmp_path: Path) -> None:
     with terminal("register", written(tmp_path, f"{ITEM}\n" * 200_000)) as (process, read):
         shown = ""
@@ -337,12 +331,12 @@ def fill(
         )
 
 
-@pytest.mark.usefixtures("ready")
+@pytest.mark.usefixtures("empty_tables")
 def test_status_of_an_empty_database_is_an_empty_table() -> None:
     assert table_rows(succeeded(batch_assets("status"))) == [HEADER, ["sum", "0", "0", "0", "0", ""]]
 
 
-@pytest.mark.usefixtures("ready", "the_hour_goes_on")
+@pytest.mark.usefixtures("empty_tables", "the_hour_goes_on")
 def test_status_tells_what_became_of_the_items_of_each_hour(sql: Sql) -> None:
     fill(sql, back=5, items=3, predicted=3)
     fill(sql, back=3, items=5, predicted=2, failed=[0, 1])
@@ -368,7 +362,7 @@ def test_status_tells_what_became_of_the_items_of_each_hour(sql: Sql) -> None:
     assert table_rows(plain) == table_rows(output)
 
 
-@pytest.mark.usefixtures("ready", "the_hour_goes_on")
+@pytest.mark.usefixtures("empty_tables", "the_hour_goes_on")
 def test_status_shows_as_many_hours_as_asked_for_and_says_that_there_are_more(sql: Sql) -> None:
     fill(sql, back=50, items=1)
     fill(sql, back=2, items=1)
@@ -383,7 +377,7 @@ def test_status_shows_as_many_hours_as_asked_for_and_says_that_there_are_more(sq
     assert [row[0] for row in table_rows(succeeded(batch_assets("status", "--hours", "1")))[1:]] == [key(1), "sum"]
 
 
-@pytest.mark.usefixtures("ready", "the_hour_goes_on")
+@pytest.mark.usefixtures("empty_tables", "the_hour_goes_on")
 def test_status_says_which_items_are_not_scored_or_not_shown(sql: Sql) -> None:
     fill(sql, back=7, items=1)
     fill(sql, back=-3, items=1)
@@ -406,7 +400,7 @@ def give_up(sql: Sql, back: int, because: str) -> None:
     )
 
 
-@pytest.mark.usefixtures("ready", "the_hour_goes_on")
+@pytest.mark.usefixtures("empty_tables", "the_hour_goes_on")
 def test_status_names_what_is_given_up_and_the_next_step(sql: Sql) -> None:
     fill(sql, back=5, items=4, failed=[0, 1, 2], attempts=3)
     fill(sql, back=4, items=2, failed=[0], attempts=2)
@@ -435,7 +429,7 @@ def test_status_names_what_is_given_up_and_the_next_step(sql: Sql) -> None:
 FAILED_HEADER = ["id", "hour (UTC)", "code", "message", "attempts", "given up"]
 
 
-@pytest.mark.usefixtures("ready", "the_hour_goes_on")
+@pytest.mark.usefixtures("empty_tables", "the_hour_goes_on")
 def test_status_lists_failed_items_latest_first(sql: Sql) -> None:
     assert succeeded(batch_assets("status", "--failed")).splitlines()[-1] == "No item has failed."
     fill(
@@ -463,7 +457,7 @@ def test_status_lists_failed_items_latest_first(sql: Sql) -> None:
 # retry
 
 
-@pytest.mark.usefixtures("ready", "the_hour_goes_on")
+@pytest.mark.usefixtures("empty_tables", "the_hour_goes_on")
 def test_retry_puts_items_and_hours_back_and_says_what_happens_next(sql: Sql) -> None:
     fill(sql, back=5, items=3, failed=[0, 1, 2], attempts=3)
     fill(sql, back=4, items=2, failed=[0, 1], attempts=3)
@@ -486,7 +480,7 @@ def test_retry_puts_items_and_hours_back_and_says_what_happens_next(sql: Sql) ->
     assert [row[0] for row in sql("SELECT item_id FROM failed_items")] == [5]
 
 
-@pytest.mark.usefixtures("ready", "the_hour_goes_on")
+@pytest.mark.usefixtures("empty_tables", "the_hour_goes_on")
 def test_retry_of_what_cannot_be_put_back_is_one_sentence_and_changes_nothing(sql: Sql) -> None:
     fill(sql, back=5, items=2, failed=[0])
     for what, reason in (

@@ -345,6 +345,17 @@ def snapshot_of(engine: sa.Engine, sql: Sql) -> list[str]:
     return [re.sub(r" AUTO_INCREMENT=\d+", "", created(sql, name)) for name in sorted(tables(engine))]
 
 
+def test_the_tables_that_the_tests_copy_are_those_that_it_makes(
+    empty_tables: dict[str, str], engine: sa.Engine, sql: Sql
+) -> None:
+    copied, version = snapshot_of(engine, sql), sql("SELECT * FROM batch_assets_alembic_version")
+    for name in tables(engine):
+        sql(f"DROP TABLE {name}")
+    initialize_database(engine, ITEMS)
+    assert snapshot_of(engine, sql) == copied
+    assert sql("SELECT * FROM batch_assets_alembic_version") == version
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_what_was_interrupted_anywhere_is_finished_by_the_next_one(engine: sa.Engine, sql: Sql) -> None:
