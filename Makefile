@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo example test check ui lint docs lock bench
+.PHONY: help demo example test check quick ui lint docs lock bench
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 ifeq ($(origin PYTHON),undefined)
@@ -48,8 +48,12 @@ example: $(RUNTIME) ## open the UI with three pipelines side by side, see exampl
 test: $(DEVELOPMENT) ## run the tests, on SQLite and on a real server: a private one unless MYSQL_SERVER is set
 	@$(BIN)/python -m pytest -m "not (benchmark or repeated)" $(ARGS)
 
+# Both at once: the types are checked by one process.
+check: $(DEVELOPMENT) ## check what can be checked within a minute: style, types, imports, and the quick tests
+	@$(MAKE) --no-print-directory --jobs=2 lint quick
+
 # What takes long, runs Dagster or starts a server is left to `make test`.
-check: lint ## check what can be checked within a minute: style, types, imports, and the quick tests
+quick: $(DEVELOPMENT)
 	@$(BIN)/python -m pytest --quiet -m "not (server or dagster or daemon or benchmark or slow)" $(ARGS)
 
 bench: $(DEVELOPMENT) $(if $(RAY),$(RAY_INSTALLED)) ## measure the speed beside other ways; RAY=1: beside Ray Data too

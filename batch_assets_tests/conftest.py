@@ -59,6 +59,8 @@ MOST_WORKERS = 8
 MARKED_BY_FIXTURES = {
     "server": {"server", "server_environment", "odd_server", "secured"},
     "daemon": {"running"},
+    # To import MLflow takes three seconds.
+    "slow": {"registry"},
 }
 # Their tests have Dagster store assets or run jobs in the test's own process.
 DAGSTER_ROOMS = {"io_manager", "orchestration"}
@@ -139,8 +141,14 @@ def _server_for_workers() -> tuple[str, bytes]:
 
 
 @pytest.fixture(scope="session")
-def server(request: pytest.FixtureRequest) -> Server:
+def server(_server_of_run: Server) -> Server:
     """A real server for the whole run and all of its workers, started when the first test asks for it."""
+    return _server_of_run
+
+
+@pytest.fixture(scope="session")
+def _server_of_run(request: pytest.FixtureRequest) -> Server:
+    """The same for fixtures, also where the tests of a module have a server of their own."""
     shared = _shared(request.config)
     return server_of_run(shared["server"]) if shared else _started_server()
 
@@ -303,12 +311,12 @@ def _file_with_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _database_with_tables(server: Server) -> Iterator[str]:
+def _database_with_tables(_server_of_run: Server) -> Iterator[str]:
     """A database on the server with the empty tables, to be copied."""
-    from batch_assets.settings.database import MySQLSettings
+    from batch_assets.settings.database import database_settings
 
-    with server.database() as name:
-        _make_tables(MySQLSettings(server.host, server.port, server.user, server.password, name))
+    with _server_of_run.database() as name:
+        _make_tables(database_settings(_server_of_run.environment(name)))
         yield name
 
 
@@ -327,13 +335,16 @@ def empty_tables(
     database_environment: dict[str, str], _database: DatabaseOfTest, request: pytest.FixtureRequest
 ) -> dict[str, str]:
     """The environment of a database with the empty tables, as init-db makes them."""
+    from batch_assets.settings.database import database_settings
+
     if _database.file:
         _database.file.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(request.getfixturevalue("_file_with_tables"), _database.file)
-    else:
+    elif _database.server and _database.server == request.getfixturevalue("_server_of_run"):
         made = request.getfixturevalue("_database_with_tables")
-        server: Server = request.getfixturevalue("server")
-        server.copy_tables(made, _database.name, with_rows="batch_assets_alembic_version")
+        _database.server.copy_tables(made, _database.name, with_rows="batch_assets_alembic_version")
+    else:
+        _make_tables(database_settings(database_environment))
     return database_environment
 
 

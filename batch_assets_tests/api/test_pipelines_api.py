@@ -532,6 +532,7 @@ def test_the_database_of_every_pipeline_counts_for_its_health(
         assert series(api, "batch_assets_database_up")['{pipeline="churn"}'] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database_environment", ["sqlite"], indirect=True)
 def test_a_database_that_is_silent_holds_up_no_pipeline_of_another(
     start: Start, churn: Declaration, elsewhere: Declaration
