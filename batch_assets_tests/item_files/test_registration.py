@@ -101,7 +101,8 @@ def test_memory_does_not_grow_with_the_lines(line: bytes) -> None:
     finally:
         tracemalloc.stop()
     assert count == 50_000
-    assert peak < 200_000
+    # If they were kept they would take almost four million; others in this process may allocate some meanwhile.
+    assert peak < 1_000_000
 
 
 numbers = st.one_of(
