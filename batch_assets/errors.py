@@ -39,6 +39,10 @@ class DatabaseError(BatchAssetsError):
     """The database refused a statement for a reason that stays until somebody fixes it."""
 
 
+class DuplicateKeyError(DatabaseError):
+    """The database refused a row because another one has its key."""
+
+
 class DatabaseUnavailableError(DatabaseError):
     """The database is away, busy or has dropped the connection: the same statement may succeed later."""
 

@@ -6,7 +6,18 @@ import pytest
 from batch_assets.definitions import defs
 from batch_assets.orchestration.partitions import RANGE_END_TAG, RANGE_START_TAG
 from batch_assets_tests.support.database import Sql
-from batch_assets_tests.support.pipeline import END, GOOD, HALF_PAST, HOUR, insert_items
+from batch_assets_tests.support.engines import engine_from_environment
+from batch_assets_tests.support.interruptions import listening
+from batch_assets_tests.support.pipeline import (
+    END,
+    GOOD,
+    HALF_PAST,
+    HOUR,
+    Counts,
+    assert_hour_adds_up,
+    insert_items,
+    run_job,
+)
 
 NEXT, LAST = "2026-11-02-06:00", "2026-11-02-07:00"
 
@@ -54,3 +65,21 @@ def test_the_run_that_scored_is_found_behind_many_that_had_nothing_to_do(
     sql("DELETE FROM run_summary")
     summed_up(instance, HOUR, NEXT)
     assert sql("SELECT run_id, scored FROM run_summary ORDER BY hour") == [(runs[0], 3), (runs[1], 1)]
+
+
+@pytest.mark.parametrize("database_environment", ["server"], indirect=True)
+@pytest.mark.parametrize("table", ["hour_profiles", "run_summary"])
+def test_of_two_runs_that_sum_up_an_hour_for_the_first_time_neither_fails(sql: Sql, table: str) -> None:
+    insert_items(sql, GOOD)
+    others: list[int] = []
+
+    def run_another(statement: str) -> None:
+        if not others and statement.startswith(f"INSERT INTO {table} "):
+            others.append(-1)
+            others[0] = run_job().status
+
+    with listening(engine_from_environment(), "before_cursor_execute", run_another):
+        run_job().assert_succeeded()
+    assert others == [0]
+    assert assert_hour_adds_up(sql) == Counts(3, 3, 0, 0)
+    assert sql("SELECT COUNT(*) FROM hour_profiles") == [(1,)]

@@ -16,7 +16,13 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 
 from batch_assets.database.connection.json_lists import SQLITE_FUNCTION, json_list
 from batch_assets.database.connection.statements import checksum
-from batch_assets.errors import DatabaseAccessError, DatabaseError, DatabaseUnavailableError, SettingsError
+from batch_assets.errors import (
+    DatabaseAccessError,
+    DatabaseError,
+    DatabaseUnavailableError,
+    DuplicateKeyError,
+    SettingsError,
+)
 from batch_assets.settings.database import (
     READER_PATIENCE_SECONDS,
     MySQLSettings,
@@ -129,6 +135,26 @@ def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
             # connection is lost after its commit.
             connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
         yield connection
+
+
+@contextmanager
+def replacing(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Begins a transaction that deletes rows of our tables and writes others with the same keys in their place.
+
+    Two that do so for the first time at the same time find nothing to delete, so that neither waits for the other one,
+    and the server refuses the second one's row.
+
+    Raises:
+        DatabaseUnavailableError: That is what has happened.
+    """
+    try:
+        with writing(engine) as connection:
+            yield connection
+    except DuplicateKeyError as error:
+        raise DatabaseUnavailableError(
+            "Another run has stored rows of the same hour or model at the same time: nothing of this one's was stored. "
+            "The same run may succeed when the other one is done."
+        ) from error
 
 
 def _mysql(settings: MySQLSettings, answer_seconds: int, pool: Mapping[str, int]) -> sa.Engine:
@@ -270,6 +296,8 @@ def _mysql_fault(settings: MySQLSettings, error: BaseException) -> DatabaseError
     }
     if number in access:
         return DatabaseAccessError(access[number])
+    if number == 1062:
+        return DuplicateKeyError(f"{settings} refused a statement ({number}: {reason}). Nothing of it was stored.")
     return DatabaseError(
         {
             1054: f"A column is missing in {settings} ({reason}): run `batch-assets init-db`, which adds it "
@@ -310,7 +338,8 @@ def _sqlite_fault(settings: SQLiteSettings, error: BaseException) -> DatabaseErr
         return DatabaseAccessError(
             f"{settings} is something else ({reason}): move it away, or set BATCH_ASSETS_HOME to another folder."
         )
-    return DatabaseError(f"{settings} refused a statement ({reason}). Nothing of it was stored.")
+    fault = DuplicateKeyError if "UNIQUE constraint failed" in reason else DatabaseError
+    return fault(f"{settings} refused a statement ({reason}). Nothing of it was stored.")
 
 
 def _unusable_folder(settings: SQLiteSettings, reason: str) -> DatabaseAccessError:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from batch_assets.database.connection.engine import snapshot, writing
+from batch_assets.database.connection.engine import replacing, snapshot, writing
 from batch_assets.database.records.hour_counts import created_within, hour_of
 from batch_assets.database.records.summaries import newest_hours
 from batch_assets.database.schema.tables import PipelineTables, actuals, hour_quality, run_summary
@@ -192,7 +192,7 @@ def store_quality(engine: sa.Engine, tables: PipelineTables, measured: MeasuredH
         "calibration": orjson.dumps(bins).decode(),
     }
     same = sa.and_(tables.has(hour_quality), hour_quality.c.hour == measured.hour.start)
-    with writing(engine) as connection:
+    with replacing(engine) as connection:
         connection.execute(sa.delete(hour_quality).where(same))
         connection.execute(sa.insert(hour_quality), row)
 

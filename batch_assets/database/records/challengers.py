@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import orjson
 import sqlalchemy as sa
 
-from batch_assets.database.connection.engine import snapshot, writing
+from batch_assets.database.connection.engine import replacing, snapshot, writing
 from batch_assets.database.records.hour_counts import created_within
 from batch_assets.database.schema.tables import (
     PipelineTables,
@@ -205,7 +205,7 @@ def store_comparison(
         "challenger_labels": _json(compared.challenger_labels),
     }
     shared = {"pipeline": tables.pipeline, "hour": hour.start, "model_version": compared.challenger_version}
-    with writing(engine) as connection:
+    with replacing(engine) as connection:
         # The row of the hour first: a run that compares it at the same time waits here.
         for table in (challenger_hours, challenger_predictions):
             connection.execute(sa.delete(table).where(_of_hour(tables, table, hour)))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import orjson
 import sqlalchemy as sa
 
-from batch_assets.database.connection.engine import snapshot, writing
+from batch_assets.database.connection.engine import replacing, snapshot
 from batch_assets.database.schema.tables import PipelineTables, baselines, hour_profiles
 from batch_assets.hours import Hour
 from batch_assets.monitoring.judgement import ALARM, REFERENCE_AGE, Judgement, Measure, PastHour
@@ -94,7 +94,7 @@ def store_baseline(engine: sa.Engine, tables: PipelineTables, baseline: Baseline
         "items": baseline.items,
         "sketches": _json({name: sketch.document() for name, sketch in baseline.sketches.items()}),
     }
-    with writing(engine) as connection:
+    with replacing(engine) as connection:
         connection.execute(sa.delete(baselines).where(same))
         connection.execute(sa.insert(baselines), row)
 
@@ -140,7 +140,7 @@ def store_profile(engine: sa.Engine, tables: PipelineTables, profile: Profile) -
         "label_counts": _json(dict(profile.label_counts)),
         "sketches": _json({name: sketch.document() for name, sketch in profile.sketches.items()}),
     }
-    with writing(engine) as connection:
+    with replacing(engine) as connection:
         connection.execute(sa.delete(hour_profiles).where(tables.has(hour_profiles), _is(profile.hour)))
         connection.execute(sa.insert(hour_profiles), row)
 

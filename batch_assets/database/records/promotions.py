@@ -5,21 +5,18 @@ another one afterwards means it.
 """
 
 import datetime
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 
-import pymysql
 import sqlalchemy as sa
 
 from batch_assets.database.connection.engine import engine_for, snapshot, writing
 from batch_assets.database.schema.tables import PipelineTables, pipeline_tables, promotions
-from batch_assets.errors import DatabaseError, PromotionError
+from batch_assets.errors import DuplicateKeyError, PromotionError
 from batch_assets.pipeline import Pipeline
 from batch_assets.settings.model import ModelSource, model_of_text, model_text, path_text
 
 PROMOTE, ROLLBACK = "promote", "rollback"
-_DUPLICATE = 1062
 
 
 @dataclass(frozen=True)
@@ -131,11 +128,7 @@ def record_promotion(engine: sa.Engine, tables: PipelineTables, promotion: Promo
     try:
         with writing(engine) as connection:
             connection.execute(sa.insert(promotions).values(row))
-    except DatabaseError as error:
-        cause = error.__cause__
-        twice = isinstance(cause, pymysql.err.MySQLError) and cause.args[:1] == (_DUPLICATE,)
-        if not twice and not isinstance(cause, sqlite3.IntegrityError):
-            raise
+    except DuplicateKeyError as error:
         raise PromotionError(
             f"Somebody else has put a model of {tables.pipeline} in force in the meantime: look at which one it is "
             "(batch-assets status) and decide anew. Nothing was changed."

@@ -9,10 +9,12 @@ from batch_assets.database.connection.engine import writing
 from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches
 from batch_assets.database.slices.conditions import partition_columns, slice_condition
+from batch_assets.database.slices.reading import count_rows
 from batch_assets.database.slices.reflection import reflect
 from batch_assets.database.slices.table_slice import TableSlice
 from batch_assets.database.slices.values import stored_values
-from batch_assets.errors import DatabaseUnavailableError, TableError
+from batch_assets.errors import DatabaseUnavailableError, DuplicateKeyError, TableError
+from batch_assets.wording import counted
 
 _WITHOUT_TRANSACTIONS = {"MyISAM", "MRG_MyISAM", "Aria", "MEMORY", "CSV", "ARCHIVE", "BLACKHOLE"}
 
@@ -36,19 +38,33 @@ def replace_slice(engine: sa.Engine, table_slice: TableSlice, batches: Batches) 
     # Without locks on gaps: a DELETE that finds nothing would lock the one in which its rows would lie, up to the next
     # row that there is, and two runs that each store an hour of their own for the first time would end in a deadlock.
     # What the gaps would protect from, rows of others in the same slice, `_check_all_inside` finds.
-    with writing(engine) as connection, closing(iter(batches)) as source:
-        table = reflect(connection, table_slice)
-        _check_transactional(table)
-        condition = slice_condition(table, table_slice)
-        connection.execute(sa.delete(table).where(condition))
-        stored = 0
-        for batch in source:
-            _insert(connection, table, batch)
-            if batches.in_transaction:
-                batches.in_transaction(connection, batch)
-            stored += len(batch)
-        _check_all_inside(connection, table, table_slice, stored)
+    deleted = stored = 0
+    try:
+        with writing(engine) as connection, closing(iter(batches)) as source:
+            table = reflect(connection, table_slice)
+            _check_transactional(table)
+            condition = slice_condition(table, table_slice)
+            deleted = connection.execute(sa.delete(table).where(condition)).rowcount
+            for batch in source:
+                _insert(connection, table, batch)
+                if batches.in_transaction:
+                    batches.in_transaction(connection, batch)
+                stored += len(batch)
+            _check_all_inside(connection, table, table_slice, stored)
+    except DuplicateKeyError as error:
+        # Not of one of the new rows, but of one that somebody has stored since the old ones were deleted.
+        others = count_rows(engine, [table_slice])[0] - deleted
+        if others:
+            raise _somebody_else_wrote(table_slice, others) from error
+        raise
     return stored
+
+
+def _somebody_else_wrote(table_slice: TableSlice, rows: int) -> DatabaseUnavailableError:
+    return DatabaseUnavailableError(
+        f"Somebody else wrote {counted(rows, 'row')} to the partition that is being stored in {table_slice}: "
+        "nothing was stored, the old rows stay. The same run may succeed when the other one is done."
+    )
 
 
 def _insert(connection: sa.Connection, table: sa.Table, batch: Batch) -> None:
@@ -70,18 +86,15 @@ def _check_all_inside(connection: sa.Connection, table: sa.Table, table_slice: T
     A row outside of its slice would never be replaced by the next run, but stored a second time. The count
     waits for whoever is writing to the slice too; if that one waits for us, the server ends one of both.
     """
-    counted = sa.select(sa.func.count()).select_from(table).where(slice_condition(table, table_slice))
-    inside = connection.execute(counted.with_for_update(read=True)).scalar_one()
+    inside_slice = sa.select(sa.func.count()).select_from(table).where(slice_condition(table, table_slice))
+    inside = connection.execute(inside_slice.with_for_update(read=True)).scalar_one()
     if inside < stored:
         raise TableError(
             f"{stored - inside} of {stored} rows do not belong to the partition that is being stored in "
             f"{table_slice} ({partition_columns(table_slice)}): nothing was stored, the old rows stay."
         )
     if inside > stored:
-        raise DatabaseUnavailableError(
-            f"Somebody else wrote {inside - stored} rows to the partition that is being stored in {table_slice}: "
-            "nothing was stored, the old rows stay. The same run may succeed when the other one is done."
-        )
+        raise _somebody_else_wrote(table_slice, inside - stored)
 
 
 def _check_transactional(table: sa.Table) -> None:

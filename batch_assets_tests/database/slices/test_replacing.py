@@ -3,7 +3,7 @@
 import datetime
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -11,7 +11,13 @@ from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches
 from batch_assets.database.slices.replacing import replace_slice
 from batch_assets.database.slices.table_slice import TableSlice, TimeWindows
-from batch_assets.errors import BatchAssetsError, DatabaseError, DatabaseUnavailableError, TableError
+from batch_assets.errors import (
+    BatchAssetsError,
+    DatabaseError,
+    DatabaseUnavailableError,
+    DuplicateKeyError,
+    TableError,
+)
 from batch_assets_tests.support.database import Sql
 from batch_assets_tests.support.engines import engine_from_environment
 
@@ -68,6 +74,33 @@ def counts(sql: Sql) -> dict[int, int]:
     return dict(Counter(int(str(row[0])[11:13]) for row in sql("SELECT at FROM things")))
 
 
+def test_a_row_that_somebody_stores_in_the_meantime_may_be_replaced_by_the_next_attempt(
+    server_environment: dict[str, str], sql: Sql
+) -> None:
+    sql("CREATE TABLE things (at DATETIME PRIMARY KEY)")
+    engine, rows = engine_from_environment(), [(datetime.datetime(2026, 1, 1, 5),)]  # noqa: DTZ001 - as in the table
+
+    def after_somebody_else() -> Iterator[Batch]:
+        sql("INSERT INTO things VALUES ('2026-01-01 05:00:00')")
+        yield Batch(("at",), rows)
+
+    with pytest.raises(DatabaseUnavailableError, match="Somebody else wrote 1 row to the partition"):
+        replace_slice(engine, hour(5), Batches(after_somebody_else))
+    assert counts(sql) == {5: 1}
+    assert replace_slice(engine, hour(5), Batches([Batch(("at",), rows)])) == 1
+    assert counts(sql) == {5: 1}
+
+
+def test_rows_of_one_key_are_a_fault_that_stays(database_environment: dict[str, str], sql: Sql) -> None:
+    sql("CREATE TABLE things (at DATETIME PRIMARY KEY)")
+    row = (datetime.datetime(2026, 1, 1, 5),)  # noqa: DTZ001 - as in the table
+    assert replace_slice(engine_from_environment(), hour(5), Batches([Batch(("at",), [row])])) == 1
+    with pytest.raises(DuplicateKeyError) as caught:
+        replace_slice(engine_from_environment(), hour(5), Batches([Batch(("at",), [row, row])]))
+    assert caught.value.permanent
+    assert counts(sql) == {5: 1}
+
+
 def test_neighbouring_hours_of_an_empty_table_are_stored_at_once(things_of_server: None, sql: Sql) -> None:
     engine, ends = engine_from_environment(), Counter[str]()
     for _ in range(ROUNDS):
@@ -108,7 +141,7 @@ def test_rows_that_somebody_else_writes_to_the_slice_are_noticed(things_of_serve
         sql("INSERT INTO things (at) VALUES ('2026-01-01 05:30:00')")
 
     batches = Batches([Batch(("at",), [("2026-01-01 05:00:00",)])], in_transaction=write)
-    with pytest.raises(DatabaseUnavailableError, match="Somebody else wrote 1 rows to the partition"):
+    with pytest.raises(DatabaseUnavailableError, match="Somebody else wrote 1 row to the partition"):
         replace_slice(engine_from_environment(), hour(5), batches)
     assert counts(sql) == {5: 1}
 
