@@ -45,6 +45,8 @@ os.environ["DAGSTER_DISABLE_TELEMETRY"] = "yes"
 # As often as in production, without the pauses in between.
 os.environ["BATCH_TRANSIENT_RETRY_SECONDS"] = "0.05"
 os.environ["SECONDS_BETWEEN_LOOKS_FOR_BACKFILLS"] = "1"
+# What it does in a process that was forked has ended one before it became the server that was to be started.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 # A shell that runs the tests in the background has them ignore SIGINT, and with them all that they start and end so.
 signal.signal(signal.SIGINT, signal.default_int_handler)
