@@ -48,7 +48,7 @@ example: $(RUNTIME) ## open the UI with three pipelines side by side, see exampl
 test: $(DEVELOPMENT) ## run the tests, on SQLite and on a real server: a private one unless MYSQL_SERVER is set
 	@$(BIN)/python -m pytest -m "not (benchmark or repeated)" $(ARGS)
 
-# Both at once: the types are checked by one process.
+# Both at once: mypy has work for one core only.
 check: $(DEVELOPMENT) ## check what can be checked within a minute: style, types, imports, and the quick tests
 	@$(MAKE) --no-print-directory --jobs=2 lint quick
 

@@ -45,7 +45,7 @@ os.environ["DAGSTER_DISABLE_TELEMETRY"] = "yes"
 # As often as in production, without the pauses in between.
 os.environ["BATCH_TRANSIENT_RETRY_SECONDS"] = "0.05"
 os.environ["SECONDS_BETWEEN_LOOKS_FOR_BACKFILLS"] = "1"
-# What it does in a process that was forked has ended one before it became the server that was to be started.
+# gRPC's handlers run in a forked process before it becomes another program. Once a server ended so before it had begun.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 # A shell that runs the tests in the background has them ignore SIGINT, and with them all that they start and end so.
@@ -121,8 +121,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _is_on_both_databases(item: pytest.Function) -> bool:
     """Whether the fixture divides the test into one on SQLite and one on a server, and not the test itself."""
-    named = {mark.args[0] for mark in item.iter_markers("parametrize")}
-    return "database_environment" in item.fixturenames and "database_environment" not in named
+    named = any(mark.args[0] == "database_environment" for mark in item.iter_markers("parametrize"))
+    return "database_environment" in item.fixturenames and not named
 
 
 def _shared(config: pytest.Config) -> dict[str, Any] | None:
@@ -345,7 +345,7 @@ def empty_tables(
     elif _database.server and _database.server == request.getfixturevalue("_server_of_run"):
         made = request.getfixturevalue("_database_with_tables")
         _database.server.copy_tables(made, _database.name, with_rows="batch_assets_alembic_version")
-    else:
+    else:  # a server of the module's own
         _make_tables(database_settings(database_environment))
     return database_environment
 

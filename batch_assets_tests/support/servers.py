@@ -131,7 +131,7 @@ class Server:
             self.execute(f"DROP DATABASE {name}")
 
     def copy_tables(self, source: str, target: str, *, with_rows: str) -> None:
-        """Makes the tables of one database in another one, all of them empty but for that one."""
+        """Makes the tables of one database in another one, without their rows but for those of one table."""
         tables = self.execute("SELECT table_name FROM information_schema.tables WHERE table_schema = %s", source)
         for (name,) in tables:
             self.execute(f"CREATE TABLE {name} LIKE {source}.{name}", database=target)
@@ -466,7 +466,10 @@ def _server_in(environment: Mapping[str, str]) -> Server:
 
 
 def _unencrypted(server: Server) -> Server:
-    """The same without TLS, unless the server or the account insists on it; MySQL wants it for the first connection."""
+    """The same without TLS, unless the server or the account insists on it.
+
+    To a server that has been asked before: MySQL takes an account's first login only with TLS.
+    """
     import pymysql
 
     unencrypted = dataclasses.replace(server, tls=False)

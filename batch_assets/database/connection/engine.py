@@ -141,11 +141,9 @@ def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
 def replacing(engine: sa.Engine) -> Iterator[sa.Connection]:
     """Begins a transaction that deletes rows of our tables and writes others with the same keys in their place.
 
-    Two that do so for the first time at the same time find nothing to delete, so that neither waits for the other one,
-    and the server refuses the second one's row.
-
     Raises:
-        DatabaseUnavailableError: That is what has happened.
+        DatabaseUnavailableError: Another run has done so at the same time. Both found nothing to delete, neither waited
+            for the other one, and the server refused the row of the second.
     """
     try:
         with writing(engine) as connection:
@@ -296,9 +294,8 @@ def _mysql_fault(settings: MySQLSettings, error: BaseException) -> DatabaseError
     }
     if number in access:
         return DatabaseAccessError(access[number])
-    if number == 1062:
-        return DuplicateKeyError(f"{settings} refused a statement ({number}: {reason}). Nothing of it was stored.")
-    return DatabaseError(
+    fault = DuplicateKeyError if number == 1062 else DatabaseError
+    return fault(
         {
             1054: f"A column is missing in {settings} ({reason}): run `batch-assets init-db`, which adds it "
             "or says what it must look like.",

@@ -37,7 +37,7 @@ def replace_slice(engine: sa.Engine, table_slice: TableSlice, batches: Batches) 
     """
     # Without locks on gaps: a DELETE that finds nothing would lock the one in which its rows would lie, up to the next
     # row that there is, and two runs that each store an hour of their own for the first time would end in a deadlock.
-    # What the gaps would protect from, rows of others in the same slice, `_check_all_inside` finds.
+    # What the gaps would protect from are rows of others in the same slice: a key refuses them, or `_check_all_inside`.
     deleted = stored = 0
     try:
         with writing(engine) as connection, closing(iter(batches)) as source:
@@ -52,7 +52,7 @@ def replace_slice(engine: sa.Engine, table_slice: TableSlice, batches: Batches) 
                 stored += len(batch)
             _check_all_inside(connection, table, table_slice, stored)
     except DuplicateKeyError as error:
-        # Not of one of the new rows, but of one that somebody has stored since the old ones were deleted.
+        # Two of the new rows have one key, or somebody has stored rows since the old ones were deleted.
         others = count_rows(engine, [table_slice])[0] - deleted
         if others:
             raise _somebody_else_wrote(table_slice, others) from error
