@@ -1,4 +1,4 @@
-"""Checks items whose features are declared: JSON objects by the name of a feature, or JSON lists in their order."""
+"""Checks items whose features are declared: JSON objects by the name of a feature, or lists in their order."""
 
 import math
 from collections.abc import Sequence
@@ -14,17 +14,28 @@ from batch_assets.inference.item_format import (
     NUMBERS,
     Converted,
     RefusedError,
+    Values,
+    are_short,
     described,
     loaded,
     parsed,
     refuse_unfit_number,
     shown,
+    shown_values,
 )
+from batch_assets.packed_lists import NULL, NUMBER, TEXT, WHOLE_NUMBER, PackedColumn, unpacked_columns
 from batch_assets.settings.items import Feature
 from batch_assets.wording import counted, is_unicode
 
-# By the kind of a numpy type: what JSON has for it. A database hands over its booleans as 0 and 1.
+# By the kind of a numpy type: what JSON has for it, and what a packed list has. A database hands over its booleans as 0
+# and 1.
 _TYPES: dict[str, set[type]] = {"f": NUMBERS, "i": {int}, "b": {bool, int}, "O": {str}}
+_LETTERS = {
+    "f": {NUMBER, WHOLE_NUMBER, NULL},
+    "i": {WHOLE_NUMBER},
+    "b": {WHOLE_NUMBER},
+    "O": {TEXT},
+}
 
 
 class FeatureReader:
@@ -53,8 +64,11 @@ class FeatureReader:
             for place, feature in enumerate(features)
         ]
 
-    def convert(self, texts: Sequence[str | None]) -> Converted | None:
+    def convert(self, texts: Sequence[Values]) -> Converted | None:
         """Returns the rows of texts, or None when at least one of them needs a closer look."""
+        packed = [text for text in texts if isinstance(text, bytes)]
+        if packed:
+            return self._convert_packed(packed) if len(packed) == len(texts) else None
         items = loaded(texts, self._width)
         if items is None or not set(map(type, items)) <= {self._container}:
             return None
@@ -69,12 +83,21 @@ class FeatureReader:
             return None  # a feature that is missing, or an integer beyond int64
         return Converted(features, self._ignored_keys(items))
 
-    def parse(self, text: str | None) -> Any:
+    def _convert_packed(self, packed: Sequence[bytes]) -> Converted | None:
+        if not are_short(packed, self._width):
+            return None
+        features = self._empty(len(packed))
+        for place, column in enumerate(unpacked_columns(packed, self._width)):
+            if not self._features[place].fill_packed(self._field(features, place), column):
+                return None
+        return Converted(features)
+
+    def parse(self, text: Values) -> Any:
         """Returns the values of one text, with every digit; raises a `RefusedError` when it is not good."""
         item: Any = parsed(text, self._width, self._what)
         if type(item) is not self._container:
             code = "not_an_object" if self._by_name else "not_a_list"
-            raise RefusedError(code, f"{KINDS[type(item)]}, not {self._what}: {shown(text or '')}")
+            raise RefusedError(code, f"{KINDS[type(item)]}, not {self._what}: {shown_values(text, self._width)}")
         if not self._by_name and len(item) != self._width:
             raise RefusedError("wrong_length", f"{counted(len(item), 'value')}, the model takes {self._width}")
         for feature in self._features:
@@ -130,6 +153,19 @@ class _FeatureValues:
         # JSON has no NaN, so that null alone may be one.
         missing = values.count(None) if self._feature.nullable else 0
         return self._dtype.kind != "f" or np.count_nonzero(np.isfinite(target)) == len(values) - missing
+
+    def fill_packed(self, target: NDArray[Any], column: PackedColumn) -> bool:
+        """Writes the values of good items; returns False when one of them may not be good."""
+        missing = np.count_nonzero(column.missing)
+        if column.letter not in _LETTERS[self._dtype.kind] or (missing and not self._feature.nullable):
+            return False
+        if self._dtype.kind == "b" and not np.isin(column.numbers, (0, 1)).all():
+            return False
+        with np.errstate(over="ignore"):  # float32 overflows to infinity
+            target[:] = column.texts if column.letter == TEXT else column.numbers
+        if missing:
+            target[column.missing] = math.nan
+        return self._dtype.kind != "f" or np.count_nonzero(np.isfinite(target)) == len(target) - missing
 
     def set(self, target: NDArray[Any], values: list[Any]) -> None:
         if self._feature.nullable:

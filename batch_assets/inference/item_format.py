@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from batch_assets.packed_lists import as_json, unpacked
 from batch_assets.wording import counted
 
 SHOWN_CHARACTERS = 80
@@ -48,6 +49,10 @@ KINDS = {
 
 # No float64 has more digits before its point than 309. Python refuses integers of more than 4300.
 _INTEGER_DIGITS = 400
+
+
+# The values of an item as the database returns them: JSON, or a packed list; None is SQL's NULL.
+Values = str | bytes | None
 
 
 class BadValues(NamedTuple):
@@ -86,10 +91,10 @@ class RefusedError(Exception):
 class ItemReader(Protocol):
     """What an item must be, and how it becomes a row for the model."""
 
-    def convert(self, texts: Sequence[str | None]) -> "Converted | None":
+    def convert(self, texts: Sequence[Values]) -> "Converted | None":
         """Returns the rows of texts, or None when at least one of them needs a closer look."""
 
-    def parse(self, text: str | None) -> Any:
+    def parse(self, text: Values) -> Any:
         """Returns the values of one text, with every digit; raises a `RefusedError` when it is not good."""
 
     def array(self, items: list[Any]) -> "Converted":
@@ -103,7 +108,7 @@ class Converted(NamedTuple):
     ignored_keys: int = 0
 
 
-def check_values(texts: Sequence[str | None], width: int, dtype: np.dtype[Any]) -> CheckedValues:
+def check_values(texts: Sequence[Values], width: int, dtype: np.dtype[Any]) -> CheckedValues:
     """Turns the JSON texts of items into an array for the model, and say what is wrong with the rest.
 
     A good text is a JSON list of `width` finite numbers that fit the model's type. Anything else becomes one
@@ -119,11 +124,11 @@ def check_values(texts: Sequence[str | None], width: int, dtype: np.dtype[Any]) 
     return check_items(texts, _ListsOfNumbers(width, dtype))
 
 
-def check_items(texts: Sequence[str | None], reader: ItemReader) -> CheckedValues:
-    """Turns the JSON texts of items into rows for the model, and says what is wrong with the rest.
+def check_items(texts: Sequence[Values], reader: ItemReader) -> CheckedValues:
+    """Turns the values of items into rows for the model, and says what is wrong with the rest.
 
     Args:
-        texts: The column `values` as the database returns it; None is SQL's NULL.
+        texts: The values as the database returns them.
         reader: What an item must be.
     """
     converted = reader.convert(texts)
@@ -147,7 +152,7 @@ def check_items(texts: Sequence[str | None], reader: ItemReader) -> CheckedValue
     return CheckedValues(features, np.array(positions, dtype=np.intp), bad, ignored_keys)
 
 
-def _convert_one_by_one(texts: Sequence[str | None], reader: ItemReader) -> tuple[Converted, list[BadValues]]:
+def _convert_one_by_one(texts: Sequence[Values], reader: ItemReader) -> tuple[Converted, list[BadValues]]:
     items: list[Any] = []
     faults: list[BadValues] = []
     for index, text in enumerate(texts):
@@ -173,7 +178,7 @@ class _ListsOfNumbers:
     width: int
     dtype: np.dtype[Any]
 
-    def convert(self, texts: Sequence[str | None]) -> Converted | None:
+    def convert(self, texts: Sequence[Values]) -> Converted | None:
         rows = loaded(texts, self.width)
         numbers = {int} if self.dtype.kind == "i" else NUMBERS
         if not (
@@ -194,12 +199,12 @@ class _ListsOfNumbers:
             numbers = np.fromiter(chain.from_iterable(items), self.dtype, count=len(items) * self.width)
         return Converted(numbers.reshape(len(items), self.width))
 
-    def parse(self, text: str | None) -> list[Any]:
+    def parse(self, text: Values) -> list[Any]:
         """Returns the numbers of one item, integers as integers: float64 would drop digits above 2**53."""
         value = parsed(text, self.width, f"a list of {self.width} numbers")
         if type(value) is not list:
             what = f"{KINDS[type(value)]}, not a list of {self.width} numbers"
-            raise RefusedError("not_a_list", f"{what}: {shown(text or '')}")
+            raise RefusedError("not_a_list", f"{what}: {shown_values(text, self.width)}")
         if len(value) != self.width:
             raise RefusedError("wrong_length", f"{counted(len(value), 'value')}, the model takes {self.width}")
         for position, number in enumerate(value, 1):
@@ -210,14 +215,24 @@ class _ListsOfNumbers:
         return value
 
 
-def loaded(texts: Sequence[str | None], width: int) -> list[Any] | None:
+def shown_values(text: Values, width: int) -> str:
+    """Returns the values of an item as a message shows them."""
+    return shown(as_json(text, width) if isinstance(text, bytes) else text or "NULL")
+
+
+def are_short(texts: Sequence[Values], width: int) -> bool:
+    """Whether texts have no more characters than are worth reading."""
+    return max(map(len, filter(None, texts)), default=0) <= _longest(width)
+
+
+def loaded(texts: Sequence[Values], width: int) -> list[Any] | None:
     """Returns what each of the texts says, or None when at least one needs a closer look.
 
     Args:
         texts: JSON.
         width: How many values an item has.
     """
-    if max(map(len, filter(None, texts)), default=0) > _longest(width):
+    if not are_short(texts, width):
         return None
     try:
         return list(map(orjson.loads, texts))  # type: ignore[arg-type]  # None raises, as bad JSON does
@@ -225,11 +240,11 @@ def loaded(texts: Sequence[str | None], width: int) -> list[Any] | None:
         return None
 
 
-def parsed(text: str | None, width: int, what: str) -> Any:
+def parsed(text: Values, width: int, what: str) -> Any:
     """Returns what a text says, which is not null.
 
     Args:
-        text: JSON.
+        text: JSON, or a packed list.
         width: How many values an item has.
         what: What it should be, for messages.
 
@@ -240,7 +255,7 @@ def parsed(text: str | None, width: int, what: str) -> Any:
         raise RefusedError("null_value", "the value is NULL")
     if len(text) > _longest(width):
         raise RefusedError("too_long", f"{len(text)} characters are too many for {what}")
-    value = _parse(text)
+    value = unpacked(text, width) if isinstance(text, bytes) else _parse(text)
     if value is None:
         raise RefusedError("null_value", "the value is null")
     return value

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from batch_assets.errors import ModelError
 from batch_assets.inference.answer_forms import are_finite, not_finite_text, written
-from batch_assets.inference.item_format import LONGEST_TEXT, shown
+from batch_assets.inference.item_format import LONGEST_TEXT, Values, shown, shown_values
 from batch_assets.inference.onnx_model import OnnxModel
 from batch_assets.settings.items import Form
 from batch_assets.wording import counted
@@ -23,9 +23,7 @@ NEED_NO_SUM: set[Form] = {"label", "value", "all"}
 MISFIT_ADVICE = "Use a model that was trained on such items (MODEL_FILEPATH), or fix the items."
 
 
-def check_sample(
-    model: OnnxModel, rows_as_json_texts: Sequence[str | None], source: str, *, every: bool = False
-) -> int:
+def check_sample(model: OnnxModel, texts: Sequence[Values], source: str, *, every: bool = False) -> int:
     """Scores a few items to see whether the model fits them, before anything is written.
 
     The model's `width`, when its file leaves it open, becomes the length of the first list of numbers among
@@ -34,7 +32,7 @@ def check_sample(
 
     Args:
         model: The model; its `width` may be set.
-        rows_as_json_texts: The values of a few items as JSON texts.
+        texts: The values of a few items.
         source: What the items are, for messages: `the items of the hour`.
         every: Whether every item must fit and score, as in a sample file, or one is enough.
 
@@ -44,29 +42,29 @@ def check_sample(
     Raises:
         ModelError: Model and items do not fit, the model fails, or its output is not class probabilities.
     """
-    width = model.width or _first_length(rows_as_json_texts)
+    width = model.width or _first_length(texts)
     if width is None:
         if every:
             raise ModelError(_misfit(model, source, "no item in it is a list of numbers"))
         return 0
-    checked = model.check(rows_as_json_texts, width)
+    checked = model.check(texts, width)
     faults = checked.bad if every else [bad for bad in checked.bad if bad.code in MISFIT_CODES]
     if faults and (every or not len(checked.positions)):
-        _raise_misfit(model, source, width, rows_as_json_texts[faults[0].index], faults[0].message)
+        _raise_misfit(model, source, width, texts[faults[0].index], faults[0].message)
     if len(checked.positions):
         _check_scores(model, checked.features, source, every=every)
         model.width = width
     return len(checked.positions)
 
 
-def _raise_misfit(model: OnnxModel, source: str, width: int, text: str | None, message: str) -> None:
+def _raise_misfit(model: OnnxModel, source: str, width: int, text: Values, message: str) -> None:
     length = _first_length([text])
     if length is not None and length != width:
         raise ModelError(
             f"The model {model.name} takes {counted(width, 'value')} an item, not {length} as "
-            f"in {source}: {shown(text or '')}. {MISFIT_ADVICE}"
+            f"in {source}: {shown_values(text, width)}. {MISFIT_ADVICE}"
         )
-    raise ModelError(_misfit(model, source, f"{message}: {shown(text or 'NULL')}"))
+    raise ModelError(_misfit(model, source, f"{message}: {shown_values(text, width)}"))
 
 
 def _misfit(model: OnnxModel, source: str, reason: str) -> str:
@@ -123,7 +121,7 @@ def _check_probabilities(model: OnnxModel, features: NDArray[Any], table: NDArra
         )
 
 
-def _first_length(texts: Sequence[str | None]) -> int | None:
+def _first_length(texts: Sequence[Values]) -> int | None:
     """Returns the length of the first text that is a list of numbers."""
     for text in texts:
         if text is None or len(text) > LONGEST_TEXT:

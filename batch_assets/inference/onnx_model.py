@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from batch_assets.errors import ModelError, ModelRunError, SettingsError
 from batch_assets.inference.feature_format import FeatureReader
-from batch_assets.inference.item_format import CheckedValues, check_items, check_values
+from batch_assets.inference.item_format import CheckedValues, Values, check_items, check_values
 from batch_assets.inference.model_content import ModelContent
 from batch_assets.inference.model_inputs import ModelInputs
 from batch_assets.inference.model_outputs import Answers, ModelOutputs
@@ -58,11 +58,11 @@ class OnnxModel:
         """The names of the classes, in the order of the columns of `probabilities`; empty where there are none."""
         return self.read.classes.labels
 
-    def check(self, texts: Sequence[str | None], width: int) -> CheckedValues:
-        """Turns the JSON texts of items into rows for the model, and says what is wrong with the rest.
+    def check(self, texts: Sequence[Values], width: int) -> CheckedValues:
+        """Turns the values of items into rows for the model, and says what is wrong with the rest.
 
         Args:
-            texts: The column `values` as the database returns it; None is SQL's NULL.
+            texts: The values as the database returns them.
             width: How many values an item has.
         """
         if self._features is not None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from batch_assets.database.slices.batch import Batch, FailedRow
 from batch_assets.errors import ModelError
+from batch_assets.inference.item_format import Values
 from batch_assets.inference.model_check import check_sample
 from batch_assets.inference.onnx_model import OnnxModel
 from batch_assets.pipeline import ItemTable
@@ -101,7 +102,7 @@ def score(  # noqa: PLR0913 - items and what is known of them, model, workers, p
     """Scores items batch by batch; what cannot be scored is handed on with the reason, its neighbours are scored.
 
     Args:
-        items: Batches with the key and the values (JSON text).
+        items: Batches with the key and the values (JSON, or packed lists).
         names: How these columns are named.
         model: The model.
         progress: Is kept up to date.
@@ -167,9 +168,7 @@ def _parts(  # noqa: PLR0913 - as of `score`
         yield from _divided(keys, texts, model, item_time)
 
 
-def _divided(
-    keys: Sequence[int], texts: Sequence[str | None], model: OnnxModel, item_time: _ItemTime
-) -> Iterator[Part]:
+def _divided(keys: Sequence[int], texts: Sequence[Values], model: OnnxModel, item_time: _ItemTime) -> Iterator[Part]:
     if model.width is None:
         raise ModelError(
             f"The model {model.name} does not say how many numbers it takes: name a file with "

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from batch_assets.errors import ModelRunError
 from batch_assets.inference.answer_forms import are_finite, not_finite_text, written
-from batch_assets.inference.item_format import BadValues, CheckedValues
+from batch_assets.inference.item_format import BadValues, CheckedValues, Values
 from batch_assets.inference.model_outputs import Answers, joined
 from batch_assets.inference.onnx_model import OnnxModel
 
@@ -41,14 +41,12 @@ class Outcome:
     score_seconds: float
 
 
-def outcome_of(
-    model: OnnxModel, texts: Sequence[str | None], width: int, json_columns: Collection[str] = ()
-) -> Outcome:
+def outcome_of(model: OnnxModel, texts: Sequence[Values], width: int, json_columns: Collection[str] = ()) -> Outcome:
     """Scores items; those that cannot be scored are handed on with the reason.
 
     Args:
         model: The model. Several threads may ask it at once.
-        texts: The values of the items, JSON.
+        texts: The values of the items.
         width: How many values an item has.
         json_columns: Columns of JSON, which take a label or a number as JSON text.
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from batch_assets.errors import BatchAssetsError, ClusterUnavailableError, ModelError, SettingsError
+from batch_assets.inference.item_format import Values
 from batch_assets.inference.model_content import ModelContent
 from batch_assets.inference.model_files import open_content
 from batch_assets.inference.onnx_model import OnnxModel
@@ -45,7 +46,7 @@ class ScoringActor:
                 return error
         return self._model.version
 
-    def outcome(self, texts: Sequence[str | None], width: int, json_columns: Collection[str]) -> Outcome | ModelError:
+    def outcome(self, texts: Sequence[Values], width: int, json_columns: Collection[str]) -> Outcome | ModelError:
         """Scores a part, and returns what became of it or why the model cannot be run."""
         assert self._model is not None  # noqa: S101 - it has said its version
         try:

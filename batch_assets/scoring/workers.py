@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from batch_assets.inference.item_format import Values
 from batch_assets.inference.onnx_model import OnnxModel
 from batch_assets.scoring.outcomes import Outcome, outcome_of
 
@@ -19,13 +20,13 @@ class Part:
 
     Args:
         keys: Their keys.
-        texts: Their values, JSON.
+        texts: Their values.
         width: How many values an item has.
         is_last: Whether the batch ends with it.
     """
 
     keys: Sequence[int]
-    texts: Sequence[str | None]
+    texts: Sequence[Values]
     width: int
     is_last: bool
 

@@ -69,19 +69,28 @@ def _cut_by_characters(rows: Sequence[Sequence[Any]]) -> Iterator[Sequence[Seque
         yield part
 
 
-def checksum(text: str | None) -> int | None:
+def checksum(text: str | bytes | None) -> int | None:
     """Returns what `checksum_sql` of the same text gives: short, where the text would have to travel."""
     return checksums([text])[0]
 
 
-def checksums(texts: Sequence[str | None]) -> list[int | None]:
-    """Returns the checksum of each text, None for NULL."""
-    return [None if text is None else zlib.crc32(text.encode("utf-8", "surrogatepass")) for text in texts]
+def checksums(texts: Sequence[str | bytes | None]) -> list[int | None]:
+    """Returns the checksum of each text or packed list, None for NULL."""
+    return [
+        None if text is None else zlib.crc32(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
+        for text in texts
+    ]
 
 
 def checksum_sql(connection: sa.Connection | sa.Engine, column: str) -> str:
-    """Returns the SQL of a column's checksum. MySQL 9.6 and later have neither MD5 nor SHA1."""
+    """Returns the SQL of the checksum of a column of text. MySQL 9.6 and later have neither MD5 nor SHA1."""
     return f"CRC32({column})" if connection.dialect.name == "sqlite" else f"CRC32(CONVERT({column} USING utf8mb4))"
+
+
+def column_checksum_sql(connection: sa.Connection | sa.Engine, column: sa.Column[Any]) -> str:
+    """Returns the SQL of the checksum of a column of text, or of a packed list, as `exec_driver_sql` takes it."""
+    name = column_sql(connection, column)
+    return f"CRC32({name})" if isinstance(column.type, sa.LargeBinary) else checksum_sql(connection, name)
 
 
 def checksum_of(connection: sa.Connection | sa.Engine, column: sa.Column[Any]) -> sa.ColumnElement[int]:

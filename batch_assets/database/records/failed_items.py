@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
 from batch_assets.database.connection.engine import snapshot
+from batch_assets.database.connection.json_lists import JSONList
 from batch_assets.database.connection.statements import (
     batch_table,
     checksum,
     checksum_sql,
+    column_checksum_sql,
     column_sql,
     condition_sql,
     statement_rows,
@@ -18,6 +21,8 @@ from batch_assets.database.records.hour_counts import created_within
 from batch_assets.database.schema.pending import is_pending
 from batch_assets.database.schema.tables import PipelineTables, failed_items
 from batch_assets.database.slices.batch import Batch
+from batch_assets.database.slices.reflection import reflect
+from batch_assets.database.slices.table_slice import TableSlice
 from batch_assets.hours import Hour, utc_now
 
 
@@ -116,6 +121,7 @@ class FailedItems:
         self._model_version = model_version
         self._run_id = run_id
         self.before: set[int] = set()
+        self._values_read = self._items.c["values"]
 
     def begin(self) -> None:
         """Takes stock; rows of items that the service has deleted or predicted by itself are taken off."""
@@ -123,6 +129,7 @@ class FailedItems:
         waiting = sa.exists().where(items.c.id == failed_items.c.item_id, items.c.prediction.is_(None))
         of_hour = sa.and_(self._tables.has(failed_items), failed_items.c.hour == self._hour.start)
         with self._engine.begin() as connection:
+            self._values_read = _values_as_read(connection, items)
             connection.execute(sa.delete(failed_items).where(of_hour, ~waiting))
             self.before = set(connection.execute(sa.select(failed_items.c.item_id).where(of_hour)).scalars())
 
@@ -168,7 +175,7 @@ class FailedItems:
         return condition_sql(connection, self._tables.has(failed_items))
 
     def _insert(self, connection: sa.Connection, rows: Sequence[Sequence[object]]) -> None:
-        batch, parameters = batch_table(connection, ("item_id", "old_values", "code", "message"), rows)
+        batch, parameters = batch_table(connection, ("item_id", "values_read", "code", "message"), rows)
         sqlite = connection.dialect.name == "sqlite"
         mark = "?" if sqlite else "%s"
         table = connection.dialect.identifier_preparer.format_table(self._items)
@@ -178,27 +185,39 @@ class FailedItems:
         hour = f"strftime('%Y-%m-%d %H:00:00', {created})"
         if not sqlite:
             hour = f"DATE_FORMAT({created}, '%%Y-%%m-%%d %%H:00:00')"
-        again, new = ("ON DUPLICATE KEY UPDATE", "batch")
+        again, new, new_checksum = ("ON DUPLICATE KEY UPDATE", "batch", checksum_sql(connection, values))
         if sqlite:
             again, new = ("ON CONFLICT (pipeline, item_id) DO UPDATE SET", "excluded")
-        same = f"failed_items.values_checksum = {'excluded.values_checksum' if sqlite else 'batch.old_values'}"
+            new_checksum = "excluded.values_checksum"
         now = utc_now().strftime("%Y-%m-%d %H:%M:%S")
         made_by = (self._tables.pipeline, now, now, self._model_version, self._run_id)
         # From the items, so that nothing is recorded of an item that was deleted, corrected or predicted meanwhile.
         connection.exec_driver_sql(
             "INSERT INTO failed_items (item_id, hour, code, message, values_checksum, attempts, pipeline, "
             f"first_failed_at, last_failed_at, model_version, run_id) SELECT {key}, {hour}, batch.code, batch.message, "
-            f"batch.old_values, 1, {', '.join(mark for _ in made_by)} FROM {batch} "
+            f"{checksum_sql(connection, values)}, 1, {', '.join(mark for _ in made_by)} FROM {batch} "
             f"{'JOIN' if sqlite else 'STRAIGHT_JOIN'} {table} ON {key} = batch.item_id WHERE {prediction} IS NULL "
             # Waits for a service that is about to change or to delete one, and sees what became of it.
-            f"AND {checksum_sql(connection, values)} = batch.old_values {'' if sqlite else 'LOCK IN SHARE MODE '}"
+            f"AND {column_checksum_sql(connection, self._values_read)} = batch.values_read "
+            f"{'' if sqlite else 'LOCK IN SHARE MODE '}"
             # Before the checksum is set: MySQL assigns from left to right.
-            f"{again} attempts = CASE WHEN {same} THEN failed_items.attempts + 1 ELSE 1 END, "
+            f"{again} attempts = CASE WHEN failed_items.values_checksum = {new_checksum} "
+            "THEN failed_items.attempts + 1 ELSE 1 END, "
             f"hour = {'excluded.hour' if sqlite else hour}, code = {new}.code, message = {new}.message, "
-            f"values_checksum = {'excluded.values_checksum' if sqlite else 'batch.old_values'}, "
+            f"values_checksum = {new_checksum}, "
             f"last_failed_at = {mark}, model_version = {mark}, run_id = {mark}",
             (*made_by, *parameters, now, self._model_version, self._run_id),
         )
+
+
+def _values_as_read(connection: sa.Connection, items: sa.Table) -> sa.Column[Any]:
+    """Returns the values of items as they are read to be scored: packed, where the server does so."""
+    values = items.c["values"]
+    if not isinstance(values, JSONList):
+        return values
+    lists = ((values.name, tuple(column.name for column in values.listed)),)
+    table = reflect(connection, TableSlice(items.name, json_lists=lists, packed_lists=True))
+    return table.columns[values.name]
 
 
 def _storable(message: str) -> str:

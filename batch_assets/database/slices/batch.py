@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 
 class FailedRow(NamedTuple):
-    """A row of which nothing could be made: its key, the text that was read, a code and what is wrong."""
+    """A row of which nothing could be made: its key, the values that were read, a code and what is wrong."""
 
     key: int
-    text: str | None
+    text: str | bytes | None
     code: str
     message: str
 

@@ -5,14 +5,18 @@ value that holds many. So the table is read by ranges of its primary key, each o
 wherever the keys of the rows lie close together.
 """
 
+import re
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 from batch_assets.database.connection.engine import PACKED_BYTES
+from batch_assets.database.connection.json_lists import PackedList
 from batch_assets.database.connection.statements import BATCH_ROWS
+from batch_assets.packed_lists import fixed_bytes
 
 # UTF-8 has no such bytes.
 _END, _NULL = b"\xff", b"\xfe"
@@ -40,7 +44,7 @@ class PackedReader:
     Args:
         connection: In a transaction that sees one moment.
         table: The table.
-        columns: Of numbers and texts, as `can_be_packed` says.
+        columns: Of numbers and texts, and packed lists, as `can_be_packed` says.
         condition: Which of the rows.
         keys: Their keys.
     """
@@ -66,6 +70,8 @@ class PackedReader:
             .with_hint(table, "FORCE INDEX (PRIMARY)")
             .where(condition)
         )
+        has_bits = any(isinstance(column, PackedList) for column in columns)
+        self._row = re.compile(b"".join(map(_pattern, columns)), re.DOTALL) if has_bits else None
         self._select_one = sa.select(*columns).where(condition)
 
     def __iter__(self) -> Iterator[Sequence[Any]]:
@@ -92,10 +98,16 @@ class PackedReader:
         if not count:
             return []
         number = len(self._columns)
-        fields = (packed or b"").split(_END)
-        if len(fields) != number * count + 1:
+        fields = self._fields(packed or b"")
+        if len(fields) != number * count:
             return None
-        return [_values(column, fields[position:-1:number]) for position, column in enumerate(self._columns)]
+        return [_values(column, fields[position::number]) for position, column in enumerate(self._columns)]
+
+    def _fields(self, packed: bytes) -> list[bytes]:
+        """Returns the values of all rows that the server has not cut off."""
+        if self._row is None:
+            return packed.split(_END)[:-1]
+        return list(chain.from_iterable(self._row.findall(packed)))
 
 
 def can_be_packed(table: sa.Table, columns: Sequence[sa.Column[Any]]) -> bool:
@@ -105,7 +117,10 @@ def can_be_packed(table: sa.Table, columns: Sequence[sa.Column[Any]]) -> bool:
         table.info["dialect"] != "sqlite"
         and len(key) == 1
         and isinstance(key[0].type, sa.Integer)
-        and all(isinstance(column.type, sa.Integer) or _is_text(column) for column in columns)
+        and all(
+            isinstance(column.type, sa.Integer) or _is_text(column) or isinstance(column, PackedList)
+            for column in columns
+        )
     )
 
 
@@ -127,6 +142,12 @@ def _is_text(column: sa.Column[Any]) -> bool:
     return isinstance(column.type, sa.String) and not isinstance(column.type, (sa.Enum, mysql.SET))
 
 
+def _pattern(column: sa.Column[Any]) -> bytes:
+    """Returns the regular expression of a field: the bits of a number may look like the end of one."""
+    bits = b".{%d}" % fixed_bytes(len(column.listed)) if isinstance(column, PackedList) else b""
+    return b"(%s[^%s]*)%s" % (bits, _END, _END)
+
+
 def _packed(connection: sa.Connection, column: sa.Column[Any]) -> str:
     # Compiled for the driver, as the whole statement is once more.
     name = str(column.compile(dialect=connection.dialect)).replace("%%", "%")
@@ -135,6 +156,8 @@ def _packed(connection: sa.Connection, column: sa.Column[Any]) -> str:
 
 
 def _values(column: sa.Column[Any], fields: Sequence[bytes]) -> list[Any]:
+    if isinstance(column, PackedList):
+        return fields  # type: ignore[return-value]
     value = bytes.decode if _is_text(column) else int
     if column.nullable:
         return [None if field == _NULL else value(field) for field in fields]

@@ -9,14 +9,15 @@ import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import ReflectedColumn
 
 from batch_assets.database.connection.engine import snapshot
-from batch_assets.database.connection.json_lists import JSONList, check_json_list
+from batch_assets.database.connection.json_lists import JSONList, PackedList, check_json_list, letter_of
 from batch_assets.database.connection.sqlite_time import SQLiteTime
 from batch_assets.database.slices.table_slice import TableSlice
 from batch_assets.errors import TableError
 
-_JSONLists = tuple[tuple[str, tuple[str, ...]], ...]
+# The name of the table, and what is made of its columns.
+_Place = tuple[sa.Engine, str, tuple[tuple[str, tuple[str, ...]], ...], bool]
 # What the definition of a table was read as: reading it takes ten times as long as asking whether it has changed.
-_tables_by_definition: dict[tuple[sa.Engine, str, _JSONLists], tuple[str, sa.Table]] = {}
+_tables_by_definition: dict[_Place, tuple[str, sa.Table]] = {}
 
 _IS_JSON = re.compile(r"json_valid\(`((?:[^`]|``)+)`\)", re.IGNORECASE)
 
@@ -39,27 +40,28 @@ def reflect(connection: sa.Connection, table_slice: TableSlice) -> sa.Table:
         TableError: There is no such table.
     """
     _check_schema(connection, table_slice)
-    place, definition = (
-        (connection.engine, str(table_slice), table_slice.json_lists),
-        _definition(connection, table_slice),
-    )
+    place = connection.engine, str(table_slice), table_slice.json_lists, table_slice.packed_lists
+    definition = _definition(connection, table_slice)
     known_definition, table = _tables_by_definition.get(place, (None, None))
     if table is None or definition is None or definition != known_definition:
         table = _reflect(connection, table_slice)
-        _add_json_lists(connection, table, table_slice)
         # What MariaDB makes of JSON: a text with a condition.
         table.info["json"] |= {name.replace("``", "`") for name in _IS_JSON.findall(definition or "")}
+        _add_json_lists(connection, table, table_slice)
         if definition is not None:
             _tables_by_definition[place] = definition, table
     return table
 
 
 def _add_json_lists(connection: sa.Connection, table: sa.Table, table_slice: TableSlice) -> None:
+    can_be_packed = table_slice.packed_lists and connection.dialect.name != "sqlite"
     for name, names in table_slice.json_lists:
         known_columns(table, names)
         columns = [table.columns[each] for each in names]
         check_json_list(connection, columns)
-        table.append_column(JSONList(name, columns))
+        letters = [letter for column in columns if (letter := letter_of(column))] if can_be_packed else []
+        all_can = len(letters) == len(columns)
+        table.append_column(PackedList(name, columns, letters) if all_can else JSONList(name, columns))
         table.info["invisible"].add(name)
 
 

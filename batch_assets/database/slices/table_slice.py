@@ -56,6 +56,7 @@ class TableSlice:
         columns: The columns to read, None for all.
         where: A further condition on the rows to read, in SQL.
         json_lists: Columns that the table does not have, each with those of which it is a JSON list.
+        packed_lists: Whether these are handed over packed where the server can, see `batch_assets.packed_lists`.
     """
 
     table: str
@@ -64,6 +65,7 @@ class TableSlice:
     columns: tuple[str, ...] | None = None
     where: str | None = None
     json_lists: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    packed_lists: bool = False
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.table}" if self.schema else self.table

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from batch_assets.database.connection.json_lists import JSONList
-from batch_assets.database.connection.statements import batch_table, checksum_sql, checksums, column_sql, statement_rows
+from batch_assets.database.connection.statements import batch_table, checksums, column_checksum_sql, statement_rows
 from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches
 from batch_assets.database.slices.packed_update import PackedUpdate, are_close_together
@@ -40,8 +39,8 @@ class ColumnUpdate:
     Args:
         key: The column by which a row is found.
         columns: The columns that are set.
-        unchanged: Columns of text or JSON that must still be as the batch has them: a row that somebody has
-            changed meanwhile is left as it is.
+        unchanged: Columns of text or JSON, or lists of columns, that must still be as the batch has them: a row that
+            somebody has changed meanwhile is left as it is.
     """
 
     key: str
@@ -69,9 +68,7 @@ class Target:
 
     def checksum(self, name: str) -> str:
         """Returns the checksum of a column in SQL."""
-        column = self.table.columns[name]
-        sql = column_sql(self.engine, column) if isinstance(column, JSONList) else self.column(name)
-        return checksum_sql(self.engine, sql)
+        return column_checksum_sql(self.engine, self.table.columns[name])
 
 
 class PreparedBatch(NamedTuple):

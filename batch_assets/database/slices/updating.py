@@ -12,6 +12,7 @@ from tempfile import TemporaryFile
 import sqlalchemy as sa
 
 from batch_assets.database.connection.engine import snapshot, writing
+from batch_assets.database.connection.json_lists import JSONList
 from batch_assets.database.slices.batches import Batches
 from batch_assets.database.slices.conditions import slice_condition
 from batch_assets.database.slices.reflection import known_columns, reflect
@@ -152,7 +153,11 @@ def _check_update(table: sa.Table, update: ColumnUpdate) -> None:
             f"The column {update.key} of {table.fullname} is no key: rows to update must be found by the primary key "
             'or a column with a unique index. Name one as "key" in the asset\'s metadata, or add the index.'
         )
-    other = [name for name in update.unchanged if not isinstance(table.columns[name].type, sa.String)]
+    other = [
+        name
+        for name in update.unchanged
+        if not isinstance(table.columns[name], JSONList) and not isinstance(table.columns[name].type, sa.String)
+    ]
     if other:
         raise TableError(
             f"unchanged_columns names {', '.join(other)} of {table.fullname}, which is neither text nor JSON: leave "

@@ -41,7 +41,11 @@ def build_predictions(declaration: Declaration) -> dg.AssetsDefinition:
         ins={
             "raw_items": dg.AssetIn(
                 keys.raw_items,
-                metadata={"columns": [table.key, table.values], "first_batch_rows": FIRST_BATCH_ROWS},
+                metadata={
+                    "columns": [table.key, table.values],
+                    "first_batch_rows": FIRST_BATCH_ROWS,
+                    "packed_lists": True,
+                },
             )
         },
         deps=["iris_model"] if declaration.is_of_environment else [],
@@ -50,6 +54,7 @@ def build_predictions(declaration: Declaration) -> dg.AssetsDefinition:
             **table_metadata(declaration),
             "update_columns": [output.column for output in table.outputs],
             "unchanged_columns": [table.values],
+            "packed_lists": True,
         },
         group_name=group_name(declaration),
         kinds={"onnx", "mysql"},
