@@ -10,15 +10,15 @@ characters stands in place of a number.
 """
 
 import json
-import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 NUMBER, WHOLE_NUMBER, TEXT, NULL = "d", "i", "t", "n"
-_POINT_HEAD, _POINT_BYTES = 9, 25
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,16 @@ class PackedColumn:
     missing: NDArray[np.bool_]
 
 
+@cache
+def _layout(width: int) -> np.dtype[Any]:
+    """Returns what comes before the texts in a list of so many values."""
+    point = np.dtype([("head", "V9"), ("numbers", "<f8", (2,))])
+    return np.dtype([("letters", "u1", (width,)), ("points", point, (-(-width // 2),))])
+
+
 def fixed_bytes(width: int) -> int:
     """Returns how many bytes come before the texts in a list of so many values."""
-    return width + _POINT_BYTES * points(width)
-
-
-def points(width: int) -> int:
-    """Returns how many points there are in a list of so many values."""
-    return -(-width // 2)
+    return _layout(width).itemsize
 
 
 def unpacked(packed: bytes, width: int) -> list[float | str | None]:
@@ -55,15 +57,15 @@ def unpacked(packed: bytes, width: int) -> list[float | str | None]:
         packed: The list.
         width: How many values it has.
     """
-    letters, numbers = packed[:width].decode(), list(_numbers(packed, width))
-    rest = packed[fixed_bytes(width) :].decode()
+    head = np.frombuffer(packed, _layout(width), count=1)
+    texts, start = packed[fixed_bytes(width) :].decode(), 0
     values: list[float | str | None] = []
-    for letter, number in zip(letters, numbers, strict=True):
+    for letter, number in zip(packed[:width].decode(), head["points"]["numbers"].ravel().tolist(), strict=False):
         if letter == TEXT:
-            values.append(rest[: int(number)])
-            rest = rest[int(number) :]
+            values.append(texts[start : start + int(number)])
+            start += int(number)
         else:
-            values.append({NUMBER: number, WHOLE_NUMBER: int(number), NULL: None}[letter])
+            values.append(None if letter == NULL else int(number) if letter == WHOLE_NUMBER else number)
     return values
 
 
@@ -72,25 +74,19 @@ def as_json(packed: bytes, width: int) -> str:
     return json.dumps(unpacked(packed, width), ensure_ascii=False)
 
 
-def _numbers(packed: bytes, width: int) -> Iterator[float]:
-    for place in range(width):
-        point, second = divmod(place, 2)
-        (number,) = struct.unpack_from("<d", packed, width + _POINT_BYTES * point + _POINT_HEAD + 8 * second)
-        yield number
-
-
 def unpacked_columns(packed: Sequence[bytes], width: int) -> list[PackedColumn]:
     """Returns the values at each place of many lists, which are of the same columns.
 
     Args:
         packed: The lists, at least one.
         width: How many values each has.
+
+    Raises:
+        ValueError: They are not what a server has packed so.
     """
     end = fixed_bytes(width)
-    heads = np.frombuffer(b"".join([each[:end] for each in packed]), np.uint8).reshape(len(packed), end)
-    letters = heads[:, :width]
-    bits = heads[:, width:].reshape(len(packed), points(width), _POINT_BYTES)[:, :, _POINT_HEAD:]
-    numbers = np.ascontiguousarray(bits).view("<f8").reshape(len(packed), -1)
+    heads = np.frombuffer(b"".join([each[:end] for each in packed]), _layout(width))
+    letters, numbers = heads["letters"], heads["points"]["numbers"].reshape(len(packed), -1)
     missing = letters == ord(NULL)
     kinds = [chr(letters[np.argmin(missing[:, place]), place]) for place in range(width)]
     texts = _texts([each[end:].decode() for each in packed], numbers, [kind == TEXT for kind in kinds])
@@ -99,8 +95,6 @@ def unpacked_columns(packed: Sequence[bytes], width: int) -> list[PackedColumn]:
 
 def _texts(rests: list[str], numbers: NDArray[np.float64], are_texts: list[bool]) -> list[Sequence[str]]:
     """Cuts what comes after the numbers into the texts of each place."""
-    if sum(are_texts) <= 1:
-        return [rests if is_text else () for is_text in are_texts]
     found: list[Sequence[str]] = []
     starts = [0] * len(rests)
     for place, is_text in enumerate(are_texts):
@@ -111,4 +105,6 @@ def _texts(rests: list[str], numbers: NDArray[np.float64], are_texts: list[bool]
         ends = [start + length for start, length in zip(starts, lengths, strict=True)]
         found.append([rest[start:end] for rest, start, end in zip(rests, starts, ends, strict=True)])
         starts = ends
+    if starts != list(map(len, rests)):
+        raise ValueError("A packed list has not as many characters as its numbers say: the server has packed it wrong.")
     return found

@@ -33,7 +33,7 @@ COLUMNS = {
     "tiny": "TINYINT",
     "flag": "BOOLEAN NOT NULL",
     "words": "LONGTEXT CHARACTER SET utf8mb4",
-    "code": "VARCHAR(9) CHARACTER SET latin1 NOT NULL",
+    "50 % `off`": "VARCHAR(9) CHARACTER SET latin1 NOT NULL",
 }
 LISTS = (("all", tuple(COLUMNS)),)
 PACKED = TableSlice("kinds", columns=("id", "all"), json_lists=LISTS, packed_lists=True)
@@ -68,7 +68,7 @@ def hostile_rows() -> list[tuple[Any, ...]]:
 
 
 def make_table(sql: Sql, rows: Sequence[tuple[Any, ...]]) -> None:
-    columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
+    columns = ", ".join(f"`{name.replace('`', '``')}` {kind}" for name, kind in COLUMNS.items())
     sql(f"CREATE TABLE kinds (id INT PRIMARY KEY, {columns}, answer TEXT)")
     for start in range(0, len(rows), 1_000):
         part = [(key, *row) for key, row in enumerate(rows[start : start + 1_000], start)]
@@ -105,7 +105,7 @@ def test_ten_thousand_rows_of_columns_end_as_they_must_and_the_model_gets_what_i
     checked = check_items(found, reader)
 
     def code(number: float, _perhaps: float | None, _small: int, *others: Any) -> str | None:
-        tiny, flag, words, _code = others
+        tiny, flag, words, _off = others
         with np.errstate(over="ignore"):
             if np.isinf(np.float32(number)):
                 return "too_large"
@@ -138,8 +138,8 @@ def test_ten_thousand_rows_of_columns_end_as_they_must_and_the_model_gets_what_i
         "small = 4294967294",
         "tiny = 0",
         "flag = 0",
-        "words = 'A', code = 'b'",
-        "words = 'ab', code = ''",
+        "words = 'A', `50 % ``off``` = 'b'",
+        "words = 'ab', `50 % ``off``` = ''",
         "words = NULL",
     ],
 )
