@@ -24,6 +24,8 @@ _UNKNOWN = "RESOURCE_DOES_NOT_EXIST"
 # MLflow's own servers answer so where there is no such alias.
 _NO_ALIAS = "INVALID_PARAMETER_VALUE"
 _TOO_MANY_REQUESTS = 429
+# With which MLflow fetches files from S3, Azure and Google Cloud. What they raise, it hands on.
+_CLIENTS_OF_STORES = {"boto3", "botocore", "azure", "google"}
 
 
 def resolve(model: RegisteredModel) -> RegisteredModel:
@@ -160,12 +162,18 @@ def _faults_of(uri: str, model: RegisteredModel) -> Iterator[None]:
     # A registry may be a database, and the store of its files a disk.
     except (OSError, sqlalchemy.exc.SQLAlchemyError) as error:
         raise _unavailable(uri, model, error) from error
+    except Exception as error:
+        # Their packages need not be installed, so that their classes cannot be named.
+        if type(error).__module__.partition(".")[0] not in _CLIENTS_OF_STORES:
+            raise
+        raise _unavailable(uri, model, error) from error
 
 
 def _unavailable(uri: str, model: RegisteredModel, error: Exception) -> RegistryUnavailableError:
     return RegistryUnavailableError(
         f"The model {model} cannot be fetched from the registry {uri}: {_one_line(error)}. Nothing was scored, and no "
-        "older model takes its place: start the registry or fix MLFLOW_TRACKING_URI, then materialise the hour again."
+        "older model takes its place: start the registry, or the store of its files, or fix MLFLOW_TRACKING_URI, then "
+        "materialise the hour again."
     )
 
 

@@ -262,7 +262,10 @@ def test_a_registry_that_does_not_answer_is_named_without_its_password(monkeypat
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     message = refusal("models:/iris@champion", RegistryUnavailableError)
     assert f"The model models:/iris@champion cannot be fetched from the registry http://127.0.0.1:{port}: " in message
-    assert "no older model takes its place: start the registry or fix MLFLOW_TRACKING_URI" in message
+    assert (
+        "no older model takes its place: start the registry, or the store of its files, or fix MLFLOW_TRACKING_URI"
+        in message
+    )
     assert "secret" not in message
     assert RegistryUnavailableError("").transient
 
@@ -319,6 +322,38 @@ def test_files_that_are_gone_are_no_reason_to_take_another_model(registry: Regis
     name = register(registry, version)
     version.rmdir()
     assert "The model models:/files/1 has no file MLmodel." in refusal(f"models:/{name}/1")
+
+
+@pytest.fixture
+def in_s3(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A model of the registry whose files are in S3, of which nothing is reached yet."""
+    from mlflow import MlflowClient
+
+    variables = {"ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret", "MAX_ATTEMPTS": "1"}
+    for name, value in variables.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    client = MlflowClient(registry.uri)
+    client.create_registered_model("far")
+    client.create_model_version("far", "s3://models/far")
+    return "models:/far/1"
+
+
+def test_a_store_of_files_that_is_away_is_asked_again(registry: Registry, in_s3: str) -> None:
+    message = refusal(in_s3, RegistryUnavailableError)
+    assert f"The model {in_s3} cannot be fetched from the registry {registry.uri}: Could not connect" in message
+    assert "start the registry, or the store of its files, or fix" in message
+
+
+@pytest.mark.parametrize(
+    ("answering", "fault"), [(403, RegistryError), (503, RegistryUnavailableError)], indirect=["answering"]
+)
+def test_a_store_of_files_that_refuses_or_is_busy_is_named_as_a_registry_is(
+    answering: str, registry: Registry, in_s3: str, monkeypatch: pytest.MonkeyPatch, fault: type[RegistryError]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.uri)
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", answering)
+    assert f"he registry {registry.uri}" in refusal(in_s3, fault)
 
 
 # What MLflow costs
