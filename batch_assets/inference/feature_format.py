@@ -27,13 +27,16 @@ from batch_assets.packed_lists import NULL, NUMBER, TEXT, WHOLE_NUMBER, PackedCo
 from batch_assets.settings.items import Feature
 from batch_assets.wording import counted, is_unicode
 
+# The least double above all of int64.
+_WHOLE_BELOW = 2.0**63
+
 # By the kind of a numpy type: what JSON has for it, and what a packed list has. A database hands over its booleans as 0
 # and 1.
 _TYPES: dict[str, set[type]] = {"f": NUMBERS, "i": {int}, "b": {bool, int}, "O": {str}}
-_LETTERS = {
+_TYPE_CODES = {
     "f": {NUMBER, WHOLE_NUMBER, NULL},
-    "i": {WHOLE_NUMBER},
-    "b": {WHOLE_NUMBER},
+    "i": {NUMBER, WHOLE_NUMBER},
+    "b": {NUMBER, WHOLE_NUMBER},
     "O": {TEXT},
 }
 
@@ -87,7 +90,11 @@ class FeatureReader:
         if not are_short(packed, self._width):
             return None
         features = self._empty(len(packed))
-        for place, column in enumerate(unpacked_columns(packed, self._width)):
+        try:
+            columns = unpacked_columns(packed, self._width)
+        except ValueError:
+            return None
+        for place, column in enumerate(columns):
             if not self._features[place].fill_packed(self._field(features, place), column):
                 return None
         return Converted(features)
@@ -157,12 +164,14 @@ class _FeatureValues:
     def fill_packed(self, target: NDArray[Any], column: PackedColumn) -> bool:
         """Writes the values of good items; returns False when one of them may not be good."""
         missing = np.count_nonzero(column.missing)
-        if column.letter not in _LETTERS[self._dtype.kind] or (missing and not self._feature.nullable):
+        if column.type_code not in _TYPE_CODES[self._dtype.kind] or (missing and not self._feature.nullable):
             return False
         if self._dtype.kind == "b" and not np.isin(column.numbers, (0, 1)).all():
             return False
+        if self._dtype.kind == "i" and not _are_whole(column.numbers):
+            return False
         with np.errstate(over="ignore"):  # float32 overflows to infinity
-            target[:] = column.texts if column.letter == TEXT else column.numbers
+            target[:] = column.texts if column.type_code == TEXT else column.numbers
         if missing:
             target[column.missing] = math.nan
         return self._dtype.kind != "f" or np.count_nonzero(np.isfinite(target)) == len(target) - missing
@@ -199,3 +208,8 @@ class _FeatureValues:
             raise RefusedError(
                 "not_a_string", f'is not valid Unicode, it holds half of a surrogate pair: "{shown(value)}"'
             )
+
+
+def _are_whole(numbers: NDArray[np.float64]) -> bool:
+    """Whether these are integers that int64 surely holds."""
+    return bool((np.trunc(numbers) == numbers).all() and (np.abs(numbers) < _WHOLE_BELOW).all())

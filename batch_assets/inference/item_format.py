@@ -173,7 +173,10 @@ def shown(text: str) -> str:
 
 @dataclass(frozen=True)
 class _ListsOfNumbers:
-    """Lists of so many numbers for a model that takes them as one matrix of a type."""
+    """Lists of so many numbers for a model that takes them as one matrix of a type. They are never packed.
+
+    Columns have features, see `FeatureReader`.
+    """
 
     width: int
     dtype: np.dtype[Any]
@@ -221,7 +224,7 @@ def shown_values(text: Values, width: int) -> str:
 
 
 def are_short(texts: Sequence[Values], width: int) -> bool:
-    """Whether texts have no more characters than are worth reading."""
+    """Whether texts surely have no more characters than are worth reading: of a packed list, the bytes are counted."""
     return max(map(len, filter(None, texts)), default=0) <= _longest(width)
 
 
@@ -253,12 +256,28 @@ def parsed(text: Values, width: int, what: str) -> Any:
     """
     if text is None:
         raise RefusedError("null_value", "the value is NULL")
-    if len(text) > _longest(width):
-        raise RefusedError("too_long", f"{len(text)} characters are too many for {what}")
-    value = unpacked(text, width) if isinstance(text, bytes) else _parse(text)
+    if isinstance(text, bytes):
+        return _unpacked(text, width, what)
+    _refuse_too_long(text, width, what)
+    value = _parse(text)
     if value is None:
         raise RefusedError("null_value", "the value is null")
     return value
+
+
+def _unpacked(packed: bytes, width: int, what: str) -> list[float | str | None]:
+    try:
+        values = unpacked(packed, width)
+    except ValueError as error:
+        raise RefusedError("not_a_string", f"the texts cannot be read: {error}") from None
+    if len(packed) > _longest(width):
+        _refuse_too_long(as_json(packed, width), width, what)
+    return values
+
+
+def _refuse_too_long(text: str, width: int, what: str) -> None:
+    if len(text) > _longest(width):
+        raise RefusedError("too_long", f"{len(text)} characters are too many for {what}")
 
 
 def _longest(width: int) -> int:

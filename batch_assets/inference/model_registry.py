@@ -25,7 +25,9 @@ _UNKNOWN = "RESOURCE_DOES_NOT_EXIST"
 _NO_ALIAS = "INVALID_PARAMETER_VALUE"
 _TOO_MANY_REQUESTS = 429
 # With which MLflow fetches files from S3, Azure and Google Cloud. What they raise, it hands on.
-_CLIENTS_OF_STORES = {"boto3", "botocore", "azure", "google"}
+_CLIENTS_OF_STORES = ("boto3.", "botocore.", "azure.", "google.api_core.", "google.auth.", "google.cloud.")
+# What they raise without an answer's status.
+_NO_CREDENTIALS = re.compile("Credential|Authentication|Unauthorized")
 
 
 def resolve(model: RegisteredModel) -> RegisteredModel:
@@ -153,23 +155,33 @@ def _faults_of(uri: str, model: RegisteredModel) -> Iterator[None]:
         yield
     except MlflowException as error:
         status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
-        if status >= 500 or status == _TOO_MANY_REQUESTS:
-            raise _unavailable(uri, model, error) from error
-        raise RegistryError(
-            f"The registry {uri} does not hand over the model {model}: {_one_line(error)}. Look at "
-            "MLFLOW_TRACKING_URI, MLFLOW_REGISTRY_URI and what this process may do there."
-        ) from error
+        raise _fault(uri, model, error, refused=_is_refusal(status)) from error
     # A registry may be a database, and the store of its files a disk.
     except (OSError, sqlalchemy.exc.SQLAlchemyError) as error:
-        raise _unavailable(uri, model, error) from error
+        raise _fault(uri, model, error, refused=False) from error
     except Exception as error:
         # Their packages need not be installed, so that their classes cannot be named.
-        if type(error).__module__.partition(".")[0] not in _CLIENTS_OF_STORES:
+        if not f"{type(error).__module__}.".startswith(_CLIENTS_OF_STORES):
             raise
-        raise _unavailable(uri, model, error) from error
+        raise _fault(uri, model, error, refused=_is_refusal_of_store(error)) from error
 
 
-def _unavailable(uri: str, model: RegisteredModel, error: Exception) -> RegistryUnavailableError:
+def _is_refusal(status: int) -> bool:
+    return status < 500 and status != _TOO_MANY_REQUESTS
+
+
+def _is_refusal_of_store(error: Exception) -> bool:
+    # Azure's errors have the one, Google's the other.
+    status = getattr(error, "status_code", None) or getattr(error, "code", None)
+    return _is_refusal(status) if isinstance(status, int) else bool(_NO_CREDENTIALS.search(type(error).__name__))
+
+
+def _fault(uri: str, model: RegisteredModel, error: Exception, *, refused: bool) -> RegistryError:
+    if refused:
+        return RegistryError(
+            f"The registry {uri} does not hand over the model {model}: {_one_line(error)}. Look at "
+            "MLFLOW_TRACKING_URI, MLFLOW_REGISTRY_URI and what this process may do there and in the store of its files."
+        )
     return RegistryUnavailableError(
         f"The model {model} cannot be fetched from the registry {uri}: {_one_line(error)}. Nothing was scored, and no "
         "older model takes its place: start the registry, or the store of its files, or fix MLFLOW_TRACKING_URI, then "

@@ -201,7 +201,7 @@ class MySQLIOManager(dg.ConfigurableIOManager):
             columns=None if columns is None else column_names(columns),
             where=(wanted or {}).get("where"),
             json_lists=tuple((name, column_names(listed)) for name, listed in metadata.get("json_lists", {}).items()),
-            packed_lists=metadata.get("packed_lists", False),
+            packed_lists=(metadata if wanted is None else wanted).get("packed_lists", False),
         )
 
     def _add_counts(self, context: dg.OutputContext, engine: sa.Engine, table_slice: TableSlice, rows: int) -> None:

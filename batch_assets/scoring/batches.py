@@ -153,11 +153,11 @@ def _parts(  # noqa: PLR0913 - as of `score`
         progress.seconds["read"] += time.perf_counter() - start
         if batch is None:
             return
-        keys, texts = batch.column(names.key), batch.column(names.values)
-        known = (text for key, text in zip(keys, texts, strict=True) if key not in failed_before)
+        keys, values = batch.column(names.key), batch.column(names.values)
+        known = (each for key, each in zip(keys, values, strict=True) if key not in failed_before)
         sample = list(islice(known, SAMPLE_ITEMS))
         if model.width is None:  # which they must tell, whatever else they say
-            sample = sample or texts[:SAMPLE_ITEMS]
+            sample = sample or values[:SAMPLE_ITEMS]
         # A few items that do not fit may be bad ones; so many of them are of another kind, whatever the sample is.
         if (sample and not sample_known) or (first and len(sample) >= SAMPLE_ITEMS):
             start = time.perf_counter()
@@ -165,10 +165,10 @@ def _parts(  # noqa: PLR0913 - as of `score`
             if first:
                 item_time.measured(time.perf_counter() - start, len(sample))
         first = False
-        yield from _divided(keys, texts, model, item_time)
+        yield from _divided(keys, values, model, item_time)
 
 
-def _divided(keys: Sequence[int], texts: Sequence[Values], model: OnnxModel, item_time: _ItemTime) -> Iterator[Part]:
+def _divided(keys: Sequence[int], values: Sequence[Values], model: OnnxModel, item_time: _ItemTime) -> Iterator[Part]:
     if model.width is None:
         raise ModelError(
             f"The model {model.name} does not say how many numbers it takes: name a file with "
@@ -177,7 +177,7 @@ def _divided(keys: Sequence[int], texts: Sequence[Values], model: OnnxModel, ite
     step = max(1, item_time.items_at_a_time(len(keys)))
     for start in range(0, max(1, len(keys)), step):
         end = start + step
-        yield Part(keys[start:end], texts[start:end], model.width, is_last=end >= len(keys))
+        yield Part(keys[start:end], values[start:end], model.width, is_last=end >= len(keys))
 
 
 def _unless_all_are_refused(
@@ -208,10 +208,10 @@ def _unless_all_are_refused(
 
 
 def _batch(columns: tuple[str, ...], part: Part, outcome: Outcome) -> Batch:
-    keys, texts = part.keys, part.texts
-    failed = [FailedRow(keys[index], texts[index], code, message) for index, code, message in outcome.faults]
+    keys, values = part.keys, part.values
+    failed = [FailedRow(keys[index], values[index], code, message) for index, code, message in outcome.faults]
     if failed:
         without = {fault.index for fault in outcome.faults}
-        scored = [position for position in range(len(texts)) if position not in without]
-        keys, texts = [keys[position] for position in scored], [texts[position] for position in scored]
-    return Batch(columns, list(zip(keys, texts, *outcome.columns, strict=True)), failed)
+        scored = [position for position in range(len(values)) if position not in without]
+        keys, values = [keys[position] for position in scored], [values[position] for position in scored]
+    return Batch(columns, list(zip(keys, values, *outcome.columns, strict=True)), failed)

@@ -70,7 +70,7 @@ def try_pipeline(engine: sa.Engine, pipeline: Pipeline, model: OnnxModel) -> Can
     tables, names = pipeline_tables(pipeline), pipeline.items
     check_rights(engine)
     known = items_of_model(engine, tables, model.version, CANARY_ITEMS)
-    texts = newest_items(engine, tables, CANARY_ITEMS) | known
+    values = newest_items(engine, tables, CANARY_ITEMS) | known
     progress, columns = Progress(), tuple(output.column for output in model.outputs)
     found: dict[int, tuple[Any, ...]] = {}
 
@@ -80,25 +80,25 @@ def try_pipeline(engine: sa.Engine, pipeline: Pipeline, model: OnnxModel) -> Can
 
     with snapshot(engine) as connection:
         stored = answers_to(connection, tables, columns, known)
-    items = Batch((names.key, names.values), list(texts.items()))
+    items = Batch((names.key, names.values), list(values.items()))
     scored = score(
         [items] if len(items) else [],
         names,
         model,
         progress,
         sample_known=pipeline.model.sample_data_path is not None,
-        failed_before=failed_among(engine, tables, texts),
+        failed_before=failed_among(engine, tables, values),
         json_columns=json_columns(engine, TableSlice(names.name)),
     )
     lists = tuple((name, tuple(columns_of_list)) for name, columns_of_list in names.json_lists.items())
-    table = TableSlice(names.name, json_lists=lists)
+    table = TableSlice(names.name, json_lists=lists, packed_lists=True)
     update = ColumnUpdate(names.key, columns, (names.values,))
     try:
         update_rows(engine, table, update, Batches(scored, in_transaction=written, at_once=True))
     except _RolledBack:
         _compare(stored, found, model)
     failed = sum(progress.codes.values())
-    return CanaryResult(len(texts), progress.scored, failed, len(stored), model.name, model.version)
+    return CanaryResult(len(values), progress.scored, failed, len(stored), model.name, model.version)
 
 
 def _compare(stored: Mapping[int, Sequence[Any]], found: Mapping[int, Sequence[Any]], model: OnnxModel) -> None:

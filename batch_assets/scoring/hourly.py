@@ -185,5 +185,5 @@ class HourlyScoring:
 def _with_failed_as_null(batch: Batch) -> Batch:
     """Takes the old predictions off the items that can no longer be scored."""
     nulls = [None] * (len(batch.columns) - 2)
-    failed: list[tuple[Any, ...]] = [(row.key, row.text, *nulls) for row in batch.failed]
+    failed: list[tuple[Any, ...]] = [(row.key, row.values, *nulls) for row in batch.failed]
     return replace(batch, rows=[*batch.rows, *failed])

@@ -41,12 +41,12 @@ class Outcome:
     score_seconds: float
 
 
-def outcome_of(model: OnnxModel, texts: Sequence[Values], width: int, json_columns: Collection[str] = ()) -> Outcome:
+def outcome_of(model: OnnxModel, values: Sequence[Values], width: int, json_columns: Collection[str] = ()) -> Outcome:
     """Scores items; those that cannot be scored are handed on with the reason.
 
     Args:
         model: The model. Several threads may ask it at once.
-        texts: The values of the items.
+        values: The values of the items.
         width: How many values an item has.
         json_columns: Columns of JSON, which take a label or a number as JSON text.
 
@@ -54,12 +54,12 @@ def outcome_of(model: OnnxModel, texts: Sequence[Values], width: int, json_colum
         ModelError: The model cannot be run at all, or answers something that cannot be written.
     """
     start = time.perf_counter()
-    checked = model.check(texts, width)
+    checked = model.check(values, width)
     checked_at = time.perf_counter()
     answers, refusals = _split(model, checked.features)
     finite = are_finite(answers)
     faults: list[BadValues] = []
-    if len(finite) < len(texts) or not finite.all():
+    if len(finite) < len(values) or not finite.all():
         faults = sorted(_faults(checked, refusals, answers, finite))
         answers = {name: rows[finite] for name, rows in answers.items()}
     columns = [

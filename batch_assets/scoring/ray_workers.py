@@ -46,11 +46,11 @@ class ScoringActor:
                 return error
         return self._model.version
 
-    def outcome(self, texts: Sequence[Values], width: int, json_columns: Collection[str]) -> Outcome | ModelError:
+    def outcome(self, values: Sequence[Values], width: int, json_columns: Collection[str]) -> Outcome | ModelError:
         """Scores a part, and returns what became of it or why the model cannot be run."""
         assert self._model is not None  # noqa: S101 - it has said its version
         try:
-            return outcome_of(self._model, texts, width, json_columns)
+            return outcome_of(self._model, values, width, json_columns)
         except ModelError as error:
             return ModelError(str(error))
 
@@ -153,7 +153,7 @@ class _Actors:
             with _faults_of(self._address):
                 actor = self._take()
                 try:
-                    found = self._ray.get(actor.outcome.remote(part.texts, part.width, json_columns))
+                    found = self._ray.get(actor.outcome.remote(part.values, part.width, json_columns))
                 except self._ray.exceptions.RayTaskError:  # a fault of ours, which nobody has a sentence for
                     self._give_back(actor)
                     raise
@@ -166,8 +166,8 @@ class _Actors:
             return found  # type: ignore[no-any-return]  # of an actor
         raise ClusterUnavailableError(
             f"{_ATTEMPTS} actors of the Ray cluster at {self._address} died while they scored the same "
-            f"{counted(len(part.texts), 'item')}, the last one so: {self._last_fault}. What was scored before is kept. "
-            "If it happens again, look at the memory of the nodes and at these items (the first one has the id "
+            f"{counted(len(part.values), 'item')}, the last one so: {self._last_fault}. What was scored before is "
+            "kept. If it happens again, look at the memory of the nodes and at these items (the first one has the id "
             f"{part.keys[0]})."
         )
 

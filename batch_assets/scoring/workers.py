@@ -20,13 +20,13 @@ class Part:
 
     Args:
         keys: Their keys.
-        texts: Their values.
+        values: Their values.
         width: How many values an item has.
         is_last: Whether the batch ends with it.
     """
 
     keys: Sequence[int]
-    texts: Sequence[Values]
+    values: Sequence[Values]
     width: int
     is_last: bool
 
@@ -54,7 +54,7 @@ def local_workers(model: OnnxModel, json_columns: Collection[str], threads: int 
         json_columns: Columns of JSON, which take a label or a number as JSON text.
         threads: How many.
     """
-    return Workers(threads, lambda part: outcome_of(model, part.texts, part.width, json_columns))
+    return Workers(threads, lambda part: outcome_of(model, part.values, part.width, json_columns))
 
 
 def in_order(

@@ -329,6 +329,8 @@ def in_s3(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> str:
     """A model of the registry whose files are in S3, of which nothing is reached yet."""
     from mlflow import MlflowClient
 
+    # It keeps the credentials that it has found once.
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
     variables = {"ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret", "MAX_ATTEMPTS": "1"}
     for name, value in variables.items():
         monkeypatch.setenv(f"AWS_{name}", value)
@@ -345,6 +347,20 @@ def test_a_store_of_files_that_is_away_is_asked_again(registry: Registry, in_s3:
     assert "start the registry, or the store of its files, or fix" in message
 
 
+def test_a_store_of_files_of_which_nobody_has_the_key_is_a_matter_of_settings(
+    registry: Registry, in_s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(f"AWS_{name}")
+    # Nor is there one in the home folder, or of the machine.
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    message = refusal(in_s3, RegistryError)
+    assert f"The registry {registry.uri} does not hand over the model {in_s3}: Unable to locate credentials." in message
+    assert "what this process may do there and in the store of its files." in message
+
+
 @pytest.mark.parametrize(
     ("answering", "fault"), [(403, RegistryError), (503, RegistryUnavailableError)], indirect=["answering"]
 )
@@ -353,7 +369,7 @@ def test_a_store_of_files_that_refuses_or_is_busy_is_named_as_a_registry_is(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.uri)
     monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", answering)
-    assert f"he registry {registry.uri}" in refusal(in_s3, fault)
+    assert in_s3 in refusal(in_s3, fault)
 
 
 # What MLflow costs

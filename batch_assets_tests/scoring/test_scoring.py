@@ -119,7 +119,7 @@ def test_an_item_to_which_the_model_answers_with_no_number_fails_alone(tmp_path:
     texts = ["[2.718281828, 1, 1, 0]", "[-1, 1, 1, 0]", "[1, 2.718281828, 1, 0]", "[1, 0, 1, 0]"]
     (outcome,), progress = scored(load_model(files), batch(*texts))
     assert [(row[0], winner(row[2])) for row in outcome.rows] == [(1, 0), (3, 1)]
-    assert [(row.key, row.text, row.code) for row in outcome.failed] == [
+    assert [(row.key, row.values, row.code) for row in outcome.failed] == [
         (2, texts[1], "model_not_finite"),
         (4, texts[3], "model_not_finite"),
     ]
@@ -155,7 +155,7 @@ def test_an_item_on_which_the_model_fails_fails_alone_wherever_it_stands(
     assert [json.loads(row[2]) for row in outcome.rows] == [
         np.eye(3)[number].tolist() for number in numbers if number != 7
     ]
-    assert [(row.key - 1, row.text, row.code) for row in outcome.failed] == [
+    assert [(row.key - 1, row.values, row.code) for row in outcome.failed] == [
         (index, "[7, 0.5, 0, 0]", "model_error") for index in sorted(culprits)
     ]
     assert (progress.scored, progress.codes) == (len(good), {"model_error": len(culprits)})
@@ -175,7 +175,7 @@ def test_bad_values_and_culprits_are_told_apart_and_their_neighbours_are_scored(
         (3, texts[2], 1),
         (5, texts[4], 2),
     ]
-    assert {row.key: (row.text, row.code) for row in outcome.failed} == {
+    assert {row.key: (row.values, row.code) for row in outcome.failed} == {
         1: (texts[0], "wrong_length"),
         2: (texts[1], "model_error"),
         4: (texts[3], "null_value"),

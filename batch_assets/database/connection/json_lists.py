@@ -20,36 +20,54 @@ SQLITE_FUNCTION = "batch_assets_json_list"
 _WITHOUT_JSON = (sa.LargeBinary, sa.BINARY, sa.VARBINARY, mysql.BIT)
 
 
-class JSONList(sa.Column[str]):
-    """The values of some columns as a JSON list, in their order; NULL is null in it.
+class ListColumn(sa.Column[Any]):
+    """The values of some columns in one, in their order.
+
+    Args:
+        name: What it is called where rows are read.
+        kind: The type of the one.
+        columns: The columns, of one table.
+        key: What it is called in its table.
+    """
+
+    inherit_cache = False
+
+    def __init__(
+        self, name: str, kind: sa.types.TypeEngine[Any], columns: Sequence[sa.Column[Any]], key: str | None = None
+    ) -> None:
+        super().__init__(name, kind, key=key or name, nullable=False)
+        self.listed = tuple(columns)
+
+
+class JSONList(ListColumn):
+    """The values of some columns as a JSON list; NULL is null in it.
 
     Args:
         name: What it is called where rows are read.
         columns: The columns, of one table.
+        key: What it is called in its table.
     """
 
     inherit_cache = False
 
     def __init__(self, name: str, columns: Sequence[sa.Column[Any]], key: str | None = None) -> None:
-        super().__init__(name, sa.Text(), key=key or name, nullable=False)
-        self.listed = tuple(columns)
+        super().__init__(name, sa.Text(), columns, key)
 
 
-class PackedList(JSONList):
+class PackedList(ListColumn):
     """The values of some columns as bytes, see `batch_assets.packed_lists`: made in a quarter of a JSON list's time.
 
     Args:
         name: What it is called where rows are read.
         columns: The columns, of one table of a server.
-        letters: What the values of each are.
+        type_codes: What the values of each are.
     """
 
     inherit_cache = False
 
-    def __init__(self, name: str, columns: Sequence[sa.Column[Any]], letters: Sequence[str]) -> None:
-        super().__init__(name, columns)
-        self.type = sa.LargeBinary()  # type: ignore[assignment]  # a column of another type than the list it stands for
-        self.letters = tuple(letters)
+    def __init__(self, name: str, columns: Sequence[sa.Column[Any]], type_codes: Sequence[str]) -> None:
+        super().__init__(name, sa.LargeBinary(), columns)
+        self.type_codes = tuple(type_codes)
 
 
 @compiles(JSONList)
@@ -71,23 +89,23 @@ def _packed_on_servers(element: PackedList, compiler: SQLCompiler, **options: An
     if result_map is not None:
         result_map(element.name, element.name, (element,), element.type)
     names = [compiler.process(column, **options) for column in element.listed]
-    letters, numbers, texts = [], [], []
-    for column, name, letter in zip(element.listed, names, element.letters, strict=True):
-        number = f"CHAR_LENGTH({name})" if letter == TEXT else name
+    codes, numbers, texts = [], [], []
+    for column, name, code in zip(element.listed, names, element.type_codes, strict=True):
+        number = f"CHAR_LENGTH({name})" if code == TEXT else name
         text = f"CAST(CONVERT({name} USING utf8mb4) AS BINARY)"
-        letters.append(f"IF({name} IS NULL, '{NULL}', '{letter}')" if column.nullable else f"'{letter}'")
+        codes.append(f"IF({name} IS NULL, '{NULL}', '{code}')" if column.nullable else f"'{code}'")
         numbers.append(f"IFNULL({number}, 0)" if column.nullable else number)
-        if letter == TEXT:
+        if code == TEXT:
             texts.append(f"IFNULL({text}, '')" if column.nullable else text)
     if not any(column.nullable for column in element.listed):
-        letters = [f"'{''.join(element.letters)}'"]
+        codes = [f"'{''.join(element.type_codes)}'"]
     if len(numbers) % 2:
         numbers.append("0")
     pairs = zip(numbers[::2], numbers[1::2], strict=True)
-    return f"CONCAT({', '.join([*letters, *(f'POINT({x}, {y})' for x, y in pairs), *texts])})"
+    return f"CONCAT({', '.join([*codes, *(f'POINT({x}, {y})' for x, y in pairs), *texts])})"
 
 
-def letter_of(column: sa.Column[Any]) -> str | None:
+def type_code_of(column: sa.Column[Any]) -> str | None:
     """Returns what the values of a column are in a packed list; None if they are nothing that it can hold."""
     kind = column.type
     if isinstance(kind, sa.Float):

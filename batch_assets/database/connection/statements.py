@@ -6,6 +6,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from batch_assets.database.connection.json_lists import PackedList
+
 BATCH_ROWS = 10_000
 # Servers take statements of 16 MB (MariaDB) or 64 MB (MySQL) by default, and memory is to stay bounded
 # where rows are large.
@@ -90,7 +92,7 @@ def checksum_sql(connection: sa.Connection | sa.Engine, column: str) -> str:
 def column_checksum_sql(connection: sa.Connection | sa.Engine, column: sa.Column[Any]) -> str:
     """Returns the SQL of the checksum of a column of text, or of a packed list, as `exec_driver_sql` takes it."""
     name = column_sql(connection, column)
-    return f"CRC32({name})" if isinstance(column.type, sa.LargeBinary) else checksum_sql(connection, name)
+    return f"CRC32({name})" if isinstance(column, PackedList) else checksum_sql(connection, name)
 
 
 def checksum_of(connection: sa.Connection | sa.Engine, column: sa.Column[Any]) -> sa.ColumnElement[int]:

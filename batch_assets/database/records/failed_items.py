@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 
 from batch_assets.database.connection.engine import snapshot
-from batch_assets.database.connection.json_lists import JSONList
 from batch_assets.database.connection.statements import (
     batch_table,
     checksum,
@@ -18,11 +16,10 @@ from batch_assets.database.connection.statements import (
     statement_rows,
 )
 from batch_assets.database.records.hour_counts import created_within
+from batch_assets.database.records.values_to_score import values_to_score
 from batch_assets.database.schema.pending import is_pending
 from batch_assets.database.schema.tables import PipelineTables, failed_items
 from batch_assets.database.slices.batch import Batch
-from batch_assets.database.slices.reflection import reflect
-from batch_assets.database.slices.table_slice import TableSlice
 from batch_assets.hours import Hour, utc_now
 
 
@@ -121,7 +118,7 @@ class FailedItems:
         self._model_version = model_version
         self._run_id = run_id
         self.before: set[int] = set()
-        self._values_read = self._items.c["values"]
+        self._values_to_score = self._items.c["values"]
 
     def begin(self) -> None:
         """Takes stock; rows of items that the service has deleted or predicted by itself are taken off."""
@@ -129,7 +126,7 @@ class FailedItems:
         waiting = sa.exists().where(items.c.id == failed_items.c.item_id, items.c.prediction.is_(None))
         of_hour = sa.and_(self._tables.has(failed_items), failed_items.c.hour == self._hour.start)
         with self._engine.begin() as connection:
-            self._values_read = _values_as_read(connection, items)
+            self._values_to_score = values_to_score(connection, items)
             connection.execute(sa.delete(failed_items).where(of_hour, ~waiting))
             self.before = set(connection.execute(sa.select(failed_items.c.item_id).where(of_hour)).scalars())
 
@@ -167,7 +164,7 @@ class FailedItems:
             done = sa.exists().where(items.c.id == failed_items.c.item_id, items.c.prediction.is_not(None))
             of_pipeline = self._tables.has(failed_items)
             connection.execute(sa.delete(failed_items).where(of_pipeline, failed_items.c.item_id.in_(predicted), done))
-        rows = [(row.key, checksum(row.text or ""), row.code, _storable(row.message)) for row in batch.failed]
+        rows = [(row.key, checksum(row.values or ""), row.code, _storable(row.message)) for row in batch.failed]
         for part in statement_rows(connection, rows):
             self._insert(connection, part)
 
@@ -175,7 +172,7 @@ class FailedItems:
         return condition_sql(connection, self._tables.has(failed_items))
 
     def _insert(self, connection: sa.Connection, rows: Sequence[Sequence[object]]) -> None:
-        batch, parameters = batch_table(connection, ("item_id", "values_read", "code", "message"), rows)
+        batch, parameters = batch_table(connection, ("item_id", "checksum_read", "code", "message"), rows)
         sqlite = connection.dialect.name == "sqlite"
         mark = "?" if sqlite else "%s"
         table = connection.dialect.identifier_preparer.format_table(self._items)
@@ -198,7 +195,7 @@ class FailedItems:
             f"{checksum_sql(connection, values)}, 1, {', '.join(mark for _ in made_by)} FROM {batch} "
             f"{'JOIN' if sqlite else 'STRAIGHT_JOIN'} {table} ON {key} = batch.item_id WHERE {prediction} IS NULL "
             # Waits for a service that is about to change or to delete one, and sees what became of it.
-            f"AND {column_checksum_sql(connection, self._values_read)} = batch.values_read "
+            f"AND {column_checksum_sql(connection, self._values_to_score)} = batch.checksum_read "
             f"{'' if sqlite else 'LOCK IN SHARE MODE '}"
             # Before the checksum is set: MySQL assigns from left to right.
             f"{again} attempts = CASE WHEN failed_items.values_checksum = {new_checksum} "
@@ -208,16 +205,6 @@ class FailedItems:
             f"last_failed_at = {mark}, model_version = {mark}, run_id = {mark}",
             (*made_by, *parameters, now, self._model_version, self._run_id),
         )
-
-
-def _values_as_read(connection: sa.Connection, items: sa.Table) -> sa.Column[Any]:
-    """Returns the values of items as they are read to be scored: packed, where the server does so."""
-    values = items.c["values"]
-    if not isinstance(values, JSONList):
-        return values
-    lists = ((values.name, tuple(column.name for column in values.listed)),)
-    table = reflect(connection, TableSlice(items.name, json_lists=lists, packed_lists=True))
-    return table.columns[values.name]
 
 
 def _storable(message: str) -> str:

@@ -6,13 +6,16 @@ from typing import Any
 import sqlalchemy as sa
 
 from batch_assets.database.connection.engine import snapshot
+from batch_assets.database.connection.statements import condition_sql
 from batch_assets.database.records.hour_counts import created_within
+from batch_assets.database.records.values_to_score import values_to_score
 from batch_assets.database.schema.tables import PipelineTables, failed_items, run_summary
 from batch_assets.hours import Hour
+from batch_assets.inference.item_format import Values
 
 
-def newest_items(engine: sa.Engine, tables: PipelineTables, count: int) -> dict[int, str]:
-    """Returns the values of the items that were created last, as JSON text, by id.
+def newest_items(engine: sa.Engine, tables: PipelineTables, count: int) -> dict[int, Values]:
+    """Returns the values of the items that were created last, as a run reads them, by id.
 
     Args:
         engine: The database.
@@ -20,13 +23,15 @@ def newest_items(engine: sa.Engine, tables: PipelineTables, count: int) -> dict[
         count: How many at the most.
     """
     items = tables.items
-    newest = sa.select(items.c.id, items.c["values"]).order_by(items.c.created_datetime.desc(), items.c.id.desc())
     with snapshot(engine) as connection:
+        newest = sa.select(items.c.id, _values(connection, items)).order_by(
+            items.c.created_datetime.desc(), items.c.id.desc()
+        )
         return {row[0]: row[1] for row in connection.execute(newest.limit(count))}
 
 
-def items_of_model(engine: sa.Engine, tables: PipelineTables, model_version: str, count: int) -> dict[int, str]:
-    """Returns the values of items of the newest hour of which a model has scored every one, as JSON text, by id.
+def items_of_model(engine: sa.Engine, tables: PipelineTables, model_version: str, count: int) -> dict[int, Values]:
+    """Returns the values of items of the newest hour of which a model has scored every one, as a run reads them, by id.
 
     Args:
         engine: The database.
@@ -48,7 +53,7 @@ def items_of_model(engine: sa.Engine, tables: PipelineTables, model_version: str
             return {}
         hour = Hour(start)
         predicted = sa.and_(created_within(items, hour.start, hour.end), items.c.prediction.is_not(None))
-        chosen = sa.select(items.c.id, items.c["values"]).where(predicted).limit(count)
+        chosen = sa.select(items.c.id, _values(connection, items)).where(predicted).limit(count)
         return {row[0]: row[1] for row in connection.execute(chosen)}
 
 
@@ -73,3 +78,9 @@ def failed_among(engine: sa.Engine, tables: PipelineTables, keys: Collection[int
     chosen = sa.select(failed_items.c.item_id).where(tables.has(failed_items), failed_items.c.item_id.in_(keys))
     with snapshot(engine) as connection:
         return set(connection.execute(chosen).scalars())
+
+
+def _values(connection: sa.Connection, items: sa.Table) -> sa.ColumnElement[Any]:
+    """Returns the values as an expression without a table: as columns they are those of another object for it."""
+    column = values_to_score(connection, items)
+    return sa.literal_column(condition_sql(connection, column), column.type)

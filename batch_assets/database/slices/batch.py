@@ -9,7 +9,7 @@ class FailedRow(NamedTuple):
     """A row of which nothing could be made: its key, the values that were read, a code and what is wrong."""
 
     key: int
-    text: str | bytes | None
+    values: str | bytes | None
     code: str
     message: str
 

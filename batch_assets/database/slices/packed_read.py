@@ -107,7 +107,9 @@ class PackedReader:
         """Returns the values of all rows that the server has not cut off."""
         if self._row is None:
             return packed.split(_END)[:-1]
-        return list(chain.from_iterable(self._row.findall(packed)))
+        rows = self._row.findall(packed)
+        # Of a pattern with one group, `findall` returns what it holds, of several a tuple.
+        return rows if len(self._columns) == 1 else list(chain.from_iterable(rows))
 
 
 def can_be_packed(table: sa.Table, columns: Sequence[sa.Column[Any]]) -> bool:

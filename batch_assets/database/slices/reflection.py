@@ -9,12 +9,12 @@ import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import ReflectedColumn
 
 from batch_assets.database.connection.engine import snapshot
-from batch_assets.database.connection.json_lists import JSONList, PackedList, check_json_list, letter_of
+from batch_assets.database.connection.json_lists import JSONList, PackedList, check_json_list, type_code_of
 from batch_assets.database.connection.sqlite_time import SQLiteTime
 from batch_assets.database.slices.table_slice import TableSlice
 from batch_assets.errors import TableError
 
-# The name of the table, and what is made of its columns.
+# The database, the name of the table, and what is made of its columns.
 _Place = tuple[sa.Engine, str, tuple[tuple[str, tuple[str, ...]], ...], bool]
 # What the definition of a table was read as: reading it takes ten times as long as asking whether it has changed.
 _tables_by_definition: dict[_Place, tuple[str, sa.Table]] = {}
@@ -59,9 +59,11 @@ def _add_json_lists(connection: sa.Connection, table: sa.Table, table_slice: Tab
         known_columns(table, names)
         columns = [table.columns[each] for each in names]
         check_json_list(connection, columns)
-        letters = [letter for column in columns if (letter := letter_of(column))] if can_be_packed else []
-        all_can = len(letters) == len(columns)
-        table.append_column(PackedList(name, columns, letters) if all_can else JSONList(name, columns))
+        type_codes = [type_code_of(column) for column in columns] if can_be_packed else [None]
+        if None in type_codes:
+            table.append_column(JSONList(name, columns))
+        else:
+            table.append_column(PackedList(name, columns, [code for code in type_codes if code]))
         table.info["invisible"].add(name)
 
 

@@ -12,7 +12,7 @@ from tempfile import TemporaryFile
 import sqlalchemy as sa
 
 from batch_assets.database.connection.engine import snapshot, writing
-from batch_assets.database.connection.json_lists import JSONList
+from batch_assets.database.connection.json_lists import ListColumn
 from batch_assets.database.slices.batches import Batches
 from batch_assets.database.slices.conditions import slice_condition
 from batch_assets.database.slices.reflection import known_columns, reflect
@@ -156,7 +156,7 @@ def _check_update(table: sa.Table, update: ColumnUpdate) -> None:
     other = [
         name
         for name in update.unchanged
-        if not isinstance(table.columns[name], JSONList) and not isinstance(table.columns[name].type, sa.String)
+        if not isinstance(table.columns[name], ListColumn) and not isinstance(table.columns[name].type, sa.String)
     ]
     if other:
         raise TableError(

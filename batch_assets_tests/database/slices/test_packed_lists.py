@@ -4,11 +4,13 @@ import math
 import random
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import starmap
 from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import event
 
 from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches
@@ -34,6 +36,8 @@ COLUMNS = {
     "flag": "BOOLEAN NOT NULL",
     "words": "LONGTEXT CHARACTER SET utf8mb4",
     "50 % `off`": "VARCHAR(9) CHARACTER SET latin1 NOT NULL",
+    "whole": "DOUBLE NOT NULL",
+    "yes": "DOUBLE NOT NULL",
 }
 LISTS = (("all", tuple(COLUMNS)),)
 PACKED = TableSlice("kinds", columns=("id", "all"), json_lists=LISTS, packed_lists=True)
@@ -62,6 +66,8 @@ def hostile_rows() -> list[tuple[Any, ...]]:
             chance.choice([0, 1, 1, 2]),
             chance.choice([None, words()]),
             chance.choice(["", "ÿþé", "x", "9" * 9]),
+            chance.choice([0.0, 1.0, -7.0, 2.0**62, 0.5, 1e19]),
+            chance.choice([0.0, 1.0, 1.0, 2.0]),
         )
         for _ in range(ROWS)
     ]
@@ -86,34 +92,43 @@ def exactly(values: Sequence[Any]) -> str:
     return repr(list(values))
 
 
+def as_numbers_of_json(values: Sequence[Any]) -> str:
+    """Values such that a number is an integer where it is whole."""
+    return exactly([int(each) if isinstance(each, float) and each.is_integer() else each for each in values])
+
+
 @pytest.mark.parametrize("where", [None, "id % 5 = 0"], ids=["packed rows", "row by row"])
 def test_packed_columns_are_what_is_stored(sql: Sql, where: str | None) -> None:
     rows = hostile_rows()
     make_table(sql, rows)
     found = read(TableSlice("kinds", None, (), ("id", "all"), where, LISTS, packed_lists=True))
     assert {type(each) for each in found} == {bytes}
-    assert [exactly(unpacked(each, len(COLUMNS))) for each in found] == list(map(exactly, rows[:: 5 if where else 1]))
+    expected = rows[:: 5 if where else 1]
+    assert [exactly(unpacked(each, len(COLUMNS))) for each in found] == list(map(as_numbers_of_json, expected))
 
 
-def test_ten_thousand_rows_of_columns_end_as_they_must_and_the_model_gets_what_is_stored(sql: Sql) -> None:
+def test_of_ten_thousand_rows_of_columns_each_that_does_not_fit_fails_and_the_model_gets_the_others(sql: Sql) -> None:
     rows = hostile_rows()
     make_table(sql, rows)
-    kinds = ["f4", "f8", "i8", "f8", "?", "O", "O"]
+    kinds = ["f4", "f8", "i8", "f8", "?", "O", "O", "i8", "?"]
     dtype = np.dtype(list(zip(COLUMNS, kinds, strict=True)))
     features = tuple(Feature(name, nullable=name == "perhaps") for name in COLUMNS)
     found, reader = read(), FeatureReader(features, False, dtype)
     checked = check_items(found, reader)
 
     def code(number: float, _perhaps: float | None, _small: int, *others: Any) -> str | None:
-        tiny, flag, words, _off = others
+        tiny, flag, words, _off, whole, yes = others
         with np.errstate(over="ignore"):
-            if np.isinf(np.float32(number)):
-                return "too_large"
-        if tiny is None:
-            return "null_value"
-        if flag not in (0, 1):
-            return "not_a_boolean"
-        return "null_value" if words is None else None
+            faults = [
+                ("too_large", np.isinf(np.float32(number))),
+                ("null_value", tiny is None),
+                ("not_a_boolean", flag not in (0, 1)),
+                ("null_value", words is None),
+                ("too_large", whole == 1e19),
+                ("not_an_integer", not whole.is_integer()),
+                ("not_a_boolean", yes not in (0, 1)),
+            ]
+        return next((name for name, found in faults if found), None)
 
     codes = list(starmap(code, rows))
     assert {bad.index: bad.code for bad in checked.bad} == {key: found for key, found in enumerate(codes) if found}
@@ -121,13 +136,49 @@ def test_ten_thousand_rows_of_columns_end_as_they_must_and_the_model_gets_what_i
     assert checked.positions.tolist() == good
     assert len(good) > ROWS / 20
     expected = [
-        (float(np.float32(number)), math.nan if perhaps is None else perhaps, small, float(tiny), bool(flag), *texts)
-        for number, perhaps, small, tiny, flag, *texts in (rows[key] for key in good)
+        exactly(
+            (
+                float(np.float32(number)),
+                math.nan if perhaps is None else perhaps,
+                small,
+                float(tiny),
+                bool(flag),
+                words,
+                off,
+                int(whole),
+                bool(yes),
+            )
+        )
+        for number, perhaps, small, tiny, flag, words, off, whole, yes in (rows[key] for key in good)
     ]
-    assert list(map(exactly, checked.features.tolist())) == list(map(exactly, expected))
+    assert list(map(exactly, checked.features.tolist())) == expected
     # Among themselves they are taken all at once, not one by one.
-    good_alone = check_items([found[key] for key in good], reader)
-    assert list(map(exactly, good_alone.features.tolist())) == list(map(exactly, expected))
+    at_once = reader.convert([found[key] for key in good])
+    assert at_once is not None
+    assert list(map(exactly, at_once.features.tolist())) == expected
+
+
+def test_long_rows_of_which_the_server_cuts_off_what_is_too_much_are_read_whole(sql: Sql) -> None:
+    rows = [(0.5, None, key, None, 1, str(key) * 1_500, "x", 1.0, 0.0) for key in range(1_000, 3_000)]
+    make_table(sql, rows)
+    assert [unpacked(each, len(COLUMNS))[5] for each in read()] == [row[5] for row in rows]
+
+
+def test_a_packed_list_alone_is_read_many_rows_at_a_time(sql: Sql) -> None:
+    make_table(sql, hostile_rows()[:3_000])
+    asked: list[str] = []
+
+    def listen(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        asked.append(statement)
+
+    engine = engine_from_environment()
+    event.listen(engine, "before_cursor_execute", listen)
+    try:
+        found = read(replace(PACKED, columns=("all",)))
+    finally:
+        event.remove(engine, "before_cursor_execute", listen)
+    assert found == read()
+    assert len(asked) < 15
 
 
 @pytest.mark.parametrize(
@@ -141,14 +192,19 @@ def test_ten_thousand_rows_of_columns_end_as_they_must_and_the_model_gets_what_i
         "words = 'A', `50 % ``off``` = 'b'",
         "words = 'ab', `50 % ``off``` = ''",
         "words = NULL",
+        "whole = 2",
+        "yes = 5e-324",
     ],
 )
-def test_a_row_of_which_a_column_has_changed_is_left(sql: Sql, change: str) -> None:
-    row = (0.3, None, 2**32 - 1, None, 1, "a", "b")
+@pytest.mark.parametrize("far", [False, True], ids=["keys close together", "keys far apart"])
+def test_a_row_of_which_a_column_has_changed_is_left(sql: Sql, change: str, far: bool) -> None:
+    row = (0.3, None, 2**32 - 1, None, 1, "a", "b", 1.0, 0.0)
     make_table(sql, [row, row])
+    changed = 1_000_000 if far else 1
+    sql("UPDATE kinds SET id = %s WHERE id = 1", changed)
     (batch,) = read_batches(engine_from_environment(), PACKED)
     answers = [(key, values, "done") for key, values in batch.rows]
-    sql(f"UPDATE kinds SET {change} WHERE id = 1")
+    sql(f"UPDATE kinds SET {change} WHERE id = {changed}")
     update = ColumnUpdate("id", ("answer",), ("all",))
     done = update_rows(engine_from_environment(), PACKED, update, Batches([Batch(("id", "all", "answer"), answers)]))
     assert (done.rows, done.skipped) == (1, 1)
