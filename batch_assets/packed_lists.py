@@ -59,7 +59,7 @@ def fixed_bytes(width: int) -> int:
 
 
 def unpacked(packed: bytes, width: int) -> list[float | str | None]:
-    """Returns the values of one list. A number is an integer where it is whole, as it is in JSON.
+    """Returns the values of one list. A number is an integer where it is whole, but not -0.0.
 
     Args:
         packed: The list.
@@ -68,6 +68,8 @@ def unpacked(packed: bytes, width: int) -> list[float | str | None]:
     Raises:
         ValueError: It is not what a server packs.
     """
+    if len(packed) < fixed_bytes(width):
+        raise ValueError("a packed list is shorter than its numbers")
     type_codes, *numbers = _layout_of_one(width).unpack_from(packed)
     texts, start = packed[fixed_bytes(width) :].decode(), 0
     values: list[float | str | None] = []

@@ -166,7 +166,7 @@ class _FeatureValues:
         missing = np.count_nonzero(column.missing)
         if column.type_code not in _TYPE_CODES[self._dtype.kind] or (missing and not self._feature.nullable):
             return False
-        if self._dtype.kind == "b" and not np.isin(column.numbers, (0, 1)).all():
+        if self._dtype.kind == "b" and not _are_booleans(column.numbers):
             return False
         if self._dtype.kind == "i" and not _are_whole(column.numbers):
             return False
@@ -208,6 +208,11 @@ class _FeatureValues:
             raise RefusedError(
                 "not_a_string", f'is not valid Unicode, it holds half of a surrogate pair: "{shown(value)}"'
             )
+
+
+def _are_booleans(numbers: NDArray[np.float64]) -> bool:
+    """Whether these are 0 and 1; -0.0 is not, as it is not one by one."""
+    return bool(np.isin(numbers, (0, 1)).all() and not np.signbit(numbers).any())
 
 
 def _are_whole(numbers: NDArray[np.float64]) -> bool:

@@ -24,9 +24,9 @@ _UNKNOWN = "RESOURCE_DOES_NOT_EXIST"
 # MLflow's own servers answer so where there is no such alias.
 _NO_ALIAS = "INVALID_PARAMETER_VALUE"
 _TOO_MANY_REQUESTS = 429
-# With which MLflow fetches files from S3, Azure and Google Cloud. What they raise, it hands on.
+# The clients by which MLflow fetches files from S3, Azure and Google Cloud. It passes their errors on.
 _CLIENTS_OF_STORES = ("boto3.", "botocore.", "azure.", "google.api_core.", "google.auth.", "google.cloud.")
-# What they raise without an answer's status.
+# What the names of their errors hold where nobody has credentials, and no answer has a status.
 _NO_CREDENTIALS = re.compile("Credential|Authentication|Unauthorized")
 
 
@@ -155,6 +155,10 @@ def _faults_of(uri: str, model: RegisteredModel) -> Iterator[None]:
         yield
     except MlflowException as error:
         status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
+        # An answer of S3 that MLflow does not know, such as ExpiredToken, it calls a fault of its own.
+        answer = getattr(error.__context__, "response", None)
+        if isinstance(answer, dict):
+            status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", status)
         raise _fault(uri, model, error, refused=_is_refusal(status)) from error
     # A registry may be a database, and the store of its files a disk.
     except (OSError, sqlalchemy.exc.SQLAlchemyError) as error:

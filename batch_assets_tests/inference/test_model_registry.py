@@ -362,7 +362,10 @@ def test_a_store_of_files_of_which_nobody_has_the_key_is_a_matter_of_settings(
 
 
 @pytest.mark.parametrize(
-    ("answering", "fault"), [(403, RegistryError), (503, RegistryUnavailableError)], indirect=["answering"]
+    ("answering", "fault"),
+    # 400 is the status of an expired token.
+    [(400, RegistryError), (403, RegistryError), (503, RegistryUnavailableError)],
+    indirect=["answering"],
 )
 def test_a_store_of_files_that_refuses_or_is_busy_is_named_as_a_registry_is(
     answering: str, registry: Registry, in_s3: str, monkeypatch: pytest.MonkeyPatch, fault: type[RegistryError]

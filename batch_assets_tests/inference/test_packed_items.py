@@ -27,7 +27,7 @@ GOOD = packed(b"a", "花".encode(), (1, 1))
 
 
 @pytest.mark.parametrize(
-    "bad", [packed(b"ab", b"c", (1, 1)), packed(b"a", b"b", (1, 2)), packed(b"\xed\xa0\x80", b"", (1, 0))]
+    "bad", [packed(b"ab", b"c", (1, 1)), packed(b"a", b"b", (1, 2)), packed(b"\xed\xa0\x80", b"", (1, 0)), b"dtt"]
 )
 def test_a_packed_item_whose_texts_cannot_be_read_fails_alone(bad: bytes) -> None:
     with pytest.raises(ValueError, match=r"packed list|codec"):
@@ -43,3 +43,10 @@ def test_of_a_packed_item_the_characters_are_counted_not_the_bytes() -> None:
     assert checked.positions.tolist() == [0]
     assert checked.features["second"].tolist() == [long]
     assert [(fault.index, fault.code) for fault in checked.bad] == [(1, "too_long")]
+
+
+def test_minus_zero_is_no_boolean_whatever_stands_beside_it() -> None:
+    zero, half = (b"d" + POINT + struct.pack("<dd", number, 0) for number in (-0.0, 0.5))
+    reader = FeatureReader((Feature("flag"),), False, np.dtype([("flag", "?")]))
+    assert [fault.index for fault in check_items([zero], reader).bad] == [0]
+    assert [fault.index for fault in check_items([zero, half], reader).bad] == [0, 1]

@@ -7,7 +7,6 @@ wherever the keys of the rows lie close together.
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -107,9 +106,13 @@ class PackedReader:
         """Returns the values of all rows that the server has not cut off."""
         if self._row is None:
             return packed.split(_END)[:-1]
-        rows = self._row.findall(packed)
-        # Of a pattern with one group, `findall` returns what it holds, of several a tuple.
-        return rows if len(self._columns) == 1 else list(chain.from_iterable(rows))
+        # Not `findall`: in a row that is cut off it would look for others from each byte on.
+        fields: list[bytes] = []
+        row = self._row.match(packed)
+        while row:
+            fields += row.groups()
+            row = self._row.match(packed, row.end())
+        return fields
 
 
 def can_be_packed(table: sa.Table, columns: Sequence[sa.Column[Any]]) -> bool:
@@ -157,9 +160,9 @@ def _packed(connection: sa.Connection, column: sa.Column[Any]) -> str:
     return f"COALESCE({packed}, x'{_NULL.hex()}')" if column.nullable else packed
 
 
-def _values(column: sa.Column[Any], fields: Sequence[bytes]) -> list[Any]:
+def _values(column: sa.Column[Any], fields: list[bytes]) -> list[Any]:
     if isinstance(column, PackedList):
-        return fields  # type: ignore[return-value]
+        return fields
     value = bytes.decode if _is_text(column) else int
     if column.nullable:
         return [None if field == _NULL else value(field) for field in fields]

@@ -159,7 +159,9 @@ def test_of_ten_thousand_rows_of_columns_each_that_does_not_fit_fails_and_the_mo
 
 
 def test_long_rows_of_which_the_server_cuts_off_what_is_too_much_are_read_whole(sql: Sql) -> None:
-    rows = [(0.5, None, key, None, 1, str(key) * 1_500, "x", 1.0, 0.0) for key in range(1_000, 3_000)]
+    rows = [(0.5, None, key, None, 1, str(key) * 2_500, "x", 1.0, 0.0) for key in range(1_000, 3_000)]
+    # With its neighbours, more than the server packs at once.
+    rows[1_500] = (0.5, None, 0, None, 1, "long" * 500_000, "x", 1.0, 0.0)
     make_table(sql, rows)
     assert [unpacked(each, len(COLUMNS))[5] for each in read()] == [row[5] for row in rows]
 
