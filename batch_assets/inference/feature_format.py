@@ -14,7 +14,6 @@ from batch_assets.inference.item_format import (
     NUMBERS,
     Converted,
     RefusedError,
-    Values,
     are_short,
     described,
     loaded,
@@ -23,7 +22,8 @@ from batch_assets.inference.item_format import (
     shown,
     shown_values,
 )
-from batch_assets.packed_lists import NULL, NUMBER, TEXT, WHOLE_NUMBER, PackedColumn, unpacked_columns
+from batch_assets.inference.packed_columns import PackedColumn, unpacked_columns
+from batch_assets.packed_lists import NULL, NUMBER, TEXT, WHOLE_NUMBER, Values
 from batch_assets.settings.items import Feature
 from batch_assets.wording import counted, is_unicode
 

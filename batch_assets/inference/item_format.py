@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from batch_assets.packed_lists import as_json, unpacked
+from batch_assets.packed_lists import Values, as_json, unpacked
 from batch_assets.wording import counted
 
 SHOWN_CHARACTERS = 80
@@ -49,10 +49,6 @@ KINDS = {
 
 # No float64 has more digits before its point than 309. Python refuses integers of more than 4300.
 _INTEGER_DIGITS = 400
-
-
-# The values of an item as the database returns them: JSON, or a packed list; None is SQL's NULL.
-Values = str | bytes | None
 
 
 class BadValues(NamedTuple):

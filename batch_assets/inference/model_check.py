@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from batch_assets.errors import ModelError
 from batch_assets.inference.answer_forms import are_finite, not_finite_text, written
-from batch_assets.inference.item_format import LONGEST_TEXT, Values, shown, shown_values
+from batch_assets.inference.item_format import LONGEST_TEXT, shown, shown_values
 from batch_assets.inference.onnx_model import OnnxModel
+from batch_assets.packed_lists import Values
 from batch_assets.settings.items import Form
 from batch_assets.wording import counted
 

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 
 from batch_assets.errors import ModelError, ModelRunError, SettingsError
 from batch_assets.inference.feature_format import FeatureReader
-from batch_assets.inference.item_format import CheckedValues, Values, check_items, check_values
+from batch_assets.inference.item_format import CheckedValues, check_items, check_values
 from batch_assets.inference.model_content import ModelContent
 from batch_assets.inference.model_inputs import ModelInputs
 from batch_assets.inference.model_outputs import Answers, ModelOutputs
+from batch_assets.packed_lists import Values
 from batch_assets.settings.items import ItemFormat
 from batch_assets.wording import counted
 

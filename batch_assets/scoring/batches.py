@@ -11,9 +11,9 @@ from typing import Any
 
 from batch_assets.database.slices.batch import Batch, FailedRow
 from batch_assets.errors import ModelError
-from batch_assets.inference.item_format import Values
 from batch_assets.inference.model_check import check_sample
 from batch_assets.inference.onnx_model import OnnxModel
+from batch_assets.packed_lists import Values
 from batch_assets.pipeline import ItemTable
 from batch_assets.scoring.outcomes import Outcome
 from batch_assets.scoring.workers import Part, Workers, in_order, local_workers

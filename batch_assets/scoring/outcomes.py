@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from batch_assets.errors import ModelRunError
 from batch_assets.inference.answer_forms import are_finite, not_finite_text, written
-from batch_assets.inference.item_format import BadValues, CheckedValues, Values
+from batch_assets.inference.item_format import BadValues, CheckedValues
 from batch_assets.inference.model_outputs import Answers, joined
 from batch_assets.inference.onnx_model import OnnxModel
+from batch_assets.packed_lists import Values
 
 # ONNX Runtime takes ten times as long to fail as to score: below this, further halving costs more than it saves.
 ONE_BY_ONE_ITEMS = 8

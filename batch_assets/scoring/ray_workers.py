@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from batch_assets.errors import BatchAssetsError, ClusterUnavailableError, ModelError, SettingsError
-from batch_assets.inference.item_format import Values
 from batch_assets.inference.model_content import ModelContent
 from batch_assets.inference.model_files import open_content
 from batch_assets.inference.onnx_model import OnnxModel
+from batch_assets.packed_lists import Values
 from batch_assets.scoring.outcomes import Outcome, outcome_of
 from batch_assets.scoring.workers import Part, Workers
 from batch_assets.settings.inference import InferenceSettings

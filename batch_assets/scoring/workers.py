@@ -6,8 +6,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from batch_assets.inference.item_format import Values
 from batch_assets.inference.onnx_model import OnnxModel
+from batch_assets.packed_lists import Values
 from batch_assets.scoring.outcomes import Outcome, outcome_of
 
 # Beside what is being scored, so much waits in line, so that no worker need wait for it.

@@ -11,7 +11,7 @@ from batch_assets.database.records.hour_counts import created_within
 from batch_assets.database.records.values_to_score import values_to_score
 from batch_assets.database.schema.tables import PipelineTables, failed_items, run_summary
 from batch_assets.hours import Hour
-from batch_assets.inference.item_format import Values
+from batch_assets.packed_lists import Values
 
 
 def newest_items(engine: sa.Engine, tables: PipelineTables, count: int) -> dict[int, Values]:
