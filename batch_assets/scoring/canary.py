@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from batch_assets.database.connection.engine import snapshot
 from batch_assets.database.records.recent_items import answers_to, failed_among, items_of_model, newest_items
 from batch_assets.database.records.rights import check_rights
+from batch_assets.database.records.values_to_score import slice_to_score
 from batch_assets.database.schema.tables import pipeline_tables
 from batch_assets.database.slices.batch import Batch
 from batch_assets.database.slices.batches import Batches
@@ -90,11 +91,9 @@ def try_pipeline(engine: sa.Engine, pipeline: Pipeline, model: OnnxModel) -> Can
         failed_before=failed_among(engine, tables, values),
         json_columns=json_columns(engine, TableSlice(names.name)),
     )
-    lists = tuple((name, tuple(columns_of_list)) for name, columns_of_list in names.json_lists.items())
-    table = TableSlice(names.name, json_lists=lists, packed_lists=True)
     update = ColumnUpdate(names.key, columns, (names.values,))
     try:
-        update_rows(engine, table, update, Batches(scored, in_transaction=written, at_once=True))
+        update_rows(engine, slice_to_score(tables.items), update, Batches(scored, in_transaction=written, at_once=True))
     except _RolledBack:
         _compare(stored, found, model)
     failed = sum(progress.codes.values())

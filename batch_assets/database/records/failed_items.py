@@ -118,7 +118,6 @@ class FailedItems:
         self._model_version = model_version
         self._run_id = run_id
         self.before: set[int] = set()
-        self._values_to_score = self._items.c["values"]
 
     def begin(self) -> None:
         """Takes stock; rows of items that the service has deleted or predicted by itself are taken off."""
@@ -126,7 +125,6 @@ class FailedItems:
         waiting = sa.exists().where(items.c.id == failed_items.c.item_id, items.c.prediction.is_(None))
         of_hour = sa.and_(self._tables.has(failed_items), failed_items.c.hour == self._hour.start)
         with self._engine.begin() as connection:
-            self._values_to_score = values_to_score(connection, items)
             connection.execute(sa.delete(failed_items).where(of_hour, ~waiting))
             self.before = set(connection.execute(sa.select(failed_items.c.item_id).where(of_hour)).scalars())
 
@@ -182,7 +180,10 @@ class FailedItems:
         hour = f"strftime('%Y-%m-%d %H:00:00', {created})"
         if not sqlite:
             hour = f"DATE_FORMAT({created}, '%%Y-%%m-%%d %%H:00:00')"
-        again, new, new_checksum = ("ON DUPLICATE KEY UPDATE", "batch", checksum_sql(connection, values))
+        # Read may be a packed list; recorded is always the checksum of the JSON, with which it is compared later.
+        checksum_read = column_checksum_sql(connection, values_to_score(connection, self._items))
+        checksum_of_json = checksum_sql(connection, values)
+        again, new, new_checksum = ("ON DUPLICATE KEY UPDATE", "batch", checksum_of_json)
         if sqlite:
             again, new = ("ON CONFLICT (pipeline, item_id) DO UPDATE SET", "excluded")
             new_checksum = "excluded.values_checksum"
@@ -192,10 +193,10 @@ class FailedItems:
         connection.exec_driver_sql(
             "INSERT INTO failed_items (item_id, hour, code, message, values_checksum, attempts, pipeline, "
             f"first_failed_at, last_failed_at, model_version, run_id) SELECT {key}, {hour}, batch.code, batch.message, "
-            f"{checksum_sql(connection, values)}, 1, {', '.join(mark for _ in made_by)} FROM {batch} "
+            f"{checksum_of_json}, 1, {', '.join(mark for _ in made_by)} FROM {batch} "
             f"{'JOIN' if sqlite else 'STRAIGHT_JOIN'} {table} ON {key} = batch.item_id WHERE {prediction} IS NULL "
             # Waits for a service that is about to change or to delete one, and sees what became of it.
-            f"AND {column_checksum_sql(connection, self._values_to_score)} = batch.checksum_read "
+            f"AND {checksum_read} = batch.checksum_read "
             f"{'' if sqlite else 'LOCK IN SHARE MODE '}"
             # Before the checksum is set: MySQL assigns from left to right.
             f"{again} attempts = CASE WHEN failed_items.values_checksum = {new_checksum} "
