@@ -1,4 +1,7 @@
-"""Packed lists as columns for the model: see `batch_assets.packed_lists`, of which others have no need of numpy."""
+"""Packed lists as columns for the model, see `batch_assets.packed_lists`.
+
+That module is imported by every command, which must not wait for numpy.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -372,7 +372,9 @@ def test_a_store_of_files_that_refuses_or_is_busy_is_named_as_a_registry_is(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.uri)
     monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", answering)
-    assert in_s3 in refusal(in_s3, fault)
+    message = refusal(in_s3, fault)
+    assert f"the model {in_s3}" in message.replace("The", "the")
+    assert f"the registry {registry.uri}" in message.replace("The", "the")
 
 
 # What MLflow costs

@@ -71,7 +71,7 @@ _UNAVAILABLE = {
     # Both are also what becomes of a statement that is too large, if the server closes before the driver has read its
     # answer.
     2006: "has closed the connection (or takes no statement as large as that: see its max_allowed_packet)",
-    2013: "was lost during the statement (or takes none as large as that: see its max_allowed_packet)",
+    2013: "was lost during the statement (or takes no statement as large as that: see its max_allowed_packet)",
     2055: "was lost during the statement",
     3024: "ended the statement because it took too long",
     3169: "had the session killed",

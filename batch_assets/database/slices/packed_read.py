@@ -70,7 +70,7 @@ class PackedReader:
             .where(condition)
         )
         has_bits = any(isinstance(column, PackedList) for column in columns)
-        self._row = re.compile(b"".join(map(_pattern, columns)), re.DOTALL) if has_bits else None
+        self._row_pattern = re.compile(b"".join(map(_pattern, columns)), re.DOTALL) if has_bits else None
         self._select_one = sa.select(*columns).where(condition)
 
     def __iter__(self) -> Iterator[Sequence[Any]]:
@@ -104,14 +104,14 @@ class PackedReader:
 
     def _fields(self, packed: bytes) -> list[bytes]:
         """Returns the values of all rows that the server has not cut off."""
-        if self._row is None:
+        if self._row_pattern is None:
             return packed.split(_END)[:-1]
         # Not `findall`: in a row that is cut off it would look for others from each byte on.
         fields: list[bytes] = []
-        row = self._row.match(packed)
+        row = self._row_pattern.match(packed)
         while row:
             fields += row.groups()
-            row = self._row.match(packed, row.end())
+            row = self._row_pattern.match(packed, row.end())
         return fields
 
 
