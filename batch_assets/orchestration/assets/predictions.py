@@ -33,6 +33,8 @@ class Retry(dg.Config):
 def build_predictions(declaration: Declaration) -> dg.AssetsDefinition:
     """Returns the asset `predictions` of a pipeline."""
     keys, table = asset_keys(declaration), declaration.items
+    # Dagster's UI shows metadata: only where they say something.
+    packed = {"packed_lists": True} if table.from_columns else {}
 
     @dg.asset(
         key=keys.predictions,
@@ -41,11 +43,7 @@ def build_predictions(declaration: Declaration) -> dg.AssetsDefinition:
         ins={
             "raw_items": dg.AssetIn(
                 keys.raw_items,
-                metadata={
-                    "columns": [table.key, table.values],
-                    "first_batch_rows": FIRST_BATCH_ROWS,
-                    "packed_lists": True,
-                },
+                metadata={"columns": [table.key, table.values], "first_batch_rows": FIRST_BATCH_ROWS, **packed},
             )
         },
         deps=["iris_model"] if declaration.is_of_environment else [],
@@ -54,7 +52,7 @@ def build_predictions(declaration: Declaration) -> dg.AssetsDefinition:
             **table_metadata(declaration),
             "update_columns": [output.column for output in table.outputs],
             "unchanged_columns": [table.values],
-            "packed_lists": True,
+            **packed,
         },
         group_name=group_name(declaration),
         kinds={"onnx", "mysql"},
