@@ -6,7 +6,8 @@
 A process of its own inserts items (autocommit, a row each, into the present hour) and reads items by id, in turn, at a
 fixed rate: a request is due at its time whether the ones before have been answered or not, and its latency counts from
 then, so that a server that stands still shows. In each round a real `dagster job execute` scores an hour of items once
-beside the service and once alone. The service is measured before, during and after the step that scores.
+beside the service and once alone. The service is measured before, during and after the step that scores, and beside a
+process that only computes: that is what a busy core costs the service where all share a few, whatever the run writes.
 
 The server is that of MYSQL_SERVER (a database of its own on it), or a private one of the kind of --server. Settings of
 the package pass through: `BATCH_MAX_SLOWDOWN=2 python -m benchmarks.service`. A private server has a redo log of the
@@ -51,6 +52,10 @@ from batch_assets_tests.support.servers import Server, server_for_tests
 from benchmarks.servers import server_of_kind
 
 KINDS = ("insert", "read")
+PHASES = ("before", "during", "after", "computing")
+# What stands over what the service takes alone.
+RATIOS = {"ratio": "during", "computing_ratio": "computing"}
+_COMPUTE = "while True: pass"
 RUN_SECONDS = 3600
 _STEP = re.compile(r" - predictions - STEP_(START|SUCCESS) - ")
 
@@ -230,6 +235,16 @@ def _give_way(nice: int) -> None:
         Path("/proc/self/autogroup").write_text(str(nice), "ascii")
 
 
+@contextlib.contextmanager
+def computing() -> Iterator[None]:
+    """Keeps a core busy by a process that neither asks the server nor writes."""
+    with subprocess.Popen([sys.executable, "-c", _COMPUTE]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
 def check(server: Server, database: str, hour: datetime.datetime, items: int) -> None:
     """Makes sure that the run has scored the hour: what it has not done cannot have cost anything."""
     counted = server.execute(
@@ -275,33 +290,28 @@ def medians(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     for kind in KINDS:
         document[kind] = {}
         for figure in ("p50", "p99", "max"):
-            by_phase = {
-                phase: [each[phase][kind][figure] for each in rounds] for phase in ("before", "during", "after")
-            }
-            ratios = [
-                during / statistics.mean((before, after))
-                for before, during, after in zip(*by_phase.values(), strict=True)
-            ]
+            by_phase = {phase: [each[phase][kind][figure] for each in rounds] for phase in PHASES}
+            alone = [statistics.mean(pair) for pair in zip(by_phase["before"], by_phase["after"], strict=True)]
             document[kind][figure] = {phase: statistics.median(values) for phase, values in by_phase.items()}
-            document[kind][figure]["ratio"] = statistics.median(ratios)
+            for ratio, phase in RATIOS.items():
+                ratios = [beside / of_round for beside, of_round in zip(by_phase[phase], alone, strict=True)]
+                document[kind][figure][ratio] = statistics.median(ratios)
     for name in ("rows_per_second_beside_the_service", "rows_per_second_alone"):
         document[name] = statistics.median(each[name] for each in rounds)
     document["share_of_speed_beside_the_service"] = statistics.median(
         each["rows_per_second_beside_the_service"] / each["rows_per_second_alone"] for each in rounds
     )
-    document["errors"] = sum(
-        each[phase][kind]["errors"] for each in rounds for phase in ("before", "during", "after") for kind in KINDS
-    )
+    document["errors"] = sum(each[phase][kind]["errors"] for each in rounds for phase in PHASES for kind in KINDS)
     return document
 
 
 def print_table(document: dict[str, Any]) -> None:
     """Prints the medians."""
-    print(f"\n{'ms':<16}{'before':>10}{'during':>10}{'after':>10}{'ratio':>10}")
+    print(f"\n{'ms':<16}" + "".join(f"{name:>12}" for name in (*PHASES, "ratio", "ratio")))
     for kind in KINDS:
         for figure, values in document[kind].items():
-            phases = "".join(f"{values[phase]:>10.1f}" for phase in ("before", "during", "after"))
-            print(f"{kind + ' ' + figure:<16}{phases}{values['ratio']:>10.2f}")
+            phases = "".join(f"{values[phase]:>12.1f}" for phase in PHASES)
+            print(f"{kind + ' ' + figure:<16}{phases}" + "".join(f"{values[ratio]:>12.2f}" for ratio in RATIOS))
     print(
         f"rows a second: {document['rows_per_second_beside_the_service']:,.0f} beside the service, "
         f"{document['rows_per_second_alone']:,.0f} alone ({document['share_of_speed_beside_the_service']:.2f}); "
@@ -326,6 +336,9 @@ def play(server: Server, database: str, hours: Iterator[datetime.datetime], opti
         time.sleep(options.settle)
         after = time.monotonic()
         time.sleep(options.seconds)
+        with computing():
+            beside_computing = time.monotonic()
+            time.sleep(options.seconds)
         requests = service.requests()
     run_alone = scored(environment, alone, options.items, options.nice)
     for hour in (with_service, alone):
@@ -334,6 +347,7 @@ def play(server: Server, database: str, hours: Iterator[datetime.datetime], opti
         "before": summary(requests, begin, begin + options.seconds),
         "during": summary(requests, run.start, run.end),
         "after": summary(requests, after, after + options.seconds),
+        "computing": summary(requests, beside_computing, beside_computing + options.seconds),
         "rows_per_second_beside_the_service": run.rows_per_second,
         "rows_per_second_alone": run_alone.rows_per_second,
     }

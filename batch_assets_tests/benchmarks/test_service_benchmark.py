@@ -35,7 +35,7 @@ def test_a_short_run_measures_the_service_and_the_run_beside_each_other_and_alon
     assert document["server"] == server.version
     assert document["settings"] == {"BATCH_MAX_ROWS_PER_SECOND": "1000000"}
     [measured] = document["rounds"]
-    for phase in ("before", "during", "after"):
+    for phase in ("before", "during", "after", "computing"):
         for kind in ("insert", "read"):
             assert measured[phase][kind]["requests"] > 0
             assert measured[phase][kind]["errors"] == 0
@@ -43,5 +43,8 @@ def test_a_short_run_measures_the_service_and_the_run_beside_each_other_and_alon
     # A second at 400 requests: an open loop asks as often whatever the answers take.
     assert abs(measured["before"]["insert"]["requests"] - 200) <= 1
     assert measured["rows_per_second_alone"] > 0
-    assert document["medians"]["insert"]["p99"]["ratio"] > 0
+    alone = (measured["before"]["insert"]["p99"] + measured["after"]["insert"]["p99"]) / 2
+    medians = document["medians"]["insert"]["p99"]
+    assert medians["ratio"] == pytest.approx(measured["during"]["insert"]["p99"] / alone)
+    assert medians["computing_ratio"] == pytest.approx(measured["computing"]["insert"]["p99"] / alone)
     assert "rows a second:" in done.stdout
