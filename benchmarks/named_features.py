@@ -2,10 +2,10 @@
 
     python -m benchmarks.named_features [--server mariadb|mysql] [--items 100000] [--rounds 6]
 
-Makes a private server, or an SQLite file without `--server`. Each table holds the same items in another form: lists,
-lists in the order of declared features, objects by name, and columns. Before each step the rows are inserted anew,
-since the server has less to do where a row has had a prediction. The sides take turns, in every other round from the
-last to the first, since the one after may have to wait for what the server still has to do for the one before.
+Makes a private server, or an SQLite file without `--server`. Each pipeline scores the same items in another form:
+lists, lists in the order of declared features, objects by name, and columns. Before each step the rows are inserted
+anew, since the server has less to do where a row has had a prediction. The sides take turns, in every other round from
+the last to the first, since the one after may have to wait for what the server still has to do for the one before.
 Prints the median seconds of the step of each, and how many times those of the first side they are, the median of the
 rounds: for a model with one matrix of four numbers, and for one with an input for each of four features, one of them a
 text.
@@ -109,7 +109,10 @@ def sides(  # noqa: PLR0913, PLR0917 - what is the same for all of them
     names: Sequence[str],
     count: int,
 ) -> dict[str, Declaration]:
-    """Fills a table for each form that is named, and returns the pipelines that score them."""
+    """Fills a table for each form that is named, and returns the pipelines that score them.
+
+    All tables have the same columns: each one makes an update dearer, whether it is read or not.
+    """
     features = tuple(map(Feature, columns))
     lists = [{"values": json.dumps(row)} for row in rows.astype(object).to_numpy().tolist()]
     objects = [{"values": text} for text in as_objects(rows)]
@@ -118,14 +121,14 @@ def sides(  # noqa: PLR0913, PLR0917 - what is the same for all of them
         "lists": ({}, lists),
         "lists, declared": ({"features": features}, lists),
         "objects": ({"features": features, "by_name": True}, objects),
-        "columns": ({"features": features, "from_columns": True, "values": "all"}, dictionaries),
+        "columns": ({"features": features, "from_columns": True, "values": "all"}, lists),
     }
     found = {}
     for number, name in enumerate(names):
         form, items = forms[name]
         table = ItemTable(name=f"{prefix}_{number}", updated=None, **form)
-        of_form = columns if name == "columns" else {"values": sa.Text()}
-        fill(engine, table, of_form, items, count)
+        both = [{**of_columns, **of_text} for of_columns, of_text in zip(dictionaries, items, strict=True)]
+        fill(engine, table, {"values": sa.Text(), **columns}, both, count)
         with engine.begin() as connection:
             connection.exec_driver_sql(f"CREATE TABLE {table.name}_unscored AS SELECT * FROM {table.name}")
         found[name] = Declaration(name=table.name, items=table, model=model)
