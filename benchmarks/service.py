@@ -307,7 +307,7 @@ def medians(rounds: list[dict[str, Any]]) -> dict[str, Any]:
 
 def print_table(document: dict[str, Any]) -> None:
     """Prints the medians."""
-    print(f"\n{'ms':<16}" + "".join(f"{name:>12}" for name in (*PHASES, "ratio", "ratio")))
+    print(f"\n{'ms':<16}" + "".join(f"{name:>12}" for name in (*PHASES, *(f"x {phase}" for phase in RATIOS.values()))))
     for kind in KINDS:
         for figure, values in document[kind].items():
             phases = "".join(f"{values[phase]:>12.1f}" for phase in PHASES)
