@@ -7,10 +7,10 @@ Each round has an hour of its own. While the job runs on it, faults of the kinds
 that scores. Then the hour is checked by SQL that shares nothing with the package, a healthy run completes it, and it is
 checked again. Prints counts by kind and every violation; the exit status is 1 if there is one.
 
-With two pipelines, a project declares a second one on the same table, with a model and a column of its own. Runs of
-both score the hour at the same time. A fault hits a run of one of them, or both where it hits the server or the rows.
-The one that was not hit must end well by itself. The last fault of a round hits one pipeline while the other has no
-run. Nothing of the other may change then.
+With two pipelines, a project declares a second one on the same table, with a model and a column of its own. The first
+one scores lists, the second one columns of numbers. Runs of both score the hour at the same time. A fault hits a run of
+one of them, or both where it hits the server or the rows. The one that was not hit must end well by itself. The last
+fault of a round hits one pipeline while the other has no run. Nothing of the other may change then.
 
 The seed decides which rounds and faults there are and for which part of which step they are meant. The moment at which
 they really hit varies with the machine, and with it what they find. A fault that finds no run is not counted, but tried

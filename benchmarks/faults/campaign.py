@@ -18,7 +18,6 @@ from batch_assets.database.connection.engine import engine_for
 from batch_assets.database.schema.setup import initialize_database
 from batch_assets.database.schema.tables import item_table
 from batch_assets.iris.training import iris_items
-from batch_assets.pipeline import ITEM_TABLE
 from batch_assets.settings.database import database_settings
 from batch_assets_tests.support.engines import ITEMS
 from batch_assets_tests.support.servers import PrivateServer, Rows
@@ -182,11 +181,9 @@ class Campaign:
     def _prepare_tables(self) -> None:
         engine = engine_for(database_settings(self.private.server.environment(self.database)))
         initialize_database(engine, ITEMS)
-        declared = [pipeline.declaration.items for pipeline in self.pipelines]
-        for items in declared:
-            if items != ITEM_TABLE:
-                self.sql(f"ALTER TABLE items ADD COLUMN {items.prediction} JSON")
-        initialize_database(engine, *map(item_table, declared))
+        for column in (column for pipeline in self.pipelines for column in pipeline.columns_to_add):
+            self.sql(f"ALTER TABLE items ADD COLUMN {column}")
+        initialize_database(engine, *(item_table(pipeline.declaration.items) for pipeline in self.pipelines))
         (self.home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
         # Two first runs at once would both make Dagster's tables, after which no run can begin.
         with dg.DagsterInstance.from_config(str(self.home)) as instance:

@@ -1,4 +1,8 @@
-"""The pipelines of a campaign: that of the environment, and one that a project declares on the same table."""
+"""The pipelines of a campaign: that of the environment, and one that a project declares on the same table.
+
+The second one scores columns. The server makes them of the list that the first one scores, so that whoever writes a
+list writes the columns too, in the same statement.
+"""
 
 import hashlib
 import json
@@ -13,7 +17,7 @@ import numpy as np
 from batch_assets.component import declared_pipelines
 from batch_assets.iris.training import iris_items
 from batch_assets.orchestration.names import job_name
-from batch_assets.pipeline import OF_ENVIRONMENT, Declaration
+from batch_assets.pipeline import ITEM_TABLE, OF_ENVIRONMENT, Declaration
 from batch_assets.settings.folders import root_folder
 from batch_assets.settings.model import ModelFiles
 from batch_assets_tests.support.customers import write_exported
@@ -29,7 +33,7 @@ attributes: {}
 type: batch_assets.BatchInferenceComponent
 attributes:
   name: second
-  table: {name: items, output: second_prediction}
+  table: {name: items, features: [sepal_length, sepal_width, petal_length, petal_width], output: second_prediction}
   model: {file: model.onnx, sample: sample.json}
 """
 LOADED = '''"""The project's definitions, loaded once for all workers that are forked."""
@@ -40,6 +44,11 @@ import dagster as dg
 
 defs = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
 '''
+# What no column can be is NULL in it: a list that is too short, or something in it that is no number.
+_COLUMN = """`{name}` DOUBLE GENERATED ALWAYS AS (
+    CASE WHEN JSON_TYPE(JSON_EXTRACT(`values`, '$[{place}]')) IN ('INTEGER', 'DOUBLE', 'DECIMAL')
+    THEN CAST(JSON_EXTRACT(`values`, '$[{place}]') AS DOUBLE) END
+) STORED"""
 # By so much the answers of two models differ at least, so that one is never taken for the other.
 LEAST_DIFFERENCE = 1e-3
 
@@ -76,6 +85,15 @@ class ScoredPipeline:
     def column(self) -> str:
         """The column that it writes."""
         return self.declaration.items.prediction
+
+    @property
+    def columns_to_add(self) -> list[str]:
+        """The columns in SQL that the table of the environment lacks for it."""
+        items = self.declaration.items
+        if items == ITEM_TABLE:
+            return []
+        features = [_COLUMN.format(name=feature.name, place=place) for place, feature in enumerate(items.features)]
+        return [f"{self.column} JSON", *features]
 
 
 def pipeline_of_environment(good: Sequence[str]) -> ScoredPipeline:
