@@ -53,9 +53,8 @@ from benchmarks.servers import server_of_kind
 
 KINDS = ("insert", "read")
 PHASES = ("before", "during", "after", "computing")
-# What stands over what the service takes alone.
+# Phases with something beside the service, of which the ratio to the service alone is given.
 RATIOS = {"ratio": "during", "computing_ratio": "computing"}
-_COMPUTE = "while True: pass"
 RUN_SECONDS = 3600
 _STEP = re.compile(r" - predictions - STEP_(START|SUCCESS) - ")
 
@@ -238,7 +237,7 @@ def _give_way(nice: int) -> None:
 @contextlib.contextmanager
 def computing() -> Iterator[None]:
     """Keeps a core busy by a process that neither asks the server nor writes."""
-    with subprocess.Popen([sys.executable, "-c", _COMPUTE]) as process:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
         try:
             yield
         finally:

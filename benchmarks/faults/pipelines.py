@@ -17,7 +17,7 @@ import numpy as np
 from batch_assets.component import declared_pipelines
 from batch_assets.iris.training import iris_items
 from batch_assets.orchestration.names import job_name
-from batch_assets.pipeline import ITEM_TABLE, OF_ENVIRONMENT, Declaration
+from batch_assets.pipeline import OF_ENVIRONMENT, Declaration
 from batch_assets.settings.folders import root_folder
 from batch_assets.settings.model import ModelFiles
 from batch_assets_tests.support.customers import write_exported
@@ -44,8 +44,8 @@ import dagster as dg
 
 defs = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
 '''
-# What no column can be is NULL in it: a list that is too short, or something in it that is no number.
-_COLUMN = """`{name}` DOUBLE GENERATED ALWAYS AS (
+# NULL where the list has no number at that place: such an item must fail for either pipeline.
+_FEATURE = """`{name}` DOUBLE GENERATED ALWAYS AS (
     CASE WHEN JSON_TYPE(JSON_EXTRACT(`values`, '$[{place}]')) IN ('INTEGER', 'DOUBLE', 'DECIMAL')
     THEN CAST(JSON_EXTRACT(`values`, '$[{place}]') AS DOUBLE) END
 ) STORED"""
@@ -89,11 +89,10 @@ class ScoredPipeline:
     @property
     def columns_to_add(self) -> list[str]:
         """The columns in SQL that the table of the environment lacks for it."""
-        items = self.declaration.items
-        if items == ITEM_TABLE:
+        if self.declaration.is_of_environment:
             return []
-        features = [_COLUMN.format(name=feature.name, place=place) for place, feature in enumerate(items.features)]
-        return [f"{self.column} JSON", *features]
+        names = enumerate(feature.name for feature in self.declaration.items.features)
+        return [f"{self.column} JSON", *(_FEATURE.format(name=name, place=place) for place, name in names)]
 
 
 def pipeline_of_environment(good: Sequence[str]) -> ScoredPipeline:
